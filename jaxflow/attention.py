@@ -1,0 +1,173 @@
+"""Attention: the PyTree every model is turned into, and what it must satisfy to be one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, ArrayLike, Bool, Float
+
+STACKS = ("encoder", "decoder", "cross")
+
+
+@struct.dataclass
+class Attention:
+    """Attention probabilities of all layers: after the softmax, before dropout.
+
+    Rows are queries, and a row sums to 1 over the keys it sees. An encoder-only model has `encoder` alone, a
+    decoder-only one `decoder` alone, an encoder-decoder all three. Any of float64, float32, float16 and bfloat16
+    will do; what is computed from it is computed in float32 at least.
+
+    Attributes:
+        encoder: `[*batch, layer, head, source, source]`.
+        decoder: `[*batch, layer, head, target, target]`.
+        cross: `[*batch, layer, head, target, source]`.
+
+    Source: Metzger et al. 2022 (2205.15389); for the encoder also Abnar & Zuidema 2020 (2005.00928).
+    """
+
+    encoder: Float[Array, "*batch layer head source source"] | None = None
+    decoder: Float[Array, "*batch layer head target target"] | None = None
+    cross: Float[Array, "*batch layer head target source"] | None = None
+
+
+def check_attention(
+    attention: Attention,
+    *,
+    encoder_mask: Bool[ArrayLike, "*batch source"] | None = None,
+    decoder_mask: Bool[ArrayLike, "*batch target"] | None = None,
+) -> None:
+    """Raise if `attention` is not what `Attention` promises.
+
+    Ranks, lengths and types are checked always; values (finite, not negative, rows that sum to 1 to the precision
+    of their type) only outside `jit`, where there are values. Rows of masked queries may hold anything.
+
+    Args:
+        attention: what to check.
+        encoder_mask: `[*batch, source]`, False where padded.
+        decoder_mask: `[*batch, target]`, False where padded.
+
+    Raises:
+        ValueError: says what was got, what was expected and what to do.
+    """
+    masks = {"encoder": encoder_mask, "decoder": decoder_mask, "cross": decoder_mask}
+    stacks = {name: getattr(attention, name) for name in STACKS if getattr(attention, name) is not None}
+    if not stacks:
+        raise ValueError(
+            "Attention holds no stack: encoder, decoder and cross are all None. "
+            "Give at least one, [*batch, layer, head, query, key]."
+        )
+    for name, weights in stacks.items():
+        _check_shape(name, weights)
+    for name, mask, sides in (
+        ("encoder_mask", encoder_mask, (("encoder", -1), ("cross", -1))),
+        ("decoder_mask", decoder_mask, (("decoder", -1), ("cross", -2))),
+    ):
+        shapes = {(stack, axis): stacks[stack].shape for stack, axis in sides if stack in stacks}
+        check_mask(name, mask, {stack: (*shape[:-4], shape[axis]) for (stack, axis), shape in shapes.items()})
+    for name, weights in stacks.items():
+        _check_rows(name, weights, masks[name])
+
+
+def is_traced(*trees: Any) -> bool:
+    """Whether some leaf has no value yet: inside `jit`, `vmap` or `grad`."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
+
+
+def at_least_float32(values: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Widen float16 and bfloat16 to float32; `promote_types` would refuse to under strict dtype promotion."""
+    return values.astype(jnp.float32) if jnp.finfo(values.dtype).bits < 32 else values
+
+
+def _check_shape(name: str, weights: Array) -> None:
+    if not hasattr(weights, "dtype"):
+        raise ValueError(
+            f"Attention.{name} is a {type(weights).__name__}; expected one array, [*batch, layer, head, query, key]. A tuple "
+            "of layers, [*batch, head, query, key] each, becomes one by jnp.stack(layers, axis=-4)."
+        )
+    shape = tuple(jnp.shape(weights))
+    if len(shape) < 4:
+        raise ValueError(
+            f"Attention.{name} has shape {shape}, which is rank {len(shape)}; expected at least rank 4, [*batch, layer, "
+            "head, query, key]. Did you forget vmap, or drop an axis? One layer is `weights[None]`; attention whose heads "
+            f"are already reduced is `Capacities({name}=weights)`."
+        )
+    if not jnp.issubdtype(weights.dtype, jnp.floating):
+        raise ValueError(f"Attention.{name} has dtype {weights.dtype}; expected floating-point probabilities.")
+    parts = zip(("layers", "heads", "queries (tokens)", "keys (tokens)"), shape[-4:], strict=True)
+    for what, size in (("examples", np.prod(shape[:-4])), *parts):
+        if size == 0:
+            raise ValueError(
+                f"Attention.{name} has no {what}: its shape is {shape}, [*batch, layer, head, query, key]."
+            )
+    if name != "cross" and shape[-1] != shape[-2]:
+        raise ValueError(
+            f"Attention.{name} has {shape[-2]} queries and {shape[-1]} keys; self-attention has as many of each. "
+            "Attention from one sequence to another belongs in `cross`."
+        )
+
+
+def _check_rows(name: str, weights: Array, mask: ArrayLike | None) -> None:
+    if is_traced(weights, mask):
+        return
+    with jax.ensure_compile_time_eval():  # weights that a traced function closes over have values too
+        non_finite, smallest, deviation, where = jax.device_get(_row_facts(jnp.asarray(weights), mask))
+    if non_finite:
+        raise ValueError(
+            f"Attention.{name} holds {non_finite} values that are NaN or infinite in rows that are no padding. Softmax over "
+            "a row whose keys are all masked gives NaN: pass the padding mask, or repair the model."
+        )
+    if smallest < 0:
+        raise ValueError(
+            f"Attention.{name} holds {smallest:.3g}; expected probabilities >= 0. Are these the scores before the softmax?"
+        )
+    # Softmax in a narrow type rounds each weight once and its denominator once.
+    tolerance = max(1e-4, 4 * float(jnp.finfo(weights.dtype).eps))
+    if deviation > tolerance:
+        index = tuple(int(i) for i in np.unravel_index(where, jnp.shape(weights)[:-1]))
+        total = float(np.asarray(weights)[index].astype(np.float64).sum())
+        raise ValueError(
+            f"Attention.{name}: row {list(index)} ([*batch, layer, head, query]) sums to {total:.6g}; expected 1 within "
+            f"{tolerance:.2g} ({weights.dtype}). Take the probabilities after the softmax and before dropout or head masks; "
+            "capacities that do not sum to 1 are `Capacities`."
+        )
+
+
+@jax.jit
+def _row_facts(
+    weights: Float[Array, "*batch layer head query key"], mask: Bool[ArrayLike, "*batch query"] | None
+) -> tuple[Array, Array, Array, Array]:
+    """Count what is not finite, and find the smallest weight and the row sum farthest from 1; masked rows excepted."""
+    weights = at_least_float32(weights)
+    real = jnp.ones((1,) * (weights.ndim - 1), bool) if mask is None else jnp.asarray(mask, bool)[..., None, None, :]
+    non_finite = (~jnp.isfinite(weights) & real[..., None]).sum()
+    smallest = jnp.where(real[..., None], weights, 1).min()
+    deviation = jnp.where(real, jnp.abs(weights.sum(-1) - 1), 0)
+    return non_finite, smallest, deviation.max(), deviation.argmax()
+
+
+def check_mask(name: str, mask: ArrayLike | None, expected: dict[str, tuple[int, ...]]) -> None:
+    """Raise unless `mask` is None, or fits the tokens of each stack: `expected` holds their shapes."""
+    if mask is None:
+        return
+    if not expected:
+        raise ValueError(f"{name} is given, but there is no stack that it could mask.")
+    for stack, shape in expected.items():
+        if np.shape(mask) != shape:
+            raise ValueError(
+                f"{name} has shape {np.shape(mask)}; expected {shape} to fit the {stack} stack: [*batch, token], True where "
+                "there is a token and False where there is padding."
+            )
+    if is_traced(mask):
+        return
+    values = np.asarray(mask)
+    if not np.isin(values, (0, 1)).all():
+        raise ValueError(
+            f"{name} holds {np.setdiff1d(values, (0, 1))[0]}; expected True or False (1 or 0) for each token."
+        )
+    if not values.any(-1).all():
+        row = [int(i) for i in np.argwhere(~values.any(-1))[0]]
+        raise ValueError(f"{name} is all padding{f' in row {row}' if row else ''}: there is no token to explain.")

@@ -1,0 +1,235 @@
+"""Attention -> Capacities: heads reduced, the residual stream added, padding cut off."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Callable
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, ArrayLike, Bool, Float
+
+from jaxflow.attention import STACKS, Attention, at_least_float32, check_attention, check_mask, is_traced
+
+Heads = str | int | Float[ArrayLike, "layer head"]
+
+
+@struct.dataclass
+class Capacities:
+    """What each layer can carry from a key to a query: attention over heads, plus the residual stream.
+
+    Attributes:
+        encoder: `[*batch, layer, source, source]`.
+        decoder: `[*batch, layer, target, target]`.
+        cross: `[*batch, layer, target, source]`.
+        encoder_mask: `[*batch, source]`, False where padded; None when nothing is.
+        decoder_mask: `[*batch, target]`, likewise.
+
+    Source: `½A + ½I` of Abnar & Zuidema 2020 (2005.00928), section 3.2; the networks of Metzger et al. 2022 (2205.15389).
+    """
+
+    encoder: Float[Array, "*batch layer source source"] | None = None
+    decoder: Float[Array, "*batch layer target target"] | None = None
+    cross: Float[Array, "*batch layer target source"] | None = None
+    encoder_mask: Bool[Array, "*batch source"] | None = None
+    decoder_mask: Bool[Array, "*batch target"] | None = None
+
+
+def joint_capacities(
+    attention: Attention,
+    *,
+    heads: Heads = "mean",
+    residual: float = 0.5,
+    encoder_mask: Bool[ArrayLike, "*batch source"] | None = None,
+    decoder_mask: Bool[ArrayLike, "*batch target"] | None = None,
+) -> Capacities:
+    """Reduce heads and add the residual stream: `C = (1 - r) * A + r * I`.
+
+    A is the attention reduced over heads and r the residual; cross-attention has no residual of its own, so there
+    `C = (1 - r) * A`. Pure: goes through `jit`, `vmap` and `grad`. A padded token keeps no arc at all, its residual
+    arc included, so padding scores exactly 0 and a batch gives exactly what its rows give alone.
+
+    Args:
+        attention: `Attention` with any number of leading batch axes.
+        heads: "mean", "max", the index of one head, or weights `[layer, head]` (finite, not negative) whose weighted
+            sum is taken. Rows of C sum to 1 for the mean, for one head, and for weights that sum to 1 in each layer.
+        residual: r in [0, 1]; 0.5 is Abnar & Zuidema's choice, 0 leaves the residual stream out.
+        encoder_mask: `[*batch, source]`, False (or 0) where the source is padded.
+        decoder_mask: `[*batch, target]`, False (or 0) where the target is padded.
+
+    Returns:
+        `Capacities`, float32 (float64 if the attention is), with the masks it was made with.
+
+    Raises:
+        ValueError: attention that is none, a residual outside [0, 1], heads that do not exist, masks that do not fit.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> weights = jnp.array([[0.75, 0.25], [0.5, 0.5]])[None, None]
+        >>> joint_capacities(Attention(encoder=weights)).encoder
+        Array([[[0.875, 0.125],
+                [0.25 , 0.75 ]]], dtype=float32)
+    """
+    check_attention(attention, encoder_mask=encoder_mask, decoder_mask=decoder_mask)
+    residual = residual if is_traced(residual) else float(residual)  # a NumPy scalar's type would win over float32
+    if not is_traced(residual) and not 0 <= residual <= 1:
+        raise ValueError(
+            f"residual is {residual}; expected a number in [0, 1], the residual stream's share of each capacity."
+        )
+    masks = {
+        "encoder": None if encoder_mask is None else jnp.asarray(encoder_mask, bool),
+        "decoder": None if decoder_mask is None else jnp.asarray(decoder_mask, bool),
+    }
+    stacks: dict[str, Array | None] = {}
+    for name, query, key in (("encoder",) * 3, ("decoder",) * 3, ("cross", "decoder", "encoder")):
+        weights = getattr(attention, name)
+        if weights is None:
+            continue
+        unbatched = functools.partial(
+            _stack_capacities,
+            reduce=_head_reduction(heads, name, weights.shape),
+            residual=residual,
+            is_self=query == key,
+        )
+        batched = functools.reduce(lambda f, _: jax.vmap(f), range(weights.ndim - 4), unbatched)
+        stacks[name] = batched(jnp.asarray(weights), masks[query], masks[key])
+    return Capacities(**stacks, encoder_mask=masks["encoder"], decoder_mask=masks["decoder"])
+
+
+def as_capacities(
+    attention: Attention | Capacities | Float[ArrayLike, "*batch layer head source source"],
+    *,
+    heads: Heads | None = None,
+    residual: float | None = None,
+    encoder_mask: Bool[ArrayLike, "*batch source"] | None = None,
+    decoder_mask: Bool[ArrayLike, "*batch target"] | None = None,
+) -> Capacities:
+    """Let a pipeline be entered at any stage: arrays, `Attention` or `Capacities`.
+
+    Options that are None take the defaults of `joint_capacities`.
+
+    Raises:
+        ValueError: as `joint_capacities`; or options that come too late, since the capacities are already made.
+    """
+    options = {
+        "heads": heads,
+        "residual": residual,
+        "encoder_mask": encoder_mask,
+        "decoder_mask": decoder_mask,
+    }
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    if isinstance(attention, Capacities):
+        if given:
+            raise ValueError(
+                f"{', '.join(given)} given together with Capacities, which are already made: pass them to joint_capacities."
+            )
+        check_capacities(attention)
+        return attention
+    if not isinstance(attention, Attention):
+        attention = Attention(encoder=cast(Array, attention))  # anything else is refused by check_attention
+    return joint_capacities(attention, **given)
+
+
+def check_capacities(capacities: Capacities) -> None:
+    """Raise if `capacities` are none: rank and lengths always, values (finite, not negative) where there are values.
+
+    Raises:
+        ValueError: says what was got, what was expected and what to do.
+    """
+    stacks = {name: getattr(capacities, name) for name in STACKS if getattr(capacities, name) is not None}
+    if not stacks:
+        raise ValueError("Capacities hold no stack: give encoder, [*batch, layer, query, key].")
+    for name, capacity in stacks.items():
+        shape = tuple(jnp.shape(capacity))
+        if len(shape) < 3:
+            raise ValueError(
+                f"Capacities.{name} has shape {shape}; expected at least rank 3, [*batch, layer, query, key]. "
+                "Did you forget vmap, or drop an axis?"
+            )
+        if 0 in shape:
+            raise ValueError(
+                f"Capacities.{name} has no examples, layers or tokens: its shape is {shape}, [*batch, layer, query, key]."
+            )
+        if name != "cross" and shape[-1] != shape[-2]:
+            raise ValueError(
+                f"Capacities.{name} has {shape[-2]} queries and {shape[-1]} keys; expected as many of each."
+            )
+        if not is_traced(capacity) and not (np.isfinite(capacity) & (np.asarray(capacity) >= 0)).all():
+            raise ValueError(
+                f"Capacities.{name} holds values that are negative, NaN or infinite; expected finite ones >= 0."
+            )
+    for name, mask, sides in (
+        ("encoder_mask", capacities.encoder_mask, (("encoder", -2), ("encoder", -1), ("cross", -1))),
+        ("decoder_mask", capacities.decoder_mask, (("decoder", -2), ("decoder", -1), ("cross", -2))),
+    ):
+        masked = {(stack, axis): stacks[stack] for stack, axis in sides if stack in stacks}
+        check_mask(name, mask, {stack: (*c.shape[:-3], c.shape[axis]) for (stack, axis), c in masked.items()})
+        for (stack, axis), capacity in masked.items():
+            if mask is None or is_traced(mask, capacity):
+                continue
+            padded = np.expand_dims(np.logical_not(mask), (-3, -3 - axis))
+            if (padded & (np.asarray(capacity) > 0)).any():
+                raise ValueError(
+                    f"Capacities.{stack} has arcs of tokens that {name} marks as padding; expected 0 there. "
+                    "joint_capacities(attention, ...) with that mask cuts them off."
+                )
+
+
+def _stack_capacities(
+    weights: Float[Array, "layer head query key"],
+    query_mask: Bool[Array, " query"] | None,
+    key_mask: Bool[Array, " key"] | None,
+    *,
+    reduce: Callable[[Array], Array],
+    residual: float,
+    is_self: bool,
+) -> Float[Array, "layer query key"]:
+    weights = at_least_float32(weights)
+    identity = jnp.eye(weights.shape[-2], weights.shape[-1], dtype=weights.dtype)
+    # What padding holds may be NaN: hence `where`, not a product, and first of all, or gradients were NaN too.
+    for mask, axis in ((query_mask, -1), (key_mask, -2)):
+        if mask is not None:
+            visible = jnp.expand_dims(mask, axis)
+            weights, identity = jnp.where(visible[None, None], weights, 0), jnp.where(visible, identity, 0)
+    capacity = (1 - residual) * reduce(weights)
+    return capacity + residual * identity[None] if is_self else capacity
+
+
+def _head_reduction(heads: Heads, name: str, shape: tuple[int, ...]) -> Callable[[Array], Array]:
+    """Return the function `[layer, head, query, key] -> [layer, query, key]` that `heads` names.
+
+    It adds one head after the other: a reduction of XLA's adds in an order that depends on how many tokens there are,
+    so a padded example would differ in the last bit from the same example alone.
+    """
+    n_layers, n_heads = shape[-4:-2]
+    if isinstance(heads, str):
+        if heads not in ("mean", "max"):
+            raise ValueError(
+                f"heads is {heads!r}; expected 'mean', 'max', the index of a head, or weights [layer, head]."
+            )
+        if heads == "max":
+            return functools.partial(jnp.max, axis=1)
+        return lambda weights: functools.reduce(operator.add, jnp.unstack(weights, axis=1)) / n_heads
+    if isinstance(heads, int | np.integer) and not isinstance(heads, bool):
+        if not 0 <= heads < n_heads:
+            raise ValueError(
+                f"heads is {heads}, but Attention.{name} has {n_heads} heads: expected 0 to {n_heads - 1}."
+            )
+        return lambda weights: weights[:, heads]
+    if np.shape(heads) != (n_layers, n_heads):
+        raise ValueError(
+            f"heads has shape {np.shape(heads)}; expected weights {(n_layers, n_heads)}, [layer, head], for "
+            f"Attention.{name} {tuple(shape)}."
+        )
+    if not is_traced(heads) and not (np.isfinite(heads) & (np.asarray(heads) >= 0)).all():
+        raise ValueError("heads holds weights that are negative, NaN or infinite; expected finite weights >= 0.")
+
+    def weighted_sum(weights: Float[Array, "layer head query key"]) -> Float[Array, "layer query key"]:
+        head_weights = jnp.asarray(heads).astype(weights.dtype)[:, :, None, None]
+        return functools.reduce(operator.add, jnp.unstack(head_weights * weights, axis=1))
+
+    return weighted_sum

@@ -1,0 +1,98 @@
+"""min_cut: its capacity is the value, it parts the ends, and it is the nearest one."""
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracles import is_connected, minimum_cuts
+from strategies import capacities, make_attention, sixteenths
+
+from jaxflow import Capacities, flow_network, max_flow, min_cut
+
+
+def arcs_of(cut):
+    return set(zip(cut.layer.tolist(), cut.query.tolist(), cut.key.tolist(), strict=True))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.one_of(capacities((1, 6), (1, 5)), sixteenths((1, 5), (1, 5))), st.data())
+def test_certifies_the_value(capacity, data):
+    """Its arcs have the capacities of the network, add up to the maximum flow, and without them nothing is connected."""
+    n_tokens = capacity.shape[-1]
+    source, sink = (data.draw(st.integers(0, n_tokens - 1)) for _ in range(2))
+    network = flow_network(Capacities(encoder=capacity))
+    ends = network.encoder_players[source], network.outputs[sink]
+    for nearest in ("source", "sink"):
+        cut = min_cut(network, *ends, nearest=nearest)
+        assert cut.value == max_flow(network, *ends).value
+        np.testing.assert_allclose(cut.capacity.sum(), cut.value, rtol=1e-14)
+        np.testing.assert_allclose(
+            cut.capacity, capacity[cut.layer - 1, cut.query, cut.key], rtol=1e-15, atol=cut.quantum / 2
+        )
+        assert (cut.capacity > 0).all()
+        arcs = arcs_of(cut)
+        assert len(arcs) == len(cut.layer)
+        left = [
+            (layer * n_tokens + key, (layer + 1) * n_tokens + query)
+            for layer, query, key in np.ndindex(capacity.shape)
+            if capacity[layer, query, key] > cut.quantum and (layer + 1, query, key) not in arcs
+        ]
+        assert not is_connected(left, *map(int, ends))
+
+
+@settings(deadline=None, max_examples=50)
+@given(sixteenths((1, 3), (1, 3)), st.data())
+def test_is_the_nearest_of_all_minimum_cuts(capacity, data):
+    source, sink = (data.draw(st.integers(0, capacity.shape[-1] - 1)) for _ in range(2))
+    network = flow_network(Capacities(encoder=capacity))
+    ends = network.encoder_players[source], network.outputs[sink]
+    value, near_source, near_sink = minimum_cuts(capacity, source, sink)
+    assert min_cut(network, *ends).value == value
+    if value > 0:
+        assert arcs_of(min_cut(network, *ends)) == near_source
+        assert arcs_of(min_cut(network, *ends, nearest="source")) == near_source
+        assert arcs_of(min_cut(network, *ends, nearest="sink")) == near_sink
+
+
+def test_bottleneck_that_was_put_there():
+    capacity = np.ones((5, 3, 3))
+    capacity[2] = 0
+    capacity[2, 1, 2], capacity[2, 0, 0] = 0.25, 0.125
+    network = flow_network(Capacities(encoder=capacity))
+    for nearest in ("source", "sink"):
+        cut = min_cut(network, network.encoder_players[0], network.outputs[2], nearest=nearest)
+        assert arcs_of(cut) == {(3, 1, 2), (3, 0, 0)}
+        assert cut.value == 0.375
+
+
+def test_a_chain_of_equal_arcs_has_a_cut_at_either_end():
+    network = flow_network(Capacities(encoder=np.full((12, 1, 1), 0.5)))
+    assert arcs_of(min_cut(network, 0, 12, nearest="source")) == {(1, 0, 0)}
+    assert arcs_of(min_cut(network, 0, 12, nearest="sink")) == {(12, 0, 0)}
+
+
+@pytest.mark.parametrize("nearest", ["source", "sink"])
+def test_no_arcs_where_nothing_flows(nearest):
+    network = flow_network(Capacities(encoder=np.broadcast_to(np.eye(3), (2, 3, 3))))
+    cut = min_cut(network, network.encoder_players[0], network.outputs[1], nearest=nearest)
+    assert cut.value == 0
+    assert cut.capacity.shape == cut.layer.shape == cut.query.shape == cut.key.shape == (0,)
+
+
+def test_is_a_pytree():
+    network = flow_network(Capacities(encoder=make_attention("softmax", 0, (2, 4, 4))))
+    cut = min_cut(network, 0, 11)
+    doubled = jax.tree.map(lambda leaf: 2 * leaf, cut)
+    assert doubled.value == 2 * cut.value
+    np.testing.assert_array_equal(doubled.capacity, 2 * cut.capacity)
+
+
+def test_bad_input():
+    network = flow_network(Capacities(encoder=make_attention("softmax", 0, (2, 4, 4))))
+    with pytest.raises(ValueError, match=r"min_cut takes one source and one sink; got shape \(4,\)"):
+        min_cut(network, network.encoder_players, 11)
+    with pytest.raises(ValueError, match=r"got shape \(1,\)"):
+        min_cut(network, 0, [11])
+    with pytest.raises(ValueError, match="nearest is 'input'; expected 'source' or 'sink'"):
+        min_cut(network, 0, 11, nearest="input")
