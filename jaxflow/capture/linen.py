@@ -1,0 +1,129 @@
+"""Capture from any flax.linen module, through the `intermediates` collection."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+from flax.core.scope import in_filter, union_filters
+
+from jaxflow.attention import Attention
+from jaxflow.capture.asking import ask_linen, ask_transformers
+from jaxflow.capture.sown import COLLECTION, Recorder, listed, read, shape, stack, without_weights
+
+DEFAULT_NAME = "attention_weights"
+
+
+def capture_linen(
+    model: nn.Module, args: tuple, kwargs: dict, *, variables: Mapping | None, sown: str
+) -> tuple[Any, Attention]:
+    """Run a linen module once, bound or with `variables`, and take the attention that its modules sow.
+
+    Args:
+        model: a bound module, or an unbound one.
+        args: positional arguments of the method that is called.
+        kwargs: its keywords, and those of `nn.Module.apply`: rngs, method, mutable, capture_intermediates.
+        variables: what `apply` takes; None for a bound module, which holds its own.
+        sown: the name under which attention is sown.
+
+    Returns:
+        What `apply` returns, with the state if `mutable` asks for it (a bound module: what calling it returns; its
+        own state stays as it is), and the attention.
+
+    Raises:
+        ValueError: variables missing or given twice; no attention, or not that of all layers.
+    """
+    name = type(model).__name__
+    if model.scope is None:
+        if variables is None:
+            raise ValueError(
+                f"{name} is an unbound linen module, so it has no variables. Call capture(model, ..., "
+                "variables=variables), or bind it first: model.bind(variables)."
+            )
+        return capture_apply(model, variables, *args, sown=sown, **kwargs)
+    if variables is not None:
+        raise ValueError(
+            f"{name} is bound and holds its own variables, but got variables= as well. Leave them out, or take the "
+            "module without its own: model.unbind()[0]."
+        )
+    scope = model.scope
+    model, variables = model.unbind()
+    kwargs = {"rngs": dict(scope.rngs), **kwargs}
+    if "mutable" in kwargs:
+        return capture_apply(model, variables, *args, sown=sown, **kwargs)
+    # The module may write to what it was bound with as mutable, here to a copy; calling it returns no state.
+    mutable = union_filters(scope.mutable, ())
+    (outputs, _), attention = capture_apply(model, variables, *args, sown=sown, mutable=mutable, **kwargs)
+    return outputs, attention
+
+
+def capture_apply(
+    module: nn.Module, variables: Mapping, *args: Any, sown: str = DEFAULT_NAME, **kwargs: Any
+) -> tuple[Any, Attention]:
+    """Return what `module.apply(variables, *args, **kwargs)` returns, and the attention sown meanwhile."""
+    wanted = kwargs.pop("mutable", False)
+    if kwargs.get("capture_intermediates"):
+        wanted = union_filters(wanted, COLLECTION)
+    recorder = Recorder(sown, wanted)
+    with contextlib.ExitStack() as interceptors:
+        interceptors.enter_context(nn.intercept_methods(recorder.watch))
+        if sown == DEFAULT_NAME:  # another name means what is sown under it, and nothing that we force
+            interceptors.enter_context(nn.intercept_methods(ask_linen(recorder)))
+            interceptors.enter_context(nn.intercept_methods(ask_transformers(recorder)))
+        outputs, state = module.apply(variables, *args, mutable=union_filters(wanted, COLLECTION), **kwargs)
+    attention = _attention(recorder, state.get(COLLECTION, {}), type(module).__name__)
+    if wanted is False:
+        return outputs, attention
+    state = {collection: tree for collection, tree in state.items() if in_filter(wanted, collection)}
+    return (outputs, without_weights(state)), attention
+
+
+def _attention(recorder: Recorder, intermediates: Mapping, model: str) -> Attention:
+    """Make attention of what was recorded, or say why it is not that of one encoder."""
+    _refuse_incomplete(recorder, model)
+    layers = read(recorder, intermediates)
+    oblong = [layer for layer in layers if shape(layer)[-1] != shape(layer)[-2]]
+    if oblong:
+        raise ValueError(
+            f"{model} has attention whose keys are more or fewer than its queries (cross-attention, or decoding "
+            f"with a cache):\n{listed(oblong)}\nNot supported yet: so far capture takes encoder-only models."
+        )
+    kinds = recorder.self_attention
+    if len(set(kinds.values())) > 1:
+        others = ", ".join("/".join(path) for path, is_self in kinds.items() if not is_self)
+        raise ValueError(
+            f"Some layers of {model} take their keys from another array than their queries, others do not. That "
+            f"looks like cross-attention: {others}. Not supported yet: so far capture takes encoder-only models. "
+            "If it is self-attention, build Attention(encoder=...) from your own arrays."
+        )
+    return Attention(encoder=stack(layers))
+
+
+def _refuse_incomplete(recorder: Recorder, model: str) -> None:
+    """Raise unless every attention that was seen to run has given its weights, and there is one."""
+    lost = recorder.silent | {
+        path: f"sown inside {where}, which keeps 'intermediates' to itself. Declare "
+        'variable_axes={"intermediates": 0} in that nn.scan, beside what it declares already'
+        for path, where in recorder.unreached.items()
+    }
+    if lost:
+        n_modules = len({path for path, _ in recorder.weights} | set(lost))
+        reasons = "\n".join(f"  {'/'.join(path) or model}: {why}." for path, why in lost.items())
+        raise ValueError(
+            f"{len(lost)} of {n_modules} attention modules of {model} gave no weights, and the network must not "
+            f"lack layers:\n{reasons}"
+        )
+    if not recorder.weights:
+        names = ", ".join(sorted(map(repr, recorder.names))) or "nothing"
+        raise ValueError(
+            f"No attention was found in {model}: nothing was sown as {recorder.name!r} (sown was: {names}). Likely "
+            "causes:\n"
+            "  - the weights are sown under another name: capture(..., sown=name);\n"
+            "  - the model computes its own softmax: sow the weights there, "
+            'self.sow("intermediates", "attention_weights", weights), or build Attention(encoder=...) of them;\n'
+            "  - attention is fused (jax.nn.dot_product_attention or a kernel), and its weights never exist: use "
+            "nn.MultiHeadDotProductAttention, or nn.dot_product_attention with module=self, for the capture;\n"
+            '  - it runs in an nn.scan without variable_axes={"intermediates": 0}, which drops what is sown.'
+        )
