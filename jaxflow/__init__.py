@@ -1,0 +1,43 @@
+"""Attention flow for JAX: how much each input token can influence a Transformer's decision, as certified maximum flows.
+
+model -> `Attention` -> `Capacities` -> `FlowNetwork` -> `Attribution` -> `Explanation`: each step is a function that
+can be entered or left at, and only the solver leaves JAX.
+"""
+
+from jaxflow._version import __version__
+from jaxflow.attention import Attention
+from jaxflow.attribution import Attribution, Certificate, attention_flow
+from jaxflow.baselines import raw_attention, rollout
+from jaxflow.capacities import Capacities, joint_capacities
+from jaxflow.capture import capture
+from jaxflow.explanation import Explanation, explain, load
+from jaxflow.models import load_model
+from jaxflow.network import FlowNetwork, flow_network
+from jaxflow.prediction import Prediction
+from jaxflow.solve import MaxFlow, MinCut, cut_layers, max_flow, min_cut
+
+# In the order of the pipeline.
+__all__ = [  # noqa: RUF022
+    "load_model",
+    "capture",
+    "Attention",
+    "joint_capacities",
+    "Capacities",
+    "flow_network",
+    "FlowNetwork",
+    "max_flow",
+    "MaxFlow",
+    "min_cut",
+    "MinCut",
+    "cut_layers",
+    "attention_flow",
+    "Attribution",
+    "Certificate",
+    "rollout",
+    "raw_attention",
+    "explain",
+    "Explanation",
+    "Prediction",
+    "load",
+    "__version__",
+]

@@ -1,0 +1,175 @@
+"""jaxflow from a shell: `jaxflow explain "the keys to the old cabinet"`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from jaxflow._version import __version__
+
+EPILOG = """examples:
+  jaxflow explain "the keys to the old cabinet"
+  jaxflow explain --model path/to/checkpoint --output all --html page.html "A sentence."
+  jaxflow explain --method rollout --json - < sentence.txt
+
+exit status: 0 done, 1 could not be done (the reason is on standard error), 2 wrong usage"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status: 0, 1 (could not) or 2 (usage)."""
+    parser = _parser()
+    try:
+        arguments = parser.parse_args(argv)
+        text = _text(parser, arguments)
+    except SystemExit as stop:  # argparse has printed help (0) or what is wrong (2)
+        return int(stop.code or 0)
+    except (OSError, UnicodeDecodeError) as error:
+        return _fail(str(error))
+    try:
+        _explain(arguments, text)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read us has seen enough, `| head` say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (ValueError, OSError, ImportError) as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return _fail("interrupted")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="jaxflow",
+        description="Attention flow for JAX: how much each input token can influence a Transformer's decision.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"jaxflow {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    explain = commands.add_parser(
+        "explain",
+        help="explain what a model makes of a text",
+        description="Run a model on a text and print, for an output, its prediction and a score per input token.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    explain.add_argument("text", nargs="?", help="the text; - or nothing reads standard input")
+    explain.add_argument("--file", type=Path, help="read the text from this file instead")
+    explain.add_argument(
+        "--model", default="agreement", metavar="NAME|DIR",
+        help="a model of the package, or a checkpoint directory of a Flax class of transformers 4 (default: %(default)s)",
+    )  # fmt: skip
+    explain.add_argument(
+        "--output", metavar="N|all", type=_output,
+        help="which position to explain, or all of them (default: 0, the classification token; all with --html)",
+    )  # fmt: skip
+    explain.add_argument(
+        "--method", choices=("flow", "rollout", "raw"), default="flow",
+        help="maximum flow, product of the layers, or the last layer's attention (default: %(default)s)",
+    )  # fmt: skip
+    explain.add_argument(
+        "--heads",
+        default="mean",
+        metavar="mean|max|N",
+        type=_heads,
+        help="how heads are reduced: mean, max or one head (default: %(default)s)",
+    )
+    explain.add_argument(
+        "--residual",
+        type=_residual,
+        metavar="R",
+        help="share of the residual stream, 0 to 1 (default: 0.5; raw attention has none)",
+    )
+    explain.add_argument("--normalise", action="store_true", help="let the scores of each output sum to 1")
+    explain.add_argument(
+        "--json", action="store_true", help="print everything as JSON instead (as Explanation.save writes it)"
+    )
+    explain.add_argument("--html", type=Path, metavar="FILE", help="also write a page, which opens without a network")
+    return parser
+
+
+def _explain(arguments: argparse.Namespace, text: str) -> None:
+    # Late, so that --help and usage errors answer at once.
+    _quiet()
+    from jaxflow import explain, load_model
+    from jaxflow.views.text import to_text
+
+    model, tokenizer = load_model(arguments.model)
+    explanation = explain(
+        model,
+        text,
+        tokenizer=tokenizer,
+        method=arguments.method,
+        outputs=None
+        if arguments.output == "all" or (arguments.output is None and arguments.html)
+        else arguments.output or 0,
+        heads=arguments.heads,
+        residual=arguments.residual,
+        normalise=arguments.normalise,
+        progress=True,
+    )
+    if arguments.html is not None:
+        explanation.save(arguments.html)
+    if arguments.json:
+        print(explanation.to_json())
+    else:
+        print(to_text(explanation, rows=(0,) if arguments.output is None else None))
+
+
+def _text(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> str:
+    if arguments.file is not None:
+        if arguments.text is not None:
+            parser.error("a text and --file are both given; expected one of them")
+        return arguments.file.read_text("utf-8").strip()
+    if arguments.text not in (None, "-"):
+        return arguments.text
+    if arguments.text is None and sys.stdin.isatty():
+        parser.error(
+            'no text: give one in quotes, --file FILE, or standard input. Such as: jaxflow explain "the keys to the cabinet"'
+        )
+    return sys.stdin.read().strip()
+
+
+def _heads(value: str) -> str | int:
+    return value if value in ("mean", "max") else _whole_number(value, "mean, max or the index of a head")
+
+
+def _output(value: str) -> int | str:
+    return value if value == "all" else _whole_number(value, "a position or all")
+
+
+def _residual(value: str) -> float:
+    try:
+        residual = float(value)
+    except ValueError:
+        residual = -1.0
+    if not 0 <= residual <= 1:
+        raise argparse.ArgumentTypeError(f"{value!r}; expected a number from 0 to 1")
+    return residual
+
+
+def _whole_number(value: str, expected: str) -> int:
+    if not value.isascii() or not value.isdigit():
+        raise argparse.ArgumentTypeError(f"{value!r}; expected {expected}")
+    return int(value)
+
+
+def _quiet() -> None:
+    """Keep the notices of libraries off the terminal: this process is ours alone."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+def _fail(reason: str) -> int:
+    print(f"jaxflow: {reason}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

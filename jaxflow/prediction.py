@@ -1,0 +1,95 @@
+"""What a model decided: outputs -> labels with probabilities, so that an explanation says what it explains."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """The likeliest label.
+
+    Attributes:
+        label: its name.
+        probability: in [0, 1].
+        position: the token that is labelled; None where the whole sequence is.
+    """
+
+    label: str
+    probability: float
+    position: int | None = None
+
+
+def read_predictions(
+    model: Any,
+    outputs: Any,
+    *,
+    batch: tuple[int, ...] = (),
+    labels: Sequence[str] | None = None,
+    tokenizer: Any = None,
+) -> tuple[Prediction, ...]:
+    """Read what `model` predicted for one example off its `outputs`.
+
+    Logits are the field `logits` of a transformers output, or an array that is the whole output of a model with
+    labels. `[*batch, label]` is one prediction for the sequence, `[*batch, token, label]` one per token.
+
+    Args:
+        model: what returned `outputs`; its `config.id2label` or `labels` name the labels.
+        outputs: what the model returned.
+        batch: shape of the batch axes; the first example is read.
+        labels: names of the labels; those of the model if None.
+        tokenizer: names the labels of a masked language model, which are tokens.
+
+    Returns:
+        Predictions, empty for a model without a head (its outputs are hidden states) or with a single logit
+        (a regression).
+
+    Raises:
+        ValueError: more or fewer labels than logits.
+    """
+    labels = labels if labels is not None else getattr(model, "labels", None)
+    logits = getattr(outputs, "logits", None)
+    if logits is None and labels is not None and hasattr(outputs, "shape"):
+        logits = outputs
+    if logits is None:
+        return ()
+    logits = np.asarray(logits, np.float64)[(0,) * len(batch)]
+    if logits.ndim not in (1, 2) or logits.shape[-1] < 2:
+        return ()
+    config = getattr(model, "config", None)
+    if labels is not None and len(labels) != logits.shape[-1]:
+        raise ValueError(f"{len(labels)} labels are given for {logits.shape[-1]} logits; expected one each.")
+    probabilities = _sigmoid(logits) if _is_multi_label(config) else _softmax(logits)
+    best = probabilities.argmax(-1)
+
+    def name(index: int) -> str:
+        if labels is not None:
+            return str(labels[index])
+        if tokenizer is not None and logits.shape[-1] == getattr(config, "vocab_size", None):
+            return str(tokenizer.convert_ids_to_tokens(index))
+        return str((getattr(config, "id2label", None) or {}).get(index, index))
+
+    if logits.ndim == 1:
+        return (Prediction(name(int(best)), float(probabilities[best])),)
+    return tuple(
+        Prediction(name(int(label)), float(probabilities[position, label]), position)
+        for position, label in enumerate(best)
+    )
+
+
+def _is_multi_label(config: Any) -> bool:
+    return getattr(config, "problem_type", None) == "multi_label_classification"
+
+
+def _softmax(logits: Float[np.ndarray, "*axes label"]) -> Float[np.ndarray, "*axes label"]:
+    exponential = np.exp(logits - logits.max(-1, keepdims=True))
+    return exponential / exponential.sum(-1, keepdims=True)
+
+
+def _sigmoid(logits: Float[np.ndarray, "*axes label"]) -> Float[np.ndarray, "*axes label"]:
+    return 0.5 * (1 + np.tanh(0.5 * logits))

@@ -1,0 +1,62 @@
+"""An explanation as plain text: what was predicted, a bar and a score per token, and what to make of them."""
+
+from __future__ import annotations
+
+import shutil
+import unicodedata
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxflow.explanation import Explanation
+from jaxflow.views.wording import (
+    bottleneck_sentence,
+    headline,
+    output_sentence,
+    prediction_sentence,
+    saturation_sentence,
+)
+
+MAX_BAR = 40
+
+
+def to_text(explanation: Explanation, *, rows: Sequence[int] | None = None, width: int | None = None) -> str:
+    """Render explained outputs as lists of tokens with bars.
+
+    Args:
+        explanation: what to show.
+        rows: which of the explained outputs; None for all.
+        width: columns to fit into; the terminal's if None.
+    """
+    width = shutil.get_terminal_size().columns if width is None else width
+    rows = range(len(explanation.attribution.outputs)) if rows is None else rows
+    head = _paragraph(headline(explanation), prediction_sentence(explanation))
+    notes = _paragraph(saturation_sentence(explanation), bottleneck_sentence(explanation))
+    return "\n\n".join(filter(None, [head, *(_block(explanation, row, width) for row in rows), notes]))
+
+
+def _paragraph(*sentences: str | None) -> str:
+    return "\n".join(_printable(sentence) for sentence in sentences if sentence is not None)
+
+
+def _block(explanation: Explanation, row: int, width: int) -> str:
+    scores = np.asarray(explanation.attribution.encoder[row], np.float64)
+    words = [_printable(token) for token in explanation.tokens]
+    column = max(map(_columns, words))
+    bar = max(min(MAX_BAR, width - column - 10), 1)
+    longest = max(scores.max(), np.finfo(np.float64).tiny)
+    lines = [_printable(output_sentence(explanation, row))]
+    for word, score in zip(words, scores, strict=True):
+        drawn = "█" * round(bar * score / longest)
+        lines.append(f"  {word}{' ' * (column - _columns(word))}  {score:.3f} {drawn}".rstrip())
+    return "\n".join(lines)
+
+
+def _printable(token: str) -> str:
+    """Show what a terminal would obey, such as escape sequences, instead of sending it there."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in token)
+
+
+def _columns(text: str) -> int:
+    """Count the terminal columns of `text`: wide characters take two, combining ones none."""
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)

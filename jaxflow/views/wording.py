@@ -1,0 +1,77 @@
+"""The sentences that all views share: what was explained, how, and what to make of it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jaxflow.explanation import Explanation
+from jaxflow.prediction import Prediction
+
+METHOD_NAMES = {"flow": "attention flow", "rollout": "attention rollout", "raw": "raw attention"}
+
+
+def headline(explanation: Explanation) -> str:
+    """Say model, method and conventions in one line."""
+    conventions = explanation.conventions
+    heads = conventions["heads"]
+    parts = [
+        f"{explanation.model}: {METHOD_NAMES[explanation.method]}",
+        f"{heads} over heads"
+        if isinstance(heads, str)
+        else f"head {heads}"
+        if isinstance(heads, int)
+        else "weighted heads",
+    ]
+    if explanation.method != "raw":
+        parts.append(f"residual {conventions['residual']:g}")
+    parts.append("normalised" if conventions["normalise"] else "not normalised")
+    return ", ".join(parts)
+
+
+def output_name(explanation: Explanation, row: int) -> str:
+    """Name an explained output by its position and word."""
+    position = int(explanation.attribution.outputs[row])
+    return f"output {position} ({explanation.tokens[position]})"
+
+
+def prediction_sentence(explanation: Explanation) -> str | None:
+    """Say what was predicted for the whole sequence; None where every token has a prediction of its own."""
+    if not explanation.predictions:
+        return "Predicted: nothing, the model has no classification head."
+    prediction = explanation.predictions[0]
+    return None if prediction.position is not None else f"Predicted: {_prediction(prediction)}."
+
+
+def output_sentence(explanation: Explanation, row: int) -> str:
+    """Say which output this is, and what was predicted for its token."""
+    prediction = explanation.prediction_of(row)
+    name = output_name(explanation, row)
+    return name if prediction is None or prediction.position is None else f"{name}: {_prediction(prediction)}"
+
+
+def saturation_sentence(explanation: Explanation) -> str | None:
+    """Say what share of the scores is saturated, and what that means; None for methods without certificate."""
+    saturation = explanation.attribution.saturation
+    if saturation is None:
+        return None
+    sentence = f"Saturated: {saturation:.0%} of these scores equal their trivial bound"
+    if saturation == 0:
+        return f"{sentence}."
+    return f"{sentence}; those say what a token sends or an output takes, not what happens between."
+
+
+def bottleneck_sentence(explanation: Explanation) -> str | None:
+    """Say which layers bound the flow to the first explained output; None where there is no flow."""
+    share = explanation.bottleneck
+    if share is None or not share.any():
+        return None
+    layers = [
+        f"layer {layer + 1} holds {share[layer]:.0%}"
+        for layer in np.argsort(-share, kind="stable")
+        if share[layer] >= 0.005
+    ]
+    return f"Bottleneck: of the minimum cuts to {output_name(explanation, 0)}, {', '.join(layers)}."
+
+
+def _prediction(prediction: Prediction) -> str:
+    return f"{prediction.label}, {prediction.probability:.1%}"

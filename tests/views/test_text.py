@@ -1,0 +1,53 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from jaxflow import explain, load_model
+from jaxflow.views.text import to_text
+
+
+@pytest.fixture(scope="module")
+def explanation():
+    model, tokenizer = load_model("agreement")
+    return explain(model, "the keys to the old cabinet", tokenizer=tokenizer)
+
+
+def bars(text):
+    return [line.count("█") for line in text.splitlines() if line.startswith("  ")]
+
+
+def test_bars_are_as_long_as_scores_say(explanation):
+    scores = explanation.attribution.encoder[2]
+    np.testing.assert_array_equal(bars(to_text(explanation, rows=[2], width=100)), np.rint(40 * scores / scores.max()))
+
+
+@pytest.mark.parametrize("width", [20, 30, 60])
+def test_lists_fit_the_width(explanation, width):
+    lines = [line for line in to_text(explanation, width=width).splitlines() if line.startswith("  ")]
+    assert max(map(len, lines)) <= width
+
+
+def test_rows_are_chosen(explanation):
+    assert "\noutput 1 (the)\n" in to_text(explanation, rows=[1])
+    assert to_text(explanation, rows=[1]).count("\noutput ") == 1
+    assert str(explanation).count("\noutput ") == len(explanation.tokens)
+
+
+def test_words_do_not_reach_the_terminal_as_commands(explanation):
+    tokens = ("\x1b[31mred", "a\nb", "日本", "e\u0301", "x", "y", "z")
+    text = to_text(dataclasses.replace(explanation, tokens=tokens), rows=[4])
+    assert "\x1b" not in text
+    assert r"\x1b[31mred" in text
+    assert r"a\nb" in text
+    lines = [line.partition("█")[0].rstrip() for line in text.splitlines() if line.startswith("  ")]
+    columns = [sum(2 if c in "日本" else c != "\u0301" for c in line) for line in lines]
+    assert len(set(columns)) == 1
+
+
+def test_methods_without_a_flow_claim_no_bottleneck(explanation):
+    model, tokenizer = load_model("agreement")
+    text = str(explain(model, "the keys", tokenizer=tokenizer, method="rollout"))
+    assert "attention rollout" in text
+    assert "Saturated" not in text
+    assert "Bottleneck" not in text
