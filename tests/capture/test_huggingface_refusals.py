@@ -11,6 +11,7 @@ from jaxflow.capture import capture
 from jaxflow.capture.huggingface import require_transformers
 
 transformers = pytest.importorskip("transformers", "4", exc_type=ImportError)
+pytestmark = pytest.mark.usefixtures("standard_promotion")  # models of transformers run here
 
 
 def test_active_attention_dropout():
