@@ -62,6 +62,7 @@ def check_attention(
         )
     for name, weights in stacks.items():
         _check_shape(name, weights)
+    check_architecture("Attention", {name: weights.shape for name, weights in stacks.items()}, n_axes=4)
     for name, mask, sides in (
         ("encoder_mask", encoder_mask, (("encoder", -1), ("cross", -1))),
         ("decoder_mask", decoder_mask, (("decoder", -1), ("cross", -2))),
@@ -70,6 +71,38 @@ def check_attention(
         check_mask(name, mask, {stack: (*shape[:-4], shape[axis]) for (stack, axis), shape in shapes.items()})
     for name, weights in stacks.items():
         _check_rows(name, weights, masks[name])
+
+
+def check_architecture(kind: str, shapes: dict[str, tuple[int, ...]], *, n_axes: int) -> None:
+    """Raise unless the stacks are those of one model: an encoder, a decoder, or both joined by cross-attention.
+
+    Args:
+        kind: the type that holds them, for the message.
+        shapes: shape of each stack that is there: `[*batch, layer, ..., query, key]`.
+        n_axes: number of axes behind those of the batch.
+    """
+    if "cross" in shapes and "decoder" not in shapes:
+        raise ValueError(f"{kind} has cross-attention without a decoder: give `decoder`, the stack that it belongs to.")
+    if {"encoder", "decoder"} <= set(shapes) and "cross" not in shapes:
+        raise ValueError(
+            f"{kind} has an encoder and a decoder, and nothing that joins them: give `cross`, or explain each by itself."
+        )
+    batches = {name: shape[:-n_axes] for name, shape in shapes.items()}
+    if len(set(batches.values())) > 1:
+        raise ValueError(f"{kind} has stacks of different batch axes: {batches}; expected the same for all.")
+    if "cross" not in shapes:
+        return
+    *_, n_target, n_source = cross = shapes["cross"]
+    if n_target != shapes["decoder"][-1] or ("encoder" in shapes and n_source != shapes["encoder"][-1]):
+        encoder = f" and {shapes['encoder'][-1]} tokens of the encoder" if "encoder" in shapes else ""
+        raise ValueError(
+            f"{kind}.cross has {n_target} queries and {n_source} keys, which do not fit the {shapes['decoder'][-1]} tokens of "
+            f"the decoder{encoder}; expected [*batch, layer, ..., target, source]. Is it transposed?"
+        )
+    if cross[-n_axes] != shapes["decoder"][-n_axes]:
+        raise ValueError(
+            f"{kind}.cross has {cross[-n_axes]} layers and the decoder has {shapes['decoder'][-n_axes]}; expected as many."
+        )
 
 
 def is_traced(*trees: Any) -> bool:

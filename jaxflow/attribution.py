@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Literal, TypeVar
 
@@ -11,8 +12,8 @@ from flax import struct
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from jaxflow.attention import Attention, is_traced
-from jaxflow.capacities import Capacities, Heads, as_capacities
-from jaxflow.network import flow_network
+from jaxflow.capacities import Capacities, Heads, as_capacities, batch_of, lengths, uniform_capacities
+from jaxflow.network import DecoderLayer, Feedback, flow_network
 from jaxflow.progress import progress_bar
 from jaxflow.solve import max_flow
 
@@ -21,19 +22,21 @@ Scores = TypeVar("Scores", Array, np.ndarray)
 
 @struct.dataclass
 class Certificate:
-    """What proves the values of a flow, before any normalisation; in units of attention, float64.
+    """What proves the values of a flow, before any correction and normalisation; in units of attention, float64.
+
+    The players are the encoder's input tokens, if there are any, and then the decoder's.
 
     Attributes:
-        lower: `[*batch, output, source]`, value of a flow that was found.
-        upper: `[*batch, output, source]`, capacity of a cut; equal to `lower` where the value is exact.
-        trivial: `[*batch, output, source]`, smaller one of what leaves the input and what enters the output, which
-            bounds the value whatever happens in the layers between.
+        lower: `[*batch, output, player]`, value of a flow that was found.
+        upper: `[*batch, output, player]`, capacity of a cut; equal to `lower` where the value is exact.
+        trivial: `[*batch, output, player]`, smaller one of what leaves the input and what enters the output, which
+            bounds the value whatever happens in the layers between. 0 where no path leads.
         quantum: `[*batch]`, the unit that capacities were rounded to (see `MaxFlow`).
     """
 
-    lower: Float[np.ndarray, "*batch output source"]
-    upper: Float[np.ndarray, "*batch output source"]
-    trivial: Float[np.ndarray, "*batch output source"]
+    lower: Float[np.ndarray, "*batch output player"]
+    upper: Float[np.ndarray, "*batch output player"]
+    trivial: Float[np.ndarray, "*batch output player"]
     quantum: Float[np.ndarray, " *batch"]
 
 
@@ -41,15 +44,21 @@ class Certificate:
 class Attribution:
     """A score for every explained output and every input token. A PyTree of arrays, and nothing else.
 
+    Scores of encoder and decoder share one scale.
+
     Attributes:
-        encoder: `[*batch, output, source]`, influence of each input token; exactly 0 for padding.
-        outputs: `[output]`, positions that are explained.
+        encoder: `[*batch, output, source]`, influence of each input token of the encoder; exactly 0 for padding. None
+            without encoder.
+        decoder: `[*batch, output, target]`, influence of each input token of the decoder; exactly 0 for padding, for
+            tokens after the output and for tokens that are no players. None without decoder.
+        outputs: `[output]`, positions that are explained: of the decoder, if there is one.
         certificate: what proves the scores; None for methods that have nothing to prove (rollout, raw attention).
 
     Source: Metzger et al. 2022 (2205.15389).
     """
 
-    encoder: Float[Array | np.ndarray, "*batch output source"]
+    encoder: Float[Array | np.ndarray, "*batch output source"] | None
+    decoder: Float[Array | np.ndarray, "*batch output target"] | None
     outputs: Int[np.ndarray, " output"]
     certificate: Certificate | None = None
 
@@ -78,6 +87,11 @@ def attention_flow(
     heads: Heads | None = None,
     residual: float | None = None,
     encoder_mask: Bool[ArrayLike, "*batch source"] | None = None,
+    decoder_mask: Bool[ArrayLike, "*batch target"] | None = None,
+    decoder_layer: DecoderLayer = "sublayers",
+    feedback: Feedback = "prefix",
+    n_prompt: int | Int[ArrayLike, " *batch"] | None = None,
+    correction: Literal["decay", "uniform"] | None = None,
     normalise: bool = False,
     solver: Literal["ortools"] = "ortools",
     progress: bool = False,
@@ -85,17 +99,27 @@ def attention_flow(
     """Score each input token by the maximum flow it can send to each output through the attention of all layers.
 
     `score[output, input] = maxflow(input -> output)` in the network of `flow_network`. A score is the value of a flow,
-    which is unique (the flow along arcs is not, and is not returned). Cost: one solve per (output, input) pair on the
-    host, so not for use under `jit`; `rollout` is the cheap relative that is.
+    which is unique (the flow along arcs is not, and is not returned). Position p of a decoder predicts the token at
+    p + 1. Cost: one solve per (output, input) pair on the host, so not for use under `jit`; `rollout` is the cheap
+    relative that is.
 
     Args:
         attention: `Attention`, `Capacities`, or an encoder's bare array `[*batch, layer, head, source, source]`.
-        outputs: positions to explain; None for all. Rows of padded positions are 0 then.
+        outputs: positions to explain, in the decoder if there is one; None for all. Rows of padded positions are 0 then.
         heads: as in `joint_capacities`; "mean" if None. Not together with `Capacities`.
         residual: as in `joint_capacities`; 0.5 if None. Not together with `Capacities`.
         encoder_mask: `[*batch, source]`, False where padded. Not together with `Capacities`.
-        normalise: divide each output's scores by their sum (rows that are all 0 stay so). Raw otherwise: in [0, 1] for
-            rows of attention that sum to 1, and the sum over inputs is 1 or more.
+        decoder_mask: `[*batch, target]`, likewise.
+        decoder_layer: "sublayers" or "parallel", as in `flow_network`.
+        feedback: "prefix" or "unrolled", as in `flow_network`.
+        n_prompt: for "unrolled", how many of the decoder's first tokens were not generated, padding included; one
+            number, or one per example.
+        correction: causal networks favour early tokens. "decay" divides the score of the decoder's input x for output p
+            by p - x + 2 (x < p); "uniform" divides scores by the flow of the same network under uniform attention
+            over the keys that have any, at the price of as many solves again. None by default.
+        normalise: divide each output's scores by their sum over all inputs (rows that are all 0 stay so). Raw
+            otherwise: in [0, 1] for rows of attention that sum to 1 (up to 2 - r with "parallel"), and the sum over
+            inputs is 1 or more.
         solver: as in `max_flow`.
         progress: show a bar with the remaining time on standard error, once it has taken 2 seconds, on a terminal.
 
@@ -103,7 +127,8 @@ def attention_flow(
         `Attribution`, float64 NumPy arrays, with its certificate.
 
     Raises:
-        ValueError: as `joint_capacities`; an output that does not exist or is padding; a call under `jit`.
+        ValueError: as `joint_capacities` and `flow_network`; an output that does not exist or is padding; a correction
+            that does not apply; a call under `jit`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -113,38 +138,89 @@ def attention_flow(
                [1.  , 0.75]])
 
     Source: `attention flow` of Abnar & Zuidema 2020 (2005.00928), section 3.2, with one source at a time, as Metzger
-    et al. 2022 (2205.15389).
+    et al. 2022 (2205.15389), whose causal correction "decay" is known to us from a port that attributes it to them.
     """
-    capacities = as_capacities(attention, heads=heads, residual=residual, encoder_mask=encoder_mask)
+    capacities = as_capacities(
+        attention, heads=heads, residual=residual, encoder_mask=encoder_mask, decoder_mask=decoder_mask
+    )
     if is_traced(capacities):
         raise ValueError("attention_flow solves on the host and cannot be traced: call it outside jit, vmap and grad.")
-    *batch, _, _, n_tokens = encoder_of(capacities).shape
-    mask = None if capacities.encoder_mask is None else np.asarray(capacities.encoder_mask)
-    positions = check_outputs(outputs, n_tokens, mask)
-    # One transfer; then each example is a network of its own.
-    examples = jax.device_get(capacities)
-    real = np.ones((*batch, n_tokens), bool) if mask is None else mask
-    n_pairs = int((real[..., positions].sum(-1) * real.sum(-1)).sum())
-    flows = np.zeros((3, *batch, len(positions), n_tokens))
+    capacities = jax.device_get(capacities)  # one transfer; then each example is a network of its own
+    source, target = real_tokens(capacities)
+    n_source, n_target = source.shape[-1], target.shape[-1]
+    if correction not in (None, "decay", "uniform"):
+        raise ValueError(f"correction is {correction!r}; expected None, 'decay' or 'uniform'.")
+    if correction == "decay" and not n_target:
+        raise ValueError("correction='decay' is for causal attention; there is no decoder.")
+    positions = check_outputs(outputs, target if n_target else source)
+    prompts = None if n_prompt is None else np.broadcast_to(np.asarray(n_prompt), target.shape[:-1])
+    if prompts is not None:  # what was generated passes on the prompt's influence, and has none of its own
+        written = np.arange(n_target) < prompts[..., None]
+    players = np.concatenate([source, target if prompts is None else target & written], axis=-1)
+    solved = functools.partial(
+        _solve_examples,
+        positions=positions,
+        players=players,
+        explained=(target if n_target else source)[..., positions],
+        prompts=prompts,
+        decoder_layer=decoder_layer,
+        feedback=feedback,
+        solver=solver,
+        progress=progress,
+    )
+    certificate = solved(capacities)
+    scores = certificate.lower
+    if correction == "decay":
+        # Only the decoder's own earlier tokens are many causal paths ahead.
+        steps = positions[:, None] - np.arange(n_target)
+        scores = scores / np.concatenate(
+            [np.ones((len(positions), n_source)), np.where(steps > 0, steps + 2, 1)], axis=-1
+        )
+    elif correction == "uniform":
+        uniform = solved(uniform_capacities(capacities)).lower
+        scores = np.divide(scores, uniform, out=np.zeros_like(scores), where=uniform > 0)
+    scores = normalise_scores(scores) if normalise else scores.copy()
+    return Attribution(
+        encoder=scores[..., :n_source] if n_source else None,
+        decoder=scores[..., n_source:] if n_target else None,
+        outputs=positions,
+        certificate=certificate,
+    )
+
+
+def _solve_examples(
+    capacities: Capacities,
+    *,
+    positions: Int[np.ndarray, " output"],
+    players: Bool[np.ndarray, "*batch player"],
+    explained: Bool[np.ndarray, "*batch output"],
+    prompts: Int[np.ndarray, " *batch"] | None,
+    decoder_layer: DecoderLayer,
+    feedback: Feedback,
+    solver: Literal["ortools"],
+    progress: bool,
+) -> Certificate:
+    """Solve each example's network for all pairs of an explained output and a player from which it can be reached."""
+    *batch, n_players = players.shape
+    flows = np.zeros((3, *batch, len(positions), n_players))
     quantum = np.zeros(batch)
+    n_pairs = int((explained.sum(-1) * players.sum(-1)).sum())
     with progress_bar(n_pairs, "max-flow", shown=progress) as bar:
         for index in np.ndindex(*batch):
-            network = flow_network(Capacities(encoder=examples.encoder[index]))
-            players, explained = np.flatnonzero(real[index]), np.flatnonzero(real[index][positions])
-            flow = max_flow(
-                network,
-                network.encoder_players[players],
-                network.outputs[positions[explained]][:, None],
-                solver=solver,
-                on_solved=bar.update,
+            network = flow_network(
+                jax.tree.map(lambda leaf, index=index: leaf[index], capacities),
+                decoder_layer=decoder_layer,
+                feedback=feedback,
+                n_prompt=None if prompts is None else int(prompts[index]),
             )
-            flows[(slice(None), *index, *np.ix_(explained, players))] = flow.lower, flow.upper, flow.trivial
+            nodes = np.concatenate([n for n in (network.encoder_players, network.decoder_players) if n is not None])
+            sinks = network.outputs[positions]
+            # Nodes are numbered in topological order: nothing flows to a lower number.
+            row, player = np.nonzero(explained[index][:, None] & players[index] & (nodes < sinks[:, None]))
+            flow = max_flow(network, nodes[player], sinks[row], solver=solver, on_solved=bar.update)
+            flows[(slice(None), *index, row, player)] = flow.lower, flow.upper, flow.trivial
             quantum[index] = flow.quantum
-    certificate = Certificate(lower=flows[0], upper=flows[1], trivial=flows[2], quantum=quantum)
-    scores = certificate.lower.copy()
-    return Attribution(
-        encoder=normalise_scores(scores) if normalise else scores, outputs=positions, certificate=certificate
-    )
+    return Certificate(lower=flows[0], upper=flows[1], trivial=flows[2], quantum=quantum)
 
 
 def normalise_scores(scores: Scores) -> Scores:
@@ -154,13 +230,14 @@ def normalise_scores(scores: Scores) -> Scores:
 
 
 def check_outputs(
-    outputs: int | Sequence[int] | None, n_tokens: int, mask: Bool[np.ndarray, "*batch source"] | None
+    outputs: int | Sequence[int] | None, real: Bool[np.ndarray, "*batch token"]
 ) -> Int[np.ndarray, " output"]:
-    """Return the positions to explain, all of them if `outputs` is None.
+    """Return the positions to explain, all of them if `outputs` is None; `real` is False where padded.
 
     Raises:
         ValueError: an output that does not exist, or is padding.
     """
+    n_tokens = real.shape[-1]
     if outputs is None:
         return np.arange(n_tokens)
     positions = np.atleast_1d(np.asarray(outputs))
@@ -169,22 +246,20 @@ def check_outputs(
     for position in positions.tolist():
         if not 0 <= position < n_tokens:
             raise ValueError(f"Output {position} does not exist: outputs are positions 0 to {n_tokens - 1}.")
-        if mask is not None and not mask[..., position].all():
-            row = [int(i) for i in np.argwhere(~mask[..., position])[0]]
+        if not real[..., position].all():
+            row = [int(i) for i in np.argwhere(~real[..., position])[0]]
             raise ValueError(
                 f"Output {position} is padding{f' in row {row}' if row else ''}: there is nothing to explain."
             )
     return positions.astype(np.int64)
 
 
-def encoder_of(capacities: Capacities) -> Float[Array, "*batch layer source source"]:
-    """Return the encoder's capacities.
-
-    Raises:
-        ValueError: there is another stack, or none.
-    """
-    if capacities.encoder is None or capacities.decoder is not None or capacities.cross is not None:
-        raise ValueError(
-            "Encoder-only attention is supported so far: expected `encoder` alone, without decoder and cross."
-        )
-    return capacities.encoder
+def real_tokens(capacities: Capacities) -> tuple[Bool[np.ndarray, "*batch source"], Bool[np.ndarray, "*batch target"]]:
+    """Say which tokens of the source and of the target are no padding; `[*batch, 0]` where there is no such stack."""
+    batch = batch_of(capacities)
+    masks = (capacities.encoder_mask, capacities.decoder_mask)
+    source, target = (
+        np.ones((*batch, n_tokens), bool) if mask is None else np.asarray(mask, bool)
+        for mask, n_tokens in zip(masks, lengths(capacities), strict=True)
+    )
+    return source, target

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from jaxflow.attention import Attention, is_traced
-from jaxflow.attribution import Attribution, check_outputs, encoder_of, normalise_scores
-from jaxflow.capacities import Capacities, Heads, as_capacities
+from jaxflow.attribution import Attribution, check_outputs, normalise_scores
+from jaxflow.capacities import Capacities, Heads, as_capacities, batch_of, lengths
 
 
 def rollout(
@@ -22,11 +22,14 @@ def rollout(
     heads: Heads | None = None,
     residual: float | None = None,
     encoder_mask: Bool[ArrayLike, "*batch source"] | None = None,
+    decoder_mask: Bool[ArrayLike, "*batch target"] | None = None,
     normalise: bool = False,
 ) -> Attribution:
     """Multiply the capacities of all layers: `rollout = C_L ... C_2 C_1`.
 
-    One of the maximum flows from all inputs at once, so `rollout[p, i] <= attention_flow[p, i]`, and rows sum to 1.
+    A decoder layer with cross-attention maps what its positions hold, D, to `r C_self D + C_cross E`, E being what the
+    encoder's last layer holds ("sublayers" in `flow_network`). One of the maximum flows from all inputs at once, so
+    `rollout[p, i] <= attention_flow[p, i]`, and rows sum to 1.
     Pure: goes through `jit`, `vmap` and `grad`. O(n_layers * n_tokens^3).
 
     Args:
@@ -35,6 +38,7 @@ def rollout(
         heads: as in `joint_capacities`; "mean" if None.
         residual: as in `joint_capacities`; 0.5 if None.
         encoder_mask: `[*batch, source]`, False where padded.
+        decoder_mask: `[*batch, target]`, likewise.
         normalise: divide each output's scores by their sum.
 
     Returns:
@@ -51,8 +55,14 @@ def rollout(
 
     Source: `attention rollout` of Abnar & Zuidema 2020 (2005.00928), section 3.1.
     """
-    capacities = as_capacities(attention, heads=heads, residual=residual, encoder_mask=encoder_mask)
-    return _attribute(_product, capacities, outputs, normalise)
+    capacities = as_capacities(
+        attention, heads=heads, residual=residual, encoder_mask=encoder_mask, decoder_mask=decoder_mask
+    )
+    if capacities.cross is not None and capacities.residual is None:
+        raise ValueError(
+            "Rollout through a decoder with cross-attention needs the residual: set Capacities(residual=...)."
+        )
+    return _attribute(_rollout, capacities, outputs, normalise)
 
 
 def raw_attention(
@@ -62,10 +72,12 @@ def raw_attention(
     outputs: int | Sequence[int] | None = None,
     heads: Heads | None = None,
     encoder_mask: Bool[ArrayLike, "*batch source"] | None = None,
+    decoder_mask: Bool[ArrayLike, "*batch target"] | None = None,
     normalise: bool = False,
 ) -> Attribution:
     """Take the attention of one layer, heads reduced, without the residual stream: `raw = A_layer`.
 
+    In a decoder with cross-attention, that is its cross-attention for the source and its self-attention for the target.
     Pure: goes through `jit`, `vmap` and `grad`.
 
     Args:
@@ -74,6 +86,7 @@ def raw_attention(
         outputs: positions to explain; None for all.
         heads: as in `joint_capacities`; "mean" if None.
         encoder_mask: `[*batch, source]`, False where padded.
+        decoder_mask: `[*batch, target]`, likewise.
         normalise: divide each output's scores by their sum.
 
     Returns:
@@ -85,33 +98,70 @@ def raw_attention(
     Source: `raw attention` of Abnar & Zuidema 2020 (2005.00928), section 2.
     """
     residual = None if isinstance(attention, Capacities) else 0.0
-    capacities = as_capacities(attention, heads=heads, residual=residual, encoder_mask=encoder_mask)
-    n_layers = 0 if capacities.encoder is None else capacities.encoder.shape[-3]
-    if n_layers and not -n_layers <= layer < n_layers:
+    capacities = as_capacities(
+        attention, heads=heads, residual=residual, encoder_mask=encoder_mask, decoder_mask=decoder_mask
+    )
+    stack = capacities.encoder if capacities.decoder is None else capacities.decoder
+    n_layers = 0 if stack is None else stack.shape[-3]
+    if not -n_layers <= layer < n_layers:
         raise ValueError(
             f"Layer {layer} does not exist: there are {n_layers}, 0 to {n_layers - 1} (or -1 for the last)."
         )
-    return _attribute(lambda capacity: capacity[layer], capacities, outputs, normalise)
+    return _attribute(functools.partial(_one_layer, layer=layer), capacities, outputs, normalise)
 
 
-def _product(capacity: Float[Array, "layer query key"]) -> Float[Array, "output source"]:
-    first = jnp.eye(capacity.shape[-1], dtype=capacity.dtype)
-    return jax.lax.scan(lambda below, layer: (jnp.matmul(layer, below, precision="highest"), None), first, capacity)[0]
+def _one_layer(capacities: Capacities, *, layer: int) -> Float[Array, "output player"]:
+    stacks = (capacities.cross, capacities.decoder) if capacities.decoder is not None else (capacities.encoder,)
+    return jnp.concatenate([stack[layer] for stack in stacks if stack is not None], axis=-1)
+
+
+def _rollout(capacities: Capacities) -> Float[Array, "output player"]:
+    """Follow what every position holds of each player, layer by layer."""
+
+    def after(layers: Array, held: Array) -> Array:
+        return jax.lax.scan(lambda held, layer: (_times(layer, held), None), held, layers)[0]
+
+    n_source, n_target = lengths(capacities)
+    dtype = jnp.result_type(*(leaf for leaf in (capacities.encoder, capacities.decoder) if leaf is not None))
+    held = jnp.eye(n_source + n_target, dtype=dtype)
+    source, target = held[:n_source], held[n_source:]
+    if capacities.encoder is not None:
+        source = after(capacities.encoder, source)
+    if capacities.decoder is None:
+        return source
+    if capacities.cross is None:
+        return after(capacities.decoder, target)
+
+    residual = jnp.asarray(capacities.residual)
+
+    def layer(target: Array, both: tuple[Array, Array]) -> tuple[Array, None]:
+        decoder, cross = both
+        return residual * _times(decoder, target) + _times(cross, source), None
+
+    return jax.lax.scan(layer, target, (capacities.decoder, capacities.cross))[0]
+
+
+def _times(layer: Float[Array, "query key"], held: Float[Array, "key player"]) -> Float[Array, "query player"]:
+    return jnp.matmul(layer, held, precision="highest")
 
 
 def _attribute(
-    scores_of: Callable[[Array], Array],
+    scores_of: Callable[[Capacities], Array],
     capacities: Capacities,
     outputs: int | Sequence[int] | None,
     normalise: bool,
 ) -> Attribution:
     """Apply an unbatched function of one example's capacities to every example."""
-    capacity = jnp.asarray(encoder_of(capacities))
-    mask = capacities.encoder_mask
-    positions = check_outputs(
-        outputs, capacity.shape[-1], None if mask is None or is_traced(mask) else np.asarray(mask)
+    n_source, n_target = lengths(capacities)
+    batch = batch_of(capacities)
+    mask = capacities.decoder_mask if n_target else capacities.encoder_mask
+    known = mask is not None and not is_traced(mask)
+    positions = check_outputs(outputs, np.asarray(mask) if known else np.ones((*batch, n_target or n_source), bool))
+    capacities = jax.tree.map(jnp.asarray, capacities)
+    scores = functools.reduce(lambda f, _: jax.vmap(f), batch, scores_of)(capacities)[..., positions, :]
+    scores = normalise_scores(scores) if normalise else scores
+    return Attribution(
+        encoder=scores[..., :n_source] if n_source else None,
+        decoder=scores[..., n_source:] if n_target else None,
+        outputs=positions,
     )
-    scores = functools.reduce(lambda f, _: jax.vmap(f), range(capacity.ndim - 3), scores_of)(capacity)[
-        ..., positions, :
-    ]
-    return Attribution(encoder=normalise_scores(scores) if normalise else scores, outputs=positions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import operator
 from collections.abc import Callable
@@ -13,7 +14,15 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from jaxflow.attention import STACKS, Attention, at_least_float32, check_attention, check_mask, is_traced
+from jaxflow.attention import (
+    STACKS,
+    Attention,
+    at_least_float32,
+    check_architecture,
+    check_attention,
+    check_mask,
+    is_traced,
+)
 
 Heads = str | int | Float[ArrayLike, "layer head"]
 
@@ -28,6 +37,7 @@ class Capacities:
         cross: `[*batch, layer, target, source]`.
         encoder_mask: `[*batch, source]`, False where padded; None when nothing is.
         decoder_mask: `[*batch, target]`, likewise.
+        residual: `[*batch]`, the residual stream's share r, which a decoder layer with two attentions needs once more.
 
     Source: `½A + ½I` of Abnar & Zuidema 2020 (2005.00928), section 3.2; the networks of Metzger et al. 2022 (2205.15389).
     """
@@ -37,6 +47,7 @@ class Capacities:
     cross: Float[Array, "*batch layer target source"] | None = None
     encoder_mask: Bool[Array, "*batch source"] | None = None
     decoder_mask: Bool[Array, "*batch target"] | None = None
+    residual: Float[ArrayLike, " *batch"] | None = None
 
 
 def joint_capacities(
@@ -97,7 +108,13 @@ def joint_capacities(
         )
         batched = functools.reduce(lambda f, _: jax.vmap(f), range(weights.ndim - 4), unbatched)
         stacks[name] = batched(jnp.asarray(weights), masks[query], masks[key])
-    return Capacities(**stacks, encoder_mask=masks["encoder"], decoder_mask=masks["decoder"])
+    some = next(stack for stack in stacks.values() if stack is not None)
+    return Capacities(
+        **stacks,
+        encoder_mask=masks["encoder"],
+        decoder_mask=masks["decoder"],
+        residual=jnp.full(some.shape[:-3], residual, some.dtype),
+    )
 
 
 def as_capacities(
@@ -134,6 +151,49 @@ def as_capacities(
     return joint_capacities(attention, **given)
 
 
+def uniform_capacities(capacities: Capacities) -> Capacities:
+    """Let every query attend equally to all keys that it attends to at all, at the same residual.
+
+    Raises:
+        ValueError: capacities that do not say their residual.
+    """
+    if capacities.residual is None:
+        raise ValueError(
+            "Uniform attention needs the residual: make the capacities with joint_capacities, or set residual."
+        )
+    residual = jnp.asarray(capacities.residual)[..., None, None, None]
+
+    def uniform(capacity: Array | None, *, is_self: bool) -> Array | None:
+        if capacity is None:
+            return None
+        seen = (jnp.asarray(capacity) > 0).astype(capacity.dtype)
+        each = (1 - residual) * seen / jnp.maximum(seen.sum(-1, keepdims=True), 1)
+        if not is_self:
+            return each
+        identity = jnp.eye(seen.shape[-1], dtype=seen.dtype)[(None,) * (seen.ndim - 2)]
+        return each + residual * seen * identity
+
+    return dataclasses.replace(
+        capacities,
+        encoder=uniform(capacities.encoder, is_self=True),
+        decoder=uniform(capacities.decoder, is_self=True),
+        cross=uniform(capacities.cross, is_self=False),
+    )
+
+
+def lengths(capacities: Capacities) -> tuple[int, int]:
+    """Return how many source and target tokens there are; 0 for a stack that is not there."""
+    encoder, decoder, cross = capacities.encoder, capacities.decoder, capacities.cross
+    n_source = cross.shape[-1] if cross is not None else 0 if encoder is None else encoder.shape[-1]
+    return n_source, 0 if decoder is None else decoder.shape[-1]
+
+
+def batch_of(capacities: Capacities) -> tuple[int, ...]:
+    """Return the shape of the batch axes."""
+    stack = capacities.encoder if capacities.encoder is not None else capacities.decoder
+    return () if stack is None else stack.shape[:-3]
+
+
 def check_capacities(capacities: Capacities) -> None:
     """Raise if `capacities` are none: rank and lengths always, values (finite, not negative) where there are values.
 
@@ -162,6 +222,7 @@ def check_capacities(capacities: Capacities) -> None:
             raise ValueError(
                 f"Capacities.{name} holds values that are negative, NaN or infinite; expected finite ones >= 0."
             )
+    check_architecture("Capacities", {name: stack.shape for name, stack in stacks.items()}, n_axes=3)
     for name, mask, sides in (
         ("encoder_mask", capacities.encoder_mask, (("encoder", -2), ("encoder", -1), ("cross", -1))),
         ("decoder_mask", capacities.decoder_mask, (("decoder", -2), ("decoder", -1), ("cross", -2))),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -16,9 +15,10 @@ from jaxflow import storage
 from jaxflow._version import __version__
 from jaxflow.attribution import Attribution, Certificate, attention_flow
 from jaxflow.baselines import raw_attention, rollout
-from jaxflow.capacities import Capacities, Heads, joint_capacities
+from jaxflow.capacities import Heads, joint_capacities
 from jaxflow.capture import capture
-from jaxflow.network import flow_network
+from jaxflow.inputs import arguments, encode, name_tokens, padding_mask, reads
+from jaxflow.network import DecoderLayer, Feedback, FlowNetwork, flow_network
 from jaxflow.prediction import Prediction, read_predictions
 from jaxflow.progress import progress_bar
 from jaxflow.solve import cut_layers
@@ -34,18 +34,21 @@ class Explanation:
     Shows itself in a notebook and as text; `save` writes a page, JSON or NPZ, and `load` reads the latter two back.
 
     Attributes:
-        tokens: the input's words, `[source]`.
-        attribution: unbatched: `encoder [output, source]`.
-        predictions: one for the sequence, one per token, or none for a model without a head.
-        bottleneck: `[layer]`, share of the minimum cuts' capacity that lies in each layer, over the cuts from every
-            token to the first explained output, each the one nearest its token; None for methods without a flow.
+        encoder_tokens: the words that the encoder reads, `[source]`; empty without encoder.
+        decoder_tokens: the words that the decoder reads, `[target]`; empty without decoder.
+        attribution: unbatched: `encoder [output, source]`, `decoder [output, target]`.
+        predictions: one for the sequence, one per position, or none for a model without a head. What a position of a
+            decoder predicts is the token after it.
+        bottleneck: `[layer]`, share of the minimum cuts' capacity that lies in each layer (the encoder's, then the
+            decoder's), over the cuts from every token to the first explained output, each the one nearest its token; None for methods without a flow.
         model: the model's class or name.
         method: "flow", "rollout" or "raw".
         conventions: heads, residual and the other choices that the numbers depend on.
         version: the version of jaxflow that made it.
     """
 
-    tokens: tuple[str, ...]
+    encoder_tokens: tuple[str, ...]
+    decoder_tokens: tuple[str, ...]
     attribution: Attribution
     predictions: tuple[Prediction, ...]
     bottleneck: Float[np.ndarray, " layer"] | None
@@ -53,6 +56,22 @@ class Explanation:
     method: Method
     conventions: dict[str, Any]
     version: str
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """The words of all inputs: those of the encoder, then those of the decoder."""
+        return self.encoder_tokens + self.decoder_tokens
+
+    @property
+    def output_tokens(self) -> tuple[str, ...]:
+        """The words at the positions that can be explained: those of the decoder, if there is one."""
+        return self.decoder_tokens or self.encoder_tokens
+
+    @property
+    def scores(self) -> Float[np.ndarray, "output player"]:
+        """`[output, player]`, the scores of all inputs in the order of `tokens`."""
+        stacks = (self.attribution.encoder, self.attribution.decoder)
+        return np.concatenate([np.asarray(stack, np.float64) for stack in stacks if stack is not None], axis=-1)
 
     def prediction_of(self, row: int = 0) -> Prediction | None:
         """Return the prediction that belongs to the explained output in `row`: its own, or that of the sequence."""
@@ -93,6 +112,7 @@ def explain(
     model: Any,
     *args: Any,
     tokens: Sequence[str] | None = None,
+    decoder_tokens: Sequence[str] | None = None,
     tokenizer: Any = None,
     labels: Sequence[str] | None = None,
     method: Method = "flow",
@@ -100,6 +120,11 @@ def explain(
     heads: Heads = "mean",
     residual: float | None = None,
     encoder_mask: Bool[ArrayLike, "*batch source"] | None = None,
+    decoder_mask: Bool[ArrayLike, "*batch target"] | None = None,
+    decoder_layer: DecoderLayer = "sublayers",
+    feedback: Feedback = "prefix",
+    n_prompt: int | None = None,
+    correction: Literal["decay", "uniform"] | None = None,
     normalise: bool = False,
     progress: bool = False,
     **inputs: Any,
@@ -111,7 +136,9 @@ def explain(
     Args:
         model: what `capture` takes.
         *args: the model's inputs; or one text, with `tokenizer`.
-        tokens: the input's words, `[source]`; by default the tokenizer's, or positions.
+        tokens: the input's words: the encoder's, or those of a decoder without encoder; by default the tokenizer's, or
+            positions.
+        decoder_tokens: the decoder's words, likewise.
         tokenizer: turns a text into inputs and names tokens; as `load_model` returns it.
         labels: names of the labels that a model's logits stand for; the model's own by default.
         method: "flow", "rollout" or "raw".
@@ -119,6 +146,11 @@ def explain(
         heads: as in `joint_capacities`.
         residual: as in `joint_capacities`; 0.5 if None. Raw attention has none.
         encoder_mask: `[*batch, source]`, False where padded; the input `attention_mask` by default.
+        decoder_mask: `[*batch, target]`, likewise; the input `decoder_attention_mask` by default.
+        decoder_layer: as in `attention_flow`, like the next three; for the method "flow" alone.
+        feedback: "prefix" or "unrolled".
+        n_prompt: how many of the decoder's first tokens were not generated.
+        correction: None, "decay" or "uniform".
         normalise: divide each output's scores by their sum.
         progress: as in `attention_flow`.
         **inputs: the model's inputs by name, and `variables` of an unbound linen module.
@@ -143,42 +175,65 @@ def explain(
         raise ValueError(
             "residual is given, but raw attention has no residual stream: leave it out, or use rollout or flow."
         )
+    if method != "flow" and (decoder_layer, feedback, n_prompt, correction) != ("sublayers", "prefix", None, None):
+        raise ValueError(
+            f"decoder_layer, feedback, n_prompt and correction are for method='flow'; method is {method!r}."
+        )
     text = args[0] if args else None
     if isinstance(text, str):
         args, inputs = args[1:], {**encode(tokenizer, text), **inputs}
-    if tokens is None and tokenizer is not None and "input_ids" in inputs:
-        tokens = tokenizer.convert_ids_to_tokens(np.ravel(inputs["input_ids"]))
     model_outputs, attention = capture(model, *args, **inputs)
-    if attention.encoder is None:
-        raise ValueError("explain takes encoder-only models so far; this one has no encoder attention.")
-    *batch, n_layers, _, n_tokens, _ = attention.encoder.shape
+    stack = attention.decoder if attention.decoder is not None else attention.encoder
+    assert stack is not None  # or capture would have raised
+    batch = stack.shape[:-4]
     if np.prod(batch) != 1:
         raise ValueError(
             f"explain takes one example; got a batch of shape {tuple(batch)}. Loop over its rows, or use attention_flow, which "
             "takes whole batches."
         )
-    words = tuple(map(str, range(n_tokens) if tokens is None else tokens))
-    if len(words) != n_tokens:
-        raise ValueError(f"tokens holds {len(words)} words; the model's attention is over {n_tokens} tokens.")
-    mask = encoder_mask if encoder_mask is not None else _padding_mask(model, args, inputs, (*batch, n_tokens))
+    given_inputs = arguments(model, args, inputs)
+    words: dict[str, tuple[str, ...]] = {"encoder": (), "decoder": ()}
+    masks = {"encoder": encoder_mask, "decoder": decoder_mask}
+    given = {"encoder": tokens, "decoder": decoder_tokens}
+    sides = reads(attention)
+    if "encoder" not in sides and decoder_tokens is None:
+        given["decoder"] = tokens
+    for side, (n_tokens, ids_name, mask_name) in sides.items():
+        words[side] = name_tokens(given[side], tokenizer, given_inputs.get(ids_name), n_tokens)
+        if masks[side] is None:
+            masks[side] = padding_mask(given_inputs.get(mask_name), mask_name, side, (*batch, n_tokens))
     residual = (0.0 if method == "raw" else 0.5) if residual is None else residual
-    capacities = joint_capacities(attention, heads=heads, residual=residual, encoder_mask=mask)
+    capacities = joint_capacities(
+        attention, heads=heads, residual=residual, encoder_mask=masks["encoder"], decoder_mask=masks["decoder"]
+    )
     capacities = jax.tree.map(lambda leaf: np.asarray(leaf)[(0,) * len(batch)], capacities)
     bottleneck = None
     if method == "flow":
-        attribution = attention_flow(capacities, outputs=outputs, normalise=normalise, progress=progress)
-        bottleneck = _bottleneck(capacities, int(attribution.outputs[0]), progress)
+        structure: dict[str, Any] = {"decoder_layer": decoder_layer, "feedback": feedback, "n_prompt": n_prompt}
+        attribution = attention_flow(
+            capacities, outputs=outputs, correction=correction, normalise=normalise, progress=progress, **structure
+        )
+        bottleneck = _bottleneck(flow_network(capacities, **structure), attribution, progress)
     else:
         attribute = rollout if method == "rollout" else raw_attention
         attribution = jax.device_get(attribute(capacities, outputs=outputs, normalise=normalise))
     return Explanation(
-        tokens=words,
+        encoder_tokens=words["encoder"],
+        decoder_tokens=words["decoder"],
         attribution=attribution,
         predictions=read_predictions(model, model_outputs, batch=tuple(batch), labels=labels, tokenizer=tokenizer),
         bottleneck=bottleneck,
         model=type(model).__name__,
         method=method,
-        conventions={"heads": heads, "residual": residual, "normalise": normalise, "n_layers": n_layers},
+        conventions={
+            "heads": heads,
+            "residual": residual,
+            "decoder_layer": decoder_layer,
+            "feedback": feedback,
+            "n_prompt": n_prompt,
+            "correction": correction,
+            "normalise": normalise,
+        },
         version=__version__,
     )
 
@@ -207,51 +262,11 @@ def load(path: str | Path) -> Explanation:
         ) from error
 
 
-def encode(tokenizer: Any, text: str) -> dict[str, np.ndarray]:
-    """Turn one text into a model's inputs, `[1, token]` each.
-
-    Raises:
-        ValueError: no tokenizer, an empty text, or one longer than the tokenizer says the model reads; never cut.
-    """
-    if tokenizer is None:
-        raise ValueError(
-            f"A text is given ({text[:40]!r}), but no tokenizer: pass tokenizer=, as load_model returns it."
-        )
-    if not text.strip():
-        raise ValueError("The text is empty: there is no token to explain.")
-    inputs = {name: np.asarray(values) for name, values in tokenizer([text]).items()}
-    n_tokens, limit = inputs["input_ids"].shape[-1], tokenizer.model_max_length
-    if n_tokens > limit:
-        raise ValueError(
-            f"The text is {n_tokens} tokens long; the model reads {limit} at most. It is not cut, since that would explain "
-            "another text: shorten or split it."
-        )
-    return inputs
-
-
-def _padding_mask(
-    model: Any, args: tuple[Any, ...], inputs: dict[str, Any], shape: tuple[int, ...]
-) -> Bool[np.ndarray, "*batch source"] | None:
-    """Find the `attention_mask` among a model's inputs, however it was passed."""
-    call = inspect.signature(model.__call__)
-    names = {name: value for name, value in inputs.items() if name in call.parameters}
-    mask = call.bind_partial(*args, **names).arguments.get("attention_mask")
-    if mask is None:
-        return None
-    mask = np.asarray(mask)
-    if mask.shape != shape:
-        raise ValueError(
-            f"attention_mask has shape {mask.shape}, which does not say for each of the {shape[-1]} tokens whether it is "
-            f"padding: pass encoder_mask of shape {shape}."
-        )
-    return mask.astype(bool)
-
-
-def _bottleneck(capacities: Capacities, output: int, progress: bool) -> Float[np.ndarray, " layer"]:
-    network = flow_network(Capacities(encoder=capacities.encoder))
-    players = (
-        network.encoder_players if capacities.encoder_mask is None else network.encoder_players[capacities.encoder_mask]
-    )
+def _bottleneck(network: FlowNetwork, attribution: Attribution, progress: bool) -> Float[np.ndarray, " layer"]:
+    """Add up, per layer, the minimum cuts from all inputs that reach the first explained output."""
+    players = np.concatenate([n for n in (network.encoder_players, network.decoder_players) if n is not None])
+    assert attribution.certificate is not None
+    players = players[attribution.certificate.lower[0] > 0]
     with progress_bar(len(players), "min-cut", shown=progress) as bar:
-        capacity = cut_layers(network, players, network.outputs[output], on_solved=bar.update).sum(0)
+        capacity = cut_layers(network, players, network.outputs[attribution.outputs[0]], on_solved=bar.update).sum(0)
     return capacity / max(capacity.sum(), np.finfo(np.float64).tiny)

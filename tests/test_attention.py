@@ -49,13 +49,16 @@ def test_rows_are_checked_to_the_precision_of_their_type(dtype, wrong, sign):
 
 
 def test_cross_attention_has_its_own_length():
-    cross = make_attention("softmax", 0, (2, 3, 2, 5, 7))
-    check_attention(Attention(cross=cross))
-    check_attention(
-        Attention(cross=cross), encoder_mask=np.arange(7) < [[7], [2]], decoder_mask=np.arange(5) < [[1], [5]]
-    )
-    with pytest.raises(ValueError, match=r"decoder_mask has shape \(2, 7\); expected \(2, 5\) to fit the cross stack"):
-        check_attention(Attention(cross=cross), decoder_mask=np.ones((2, 7), bool))
+    cross, decoder = (make_attention("softmax", 0, (2, 3, 2, 5, n_keys)) for n_keys in (7, 5))
+    attention = Attention(decoder=decoder, cross=cross)
+    check_attention(attention)
+    check_attention(attention, encoder_mask=np.arange(7) < [[7], [2]], decoder_mask=np.arange(5) < [[1], [5]])
+    with pytest.raises(
+        ValueError, match=r"decoder_mask has shape \(2, 7\); expected \(2, 5\) to fit the decoder stack"
+    ):
+        check_attention(attention, decoder_mask=np.ones((2, 7), bool))
+    with pytest.raises(ValueError, match=r"encoder_mask has shape \(2, 5\); expected \(2, 7\) to fit the cross stack"):
+        check_attention(attention, encoder_mask=np.ones((2, 5), bool))
 
 
 BAD_SHAPES = [
@@ -122,9 +125,9 @@ def test_rows_of_padding_may_hold_anything(junk):
     with pytest.raises(ValueError, match=r"Attention\.encoder"):
         check_attention(Attention(encoder=padded), encoder_mask=mask[::-1])
     # In cross-attention the queries are the decoder's.
-    check_attention(Attention(cross=padded), decoder_mask=mask)
+    check_attention(Attention(decoder=padded, cross=padded), decoder_mask=mask)
     with pytest.raises(ValueError, match=r"Attention\.cross"):
-        check_attention(Attention(cross=padded), encoder_mask=mask)
+        check_attention(Attention(decoder=GOOD, cross=padded), encoder_mask=mask)
 
 
 BAD_MASKS = [

@@ -332,7 +332,7 @@ def test_flax_serialisation(result):
     result = result()
     assert_same(flax.serialization.from_bytes(blank(result), flax.serialization.to_bytes(result)), result)
     state = flax.serialization.to_state_dict(result)
-    assert set(state) == {"encoder", "outputs", "certificate"}
+    assert set(state) == {"encoder", "decoder", "outputs", "certificate"}
     assert_same(flax.serialization.from_state_dict(blank(result), state), result)
 
 
@@ -396,8 +396,8 @@ BAD = [
     (GOOD, {"encoder_mask": 2 * MASK}, "encoder_mask holds 2; expected True or False"),
     (GOOD, {"solver": "simplex"}, r"solver is 'simplex'; expected one of .*'ortools'"),
     (Attention(), {}, "holds no stack"),
-    (Attention(decoder=GOOD), {}, "Encoder-only attention is supported so far"),
-    (Attention(encoder=GOOD, decoder=GOOD, cross=GOOD), {}, "Encoder-only attention is supported so far"),
+    (Attention(decoder=GOOD), {}, "The decoder looks ahead"),
+    (Attention(encoder=GOOD, decoder=GOOD, cross=GOOD), {}, "The decoder looks ahead"),
     (Attention(decoder=GOOD), {"encoder_mask": MASK}, "encoder_mask is given, but there is no stack"),
     (Capacities(encoder=GOOD[:, :, 0]), {"heads": "mean"}, "heads given together with Capacities"),
     (Capacities(encoder=GOOD[:, :, 0]), {"residual": 0.5}, "residual given together with Capacities"),

@@ -161,8 +161,8 @@ def test_bad_input(method):
         (GOOD[0, 0], {}, "forget vmap"),
         (2 * GOOD, {}, "sums to 2"),
         (tuple(GOOD), {}, r"jnp\.stack"),
-        (Attention(decoder=GOOD), {}, "Encoder-only attention is supported so far"),
-        (Attention(encoder=GOOD, decoder=GOOD), {}, "Encoder-only attention is supported so far"),
+        (Attention(cross=GOOD), {}, "cross-attention without a decoder"),
+        (Attention(encoder=GOOD, decoder=GOOD), {}, "nothing that joins them"),
         (Capacities(encoder=GOOD[:, :, 0]), {"heads": "mean"}, "heads given together with Capacities"),
         (Capacities(encoder=GOOD[:, :, 0]), {"encoder_mask": MASK}, "encoder_mask given together with Capacities"),
     ):

@@ -314,6 +314,7 @@ def test_good_capacities():
     check_capacities(Capacities(decoder=C[0], cross=C[0, :, :, :2], decoder_mask=np.ones(4, bool)))
     check_capacities(Capacities(encoder=0 * C[0]))
     with pytest.raises(ValueError, match="cross has arcs of tokens that encoder_mask marks as padding"):
-        check_capacities(Capacities(cross=C[0, :, :, :2], encoder_mask=np.array([True, False])))
+        check_capacities(Capacities(decoder=C[0], cross=C[0, :, :, :2], encoder_mask=np.array([True, False])))
+    own = C[0] * (np.arange(4) < 3) * (np.arange(4) < 3)[:, None]
     with pytest.raises(ValueError, match="cross has arcs of tokens that decoder_mask marks as padding"):
-        check_capacities(Capacities(cross=C[0, :, :, :2], decoder_mask=np.arange(4) < 3))
+        check_capacities(Capacities(decoder=own, cross=C[0, :, :, :2], decoder_mask=np.arange(4) < 3))

@@ -94,7 +94,7 @@ def test_real_weights_by_their_directory(capsys, minilm_directory):
     assert main(["explain", "--model", str(minilm_directory), "--json", f"{TEXT} are on the table"]) == 0
     out, err = capsys.readouterr()
     content = json.loads(out)["content"]
-    assert content["tokens"][:4] == ["[CLS]", "the", "keys", "to"]
+    assert content["encoder_tokens"][:4] == ["[CLS]", "the", "keys", "to"]
     assert content["attribution"]["encoder"]["shape"] == [1, 12]
     assert err == ""
 

@@ -76,8 +76,8 @@ BAD = [
     (Capacities(encoder=np.ones((4, 4))), "expected at least rank 3.*forget vmap"),
     (Capacities(encoder=np.ones((0, 4, 4))), "no examples, layers or tokens"),
     (Capacities(encoder=-np.ones((1, 4, 4))), "negative, NaN or infinite"),
-    (Capacities(decoder=np.ones((1, 4, 4))), "encoder-only networks so far"),
-    (Capacities(encoder=np.ones((1, 4, 4)), cross=np.ones((1, 3, 4))), "encoder-only networks so far"),
+    (Capacities(decoder=np.ones((1, 4, 4))), "looks ahead: in layer 0, position 0 reads position 1"),
+    (Capacities(encoder=np.ones((1, 4, 4)), cross=np.ones((1, 3, 4))), "cross-attention without a decoder"),
     (Capacities(), "Capacities hold no stack"),
 ]
 

@@ -59,7 +59,7 @@ def to_page(explanation: Explanation) -> str:
 
 def to_html(explanation: Explanation) -> str:
     """Render a fragment for a notebook: token strip of the first output, then the matrix of all of them."""
-    scores = np.asarray(explanation.attribution.encoder, np.float64)
+    scores = explanation.scores
     largest = max(scores.max(initial=0.0), np.finfo(np.float64).tiny)
     predicted = prediction_sentence(explanation)
     notes = (saturation_sentence(explanation), bottleneck_sentence(explanation))
@@ -98,7 +98,7 @@ def _matrix(explanation: Explanation, scores: Float[np.ndarray, "output source"]
             for token, value in zip(tokens, values, strict=True)
         )
         rows.append(
-            f'<tr><th scope="row">{tokens[int(explanation.attribution.outputs[row])]}</th>{"".join(cells)}</tr>'
+            f'<tr><th scope="row">{escape(explanation.output_tokens[int(explanation.attribution.outputs[row])])}</th>{"".join(cells)}</tr>'
         )
     head = "".join(f'<th scope="col">{token}</th>' for token in tokens)
     return f'<div class="scroll"><table><thead><tr><td></td>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'

@@ -40,7 +40,7 @@ def _paragraph(*sentences: str | None) -> str:
 
 
 def _block(explanation: Explanation, row: int, width: int) -> str:
-    scores = np.asarray(explanation.attribution.encoder[row], np.float64)
+    scores = explanation.scores[row]
     words = [_printable(token) for token in explanation.tokens]
     column = max(map(_columns, words))
     bar = max(min(MAX_BAR, width - column - 10), 1)

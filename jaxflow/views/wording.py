@@ -31,7 +31,7 @@ def headline(explanation: Explanation) -> str:
 def output_name(explanation: Explanation, row: int) -> str:
     """Name an explained output by its position and word."""
     position = int(explanation.attribution.outputs[row])
-    return f"output {position} ({explanation.tokens[position]})"
+    return f"output {position} ({explanation.output_tokens[position]})"
 
 
 def prediction_sentence(explanation: Explanation) -> str | None:

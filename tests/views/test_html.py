@@ -34,8 +34,9 @@ def parsed(html):
 def hostile(tokens=HOSTILE, model="<b>Model</b>"):
     scores = np.random.default_rng(0).random((len(tokens), len(tokens)))
     return Explanation(
-        tokens=tuple(tokens),
-        attribution=Attribution(encoder=scores, outputs=np.arange(len(tokens))),
+        encoder_tokens=tuple(tokens),
+        decoder_tokens=(),
+        attribution=Attribution(encoder=scores, decoder=None, outputs=np.arange(len(tokens))),
         predictions=(Prediction("<i>label</i>", 0.5),),
         bottleneck=None,
         model=model,

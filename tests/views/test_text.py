@@ -36,7 +36,7 @@ def test_rows_are_chosen(explanation):
 
 def test_words_do_not_reach_the_terminal_as_commands(explanation):
     tokens = ("\x1b[31mred", "a\nb", "日本", "e\u0301", "x", "y", "z")
-    text = to_text(dataclasses.replace(explanation, tokens=tokens), rows=[4])
+    text = to_text(dataclasses.replace(explanation, encoder_tokens=tokens), rows=[4])
     assert "\x1b" not in text
     assert r"\x1b[31mred" in text
     assert r"a\nb" in text
