@@ -11,7 +11,8 @@ import numpy as np
 from safetensors import SafetensorError
 
 from jaxflow import zoo
-from jaxflow.capture.huggingface import require_transformers
+from jaxflow.capture.huggingface import refuse, require_transformers
+from jaxflow.capture.t5 import mend_model, mended_t5
 
 WEIGHTS = ("flax_model.msgpack", "flax_model.msgpack.index.json", "model.safetensors")
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -32,7 +33,8 @@ def load_model(name_or_directory: str | Path) -> tuple[Any, Any]:
 
     Raises:
         ValueError: no such model; a directory without configuration, weights or tokenizer, with pickled weights alone,
-            with code of its own, with weights that do not fit, or whose class has no Flax counterpart.
+            with code of its own, with weights that do not fit, or whose class has no Flax counterpart or none whose
+            attention can be captured.
         ImportError: transformers 4 is not installed.
 
     Example:
@@ -112,6 +114,7 @@ def _load_checkpoint(directory: Path, config: dict[str, Any]) -> Any:
             f"{directory} holds a {architectures[0]}, but transformers {transformers.__version__} has no {name}. Run the model "
             "yourself and pass its attention to attention_flow."
         )
+    refuse(name, transformers.AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False))
     model, missing = _read_weights(directory, model_class)
     if missing and all("pooler" in path for path in missing):
         # Attention lies below the pooler, and many encoders are published without one.
@@ -137,7 +140,8 @@ def _read_weights(directory: Path, model_class: Any, **options: bool) -> tuple[A
         model_class.__name__, (model_class,), {"init_weights": blank, "__module__": model_class.__module__}
     )
     try:
-        read = reader.from_pretrained(directory, local_files_only=True, **options)
+        with mended_t5():
+            read = reader.from_pretrained(directory, local_files_only=True, **options)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise ValueError(f"The weights in {directory} do not load as {model_class.__name__}: {error}") from error
     missing = [
@@ -145,10 +149,9 @@ def _read_weights(directory: Path, model_class: Any, **options: bool) -> tuple[A
         for path, leaf in jax.tree_util.tree_leaves_with_path(read.params)
         if leaf.size and np.isnan(leaf).all()
     ]
-    model = model_class(read.config, _do_init=False, **options)
-    model._is_initialized = True
-    model.params = read.params
-    return model, missing
+    read.__class__ = model_class  # all that the reader does differently is done
+    mend_model(read)
+    return read, missing
 
 
 def _load_tokenizer(directory: Path, model: Any) -> Any:
@@ -158,6 +161,7 @@ def _load_tokenizer(directory: Path, model: Any) -> Any:
         "input_ids": (transformers.AutoTokenizer, "tokenizer"),
         "pixel_values": (transformers.AutoImageProcessor, "image processor"),
         "input_values": (transformers.AutoFeatureExtractor, "feature extractor"),
+        "input_features": (transformers.AutoFeatureExtractor, "feature extractor"),
     }
     loader, what = kinds[model.main_input_name]
     try:

@@ -7,6 +7,8 @@ import jax
 import numpy as np
 import pytest
 import transformers
+from flax.traverse_util import flatten_dict
+from safetensors.numpy import save_file
 
 from jaxflow import load_model
 from jaxflow.capture import huggingface
@@ -55,6 +57,22 @@ def test_real_pytorch_weights_load_without_torch(minilm_directory):
     hidden = model(**tokenizer(["the keys to the old cabinet", "the key"], padding=True, return_tensors="np"))
     assert type(model) is transformers.FlaxBertModel
     assert np.isfinite(hidden.last_hidden_state).all()
+
+
+@pytest.mark.parametrize("name", ["GPT2", "Llama", "Marian", "Whisper", "T5"])
+def test_weights_as_pytorch_names_them(name, tmp_path):
+    saved = checkpoints.save(tmp_path, name)
+    (tmp_path / "flax_model.msgpack").unlink()
+    theirs = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
+    weights = {
+        ".".join((*path[:-1], theirs.get(path[-1], path[-1]))): np.asarray(leaf).T.copy()
+        if path[-1] == "kernel"
+        else leaf
+        for path, leaf in flatten_dict(saved.params).items()
+    }
+    save_file(jax.tree.map(np.asarray, weights), tmp_path / "model.safetensors", metadata={"format": "pt"})
+    model, _ = load_model(tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, model.params, saved.params)
 
 
 def test_a_base_model_without_a_pooler_loads(tmp_path):

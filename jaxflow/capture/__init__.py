@@ -10,12 +10,18 @@ import flax.linen as nn
 from jaxflow.attention import Attention
 from jaxflow.capture.huggingface import capture_huggingface, is_huggingface
 from jaxflow.capture.linen import DEFAULT_NAME, capture_linen
+from jaxflow.capture.roles import Role
 
 __all__ = ["capture"]
 
 
 def capture(
-    model: Any, *args: Any, variables: Mapping | None = None, sown: str = DEFAULT_NAME, **kwargs: Any
+    model: Any,
+    *args: Any,
+    variables: Mapping | None = None,
+    sown: str = DEFAULT_NAME,
+    roles: Mapping[str, Role] | None = None,
+    **kwargs: Any,
 ) -> tuple[Any, Attention]:
     """Run a model once and take the attention of all its layers, in the order in which they ran.
 
@@ -24,7 +30,7 @@ def capture(
 
     Args:
         model: one of
-            - an instance of a Flax class of transformers 4 (encoder-only so far);
+            - an instance of a Flax class of transformers 4;
             - a `flax.linen` module, bound, or unbound with `variables`. It need not have been written for this:
               `nn.MultiHeadDotProductAttention` is made to sow its weights. Modules that compute attention by
               themselves sow it: `self.sow("intermediates", "attention_weights", weights)`. An `nn.scan` over
@@ -33,22 +39,26 @@ def capture(
         variables: the variables of an unbound linen module, as its `apply` takes them.
         sown: the name under which a linen module sows its attention. With another name than the default no
             module is made to sow: what is sown as `sown` is all that is taken.
+        roles: which stack the modules of a linen model belong to, where their paths do not tell or tell it wrongly:
+            a fragment of the path -> "encoder", "decoder" or "cross", such as `{"": "decoder", "cross": "cross"}`. Of
+            several that fit, the last counts; "/" begins and ends a path.
         **kwargs: what the model is called with. A linen module takes those of `apply` too: rngs, method, mutable,
             capture_intermediates.
 
     Returns:
-        What the model returns without capture, and its attention: `encoder` of shape
-        `[*batch, layer, head, query, key]`, probabilities after the softmax and before dropout, in the model's
-        own dtype.
+        What the model returns without capture, and its attention, `[*batch, layer, head, query, key]`:
+        probabilities after the softmax and before dropout, in the model's own dtype. A decoder-only model has
+        `decoder` alone, an encoder-decoder all three. Of linen modules, the paths tell ("encoder", "decoder", "cross"
+        in a component), and in a decoder whether keys and queries are one array; a model whose paths tell nothing
+        is an `encoder`, causal or not.
 
     Raises:
         TypeError: `model` is nothing that can be run here.
         ValueError: attention is missing, in whole or in part (fused, not sown, lost in an `nn.scan`); its layers
-            differ in shape; the model is no encoder. The message says how to get it.
+            differ in shape; the stack it belongs to cannot be told. The message says what to do.
 
-    Not supported: encoders and decoders in one model. A linen module's attention is called `encoder` whether it is
-    causal or not. `nn.scan(reverse=True)` gives its layers in reverse. A module with `nn.jit` inside is compiled anew
-    by each call of capture; put `jax.jit` around capture instead.
+    Not supported: decoding step by step with a cache. `nn.scan(reverse=True)` gives its layers in reverse. A module
+    with `nn.jit` inside is compiled anew by each call of capture; put `jax.jit` around capture instead.
 
     >>> import jax, flax.linen as nn
     >>> model = nn.MultiHeadDotProductAttention(num_heads=2)
@@ -61,14 +71,14 @@ def capture(
     Source: probabilities as in Metzger et al. 2022 (2205.15389), which leaves open how they are obtained.
     """
     if is_huggingface(model):
-        if variables is not None or sown != DEFAULT_NAME:
+        if variables is not None or sown != DEFAULT_NAME or roles is not None:
             raise ValueError(
-                f"{type(model).__name__} holds its own parameters and sows nothing: variables= and sown= are for "
-                "linen modules. Other parameters go in as params=."
+                f"{type(model).__name__} holds its own parameters and sows nothing, and its stacks are known: variables=, "
+                "sown= and roles= are for linen modules. Other parameters go in as params=."
             )
         return capture_huggingface(model, args, kwargs)
     if isinstance(model, nn.Module):
-        return capture_linen(model, args, kwargs, variables=variables, sown=sown)
+        return capture_linen(model, args, kwargs, variables=variables, sown=sown, roles=roles)
     raise TypeError(_not_a_model(model))
 
 

@@ -12,9 +12,12 @@ from typing import Any
 
 import flax.linen as nn
 
+from jaxflow.capture.roles import transformers_role
 from jaxflow.capture.sown import Recorder
 
 Interceptor = Callable[[Callable, tuple, dict, nn.module.InterceptorContext], Any]
+# What the configs of transformers call the dropout of attention; "dropout_rate" is T5's, for all there is.
+DROPOUT = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop", "dropout_rate")
 _LINEN_CALL = inspect.unwrap(nn.MultiHeadDotProductAttention.__call__)
 
 
@@ -33,7 +36,7 @@ def ask_linen(recorder: Recorder) -> Interceptor:
         flaxs_own = getattr(context.orig_method, "func", None) is _LINEN_CALL
         lifted = module.scope is not None and module.scope.path_text.endswith(")")  # its inputs were replaced
         if flaxs_own and not lifted:
-            recorder.self_attention.setdefault(module.path, _attends_to_itself(*args, **kwargs))
+            recorder.self_attention.setdefault(module.path, set()).add(_attends_to_itself(*args, **kwargs))
         outermost = all(module.path != other.path for other in running)
         n_recorded = recorder.n_recorded
         running.append(module)
@@ -88,7 +91,7 @@ def _why_silent(module: nn.MultiHeadDotProductAttention) -> str:
 def ask_transformers(recorder: Recorder) -> Interceptor:
     """Make the attention modules of transformers return their weights, and keep those of the innermost ones.
 
-    Most return weights if asked with `output_attentions=True`; the Wav2Vec2 and Bart families always do. Either
+    Most return weights if asked with `output_attentions=True`; the Wav2Vec2, Bart and OPT families always do. Either
     way they are the last of a tuple. Nested attention modules (BertAttention around BertSelfAttention) hand the
     same weights on, so only the innermost is heard.
 
@@ -113,6 +116,7 @@ def ask_transformers(recorder: Recorder) -> Interceptor:
         if n_calls == this:  # no attention module ran inside it
             weights = outputs[-1] if isinstance(outputs, tuple) and len(outputs) > 1 else None
             if getattr(weights, "ndim", None) == 4:
+                recorder.roles[module.path] = transformers_role(module)
                 recorder.record(module, weights)
             else:
                 recorder.silent[module.path] = (
@@ -132,7 +136,7 @@ def _is_transformers_attention(module: nn.Module) -> bool:
 
 def _refuse_dropout(module: nn.Module, arguments: dict) -> None:
     config = getattr(module, "config", None)
-    rates = [getattr(config, name, 0.0) for name in ("attention_probs_dropout_prob", "attention_dropout")]
+    rates = [getattr(config, name, 0.0) for name in DROPOUT]
     if not arguments.get("deterministic", True) and any(rates):
         raise ValueError(
             f"{type(module).__name__} runs with attention dropout {max(rates)}, and transformers hands its weights "

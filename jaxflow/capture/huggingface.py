@@ -19,11 +19,10 @@ from jaxflow.attention import Attention
 from jaxflow.capture.linen import capture_apply
 
 COUNTS_FROM_PADDING = ("camembert", "roberta", "roberta-prelayernorm", "xlm-roberta")  # position 0 is pad_token_id + 1
-DECODERS = ("bloom", "gemma", "gpt2", "gpt_neo", "gptj", "llama", "mistral", "opt", "xglm")
 
 
 def capture_huggingface(model: Any, args: tuple, kwargs: dict) -> tuple[Any, Attention]:
-    """Run an encoder-only model of transformers once, and take its attention.
+    """Run a model of transformers once, and take its attention.
 
     Args:
         model: an instance of a Flax class of transformers 4.
@@ -31,18 +30,24 @@ def capture_huggingface(model: Any, args: tuple, kwargs: dict) -> tuple[Any, Att
         kwargs: its keyword arguments; `params=` runs it with other parameters.
 
     Returns:
-        What `model(*args, **kwargs)` returns, and the attention: `encoder` of shape
-        `[batch, layer, head, token, token]`, probabilities after the softmax.
+        What `model(*args, **kwargs)` returns, and the attention, probabilities after the softmax:
+        `[batch, layer, head, query, key]` in `encoder`, `decoder` and `cross`, as many of them as the model has.
 
     Raises:
-        ValueError: the model has no attention in that sense, or of a kind that is not supported yet.
+        ValueError: the model has no attention in that sense; it is called so that there is none of all tokens.
     """
-    _refuse(model)
+    refuse(type(model).__name__, model.config)
     arguments = inspect.signature(model.__call__).bind_partial(*args, **kwargs).arguments
     if arguments.get("head_mask") is not None:
         raise ValueError(
             "head_mask scales attention after the softmax, so its rows no longer sum to 1. Leave it out, and weigh "
             "the heads where they are reduced: joint_capacities(attention, heads=weights)."
+        )
+    if arguments.get("past_key_values") is not None:
+        raise ValueError(
+            "past_key_values holds the keys of earlier steps, so only the last step's attention would be computed. Leave it "
+            "out, and pass all tokens so far as input_ids (decoder_input_ids of an encoder-decoder): attention is causal, "
+            "so one pass has every step's."
         )
     _refuse_too_long(model, arguments)
     watched = copy.copy(model)
@@ -95,29 +100,54 @@ class _Watched:
 
 
 def _refuse_too_long(model: Any, arguments: Mapping[str, Any]) -> None:
-    """Raise if tokens lie beyond the model's positions, whose embeddings JAX would read as NaN in silence."""
-    n_positions = getattr(model.config, "max_position_embeddings", None)
-    tokens = arguments.get("input_ids")
-    if n_positions is None or tokens is None or arguments.get("position_ids") is not None:
-        return
-    if model.config.model_type in COUNTS_FROM_PADDING:
-        n_positions -= model.config.pad_token_id + 1
-    n_tokens = np.shape(tokens)[-1]
-    if n_tokens > n_positions:
-        raise ValueError(
-            f"{type(model).__name__} is given {n_tokens} tokens and has {n_positions} positions. The input is not cut, since "
-            "that would explain another one: shorten or split it."
-        )
+    """Raise if tokens lie beyond the model's positions, which JAX would read as NaN or as the last one, in silence."""
+    for prefix, part in (("", "encoder"), ("decoder_", "decoder")):
+        tokens = arguments.get(f"{prefix}input_ids")
+        config = getattr(model.config, part, model.config)  # EncoderDecoder models have a config for each part
+        n_positions = _n_positions(config, is_target=part == "decoder")
+        if tokens is None or n_positions is None or arguments.get(f"{prefix}position_ids") is not None:
+            continue
+        n_tokens = np.shape(tokens)[-1]
+        if n_tokens > n_positions:
+            raise ValueError(
+                f"{type(model).__name__} is given {n_tokens} tokens in {prefix}input_ids and has {n_positions} positions. The "
+                "input is not cut, since that would explain another one: shorten or split it."
+            )
 
 
-def _refuse(model: Any) -> None:
-    """Raise for the classes whose attention cannot be had, or not yet, and say what to do."""
-    name, config = type(model).__name__, model.config
+def _n_positions(config: Any, *, is_target: bool) -> int | None:
+    """Return how many tokens have a position; None where positions are relative (T5, Bloom).
+
+    The Bart family, OPT and XGLM number theirs from 2, and have tables that are longer by as much.
+    """
+    if is_target and hasattr(config, "max_target_positions"):  # Whisper
+        return config.max_target_positions
+    n_positions = getattr(config, "max_position_embeddings", None)
+    if n_positions is not None and config.model_type in COUNTS_FROM_PADDING:
+        return n_positions - config.pad_token_id - 1
+    return n_positions
+
+
+def refuse(name: str, config: Any) -> None:
+    """Raise for the classes whose attention cannot be had, and say what to do.
+
+    Args:
+        name: the class.
+        config: of the model.
+
+    Raises:
+        ValueError: no attention of this class.
+    """
     kind = getattr(config, "model_type", "")
-    if kind == "mistral" and config.sliding_window is None:
+    if kind == "longt5":
         raise ValueError(
-            f"{name} with sliding_window=None lets every token attend to itself alone: a fault in transformers, "
-            "which makes its outputs wrong too. Set a window in the config, such as "
+            f"{name} computes its encoder's attention in blocks of neighbouring tokens, [batch, block, head, query, key]: five "
+            "axes, and no weight for two tokens of different blocks. Use T5 or MT5, whose attention is full."
+        )
+    if kind == "mistral" and not config.sliding_window:
+        raise ValueError(
+            f"{name} with sliding_window={config.sliding_window} lets every token attend to itself alone: a fault in "
+            "transformers, which makes its outputs wrong too. Set a window in the config, such as "
             "sliding_window=config.max_position_embeddings."
         )
     if kind == "big_bird" and config.attention_type != "original_full":
@@ -132,10 +162,3 @@ def _refuse(model: Any) -> None:
             'params={"text_model": model.params["text_model"]}). Likewise FlaxCLIPVisionModel with vision_config '
             'and "vision_model".'
         )
-    if getattr(config, "is_encoder_decoder", False):
-        what = "an encoder-decoder"
-    elif getattr(config, "is_decoder", False) or kind in DECODERS or "ForCausalLM" in name:
-        what = "a decoder"
-    else:
-        return
-    raise ValueError(f"{name} is {what}: not supported yet. So far capture takes encoder-only transformers models.")

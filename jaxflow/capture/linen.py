@@ -11,13 +11,21 @@ from flax.core.scope import in_filter, union_filters
 
 from jaxflow.attention import Attention
 from jaxflow.capture.asking import ask_linen, ask_transformers
+from jaxflow.capture.roles import Role, linen_roles
 from jaxflow.capture.sown import COLLECTION, Recorder, listed, read, shape, stack, without_weights
+from jaxflow.capture.t5 import mended_t5
 
 DEFAULT_NAME = "attention_weights"
 
 
 def capture_linen(
-    model: nn.Module, args: tuple, kwargs: dict, *, variables: Mapping | None, sown: str
+    model: nn.Module,
+    args: tuple,
+    kwargs: dict,
+    *,
+    variables: Mapping | None,
+    sown: str,
+    roles: Mapping[str, Role] | None,
 ) -> tuple[Any, Attention]:
     """Run a linen module once, bound or with `variables`, and take the attention that its modules sow.
 
@@ -27,6 +35,7 @@ def capture_linen(
         kwargs: its keywords, and those of `nn.Module.apply`: rngs, method, mutable, capture_intermediates.
         variables: what `apply` takes; None for a bound module, which holds its own.
         sown: the name under which attention is sown.
+        roles: the stack of modules whose path tells it wrongly or not: fragment of the path -> stack.
 
     Returns:
         What `apply` returns, with the state if `mutable` asks for it (a bound module: what calling it returns; its
@@ -42,7 +51,7 @@ def capture_linen(
                 f"{name} is an unbound linen module, so it has no variables. Call capture(model, ..., "
                 "variables=variables), or bind it first: model.bind(variables)."
             )
-        return capture_apply(model, variables, *args, sown=sown, **kwargs)
+        return capture_apply(model, variables, *args, sown=sown, roles=roles, **kwargs)
     if variables is not None:
         raise ValueError(
             f"{name} is bound and holds its own variables, but got variables= as well. Leave them out, or take the "
@@ -52,15 +61,20 @@ def capture_linen(
     model, variables = model.unbind()
     kwargs = {"rngs": dict(scope.rngs), **kwargs}
     if "mutable" in kwargs:
-        return capture_apply(model, variables, *args, sown=sown, **kwargs)
+        return capture_apply(model, variables, *args, sown=sown, roles=roles, **kwargs)
     # The module may write to what it was bound with as mutable, here to a copy; calling it returns no state.
     mutable = union_filters(scope.mutable, ())
-    (outputs, _), attention = capture_apply(model, variables, *args, sown=sown, mutable=mutable, **kwargs)
+    (outputs, _), attention = capture_apply(model, variables, *args, sown=sown, roles=roles, mutable=mutable, **kwargs)
     return outputs, attention
 
 
 def capture_apply(
-    module: nn.Module, variables: Mapping, *args: Any, sown: str = DEFAULT_NAME, **kwargs: Any
+    module: nn.Module,
+    variables: Mapping,
+    *args: Any,
+    sown: str = DEFAULT_NAME,
+    roles: Mapping[str, Role] | None = None,
+    **kwargs: Any,
 ) -> tuple[Any, Attention]:
     """Return what `module.apply(variables, *args, **kwargs)` returns, and the attention sown meanwhile."""
     wanted = kwargs.pop("mutable", False)
@@ -72,33 +86,31 @@ def capture_apply(
         if sown == DEFAULT_NAME:  # another name means what is sown under it, and nothing that we force
             interceptors.enter_context(nn.intercept_methods(ask_linen(recorder)))
             interceptors.enter_context(nn.intercept_methods(ask_transformers(recorder)))
+        interceptors.enter_context(mended_t5())
         outputs, state = module.apply(variables, *args, mutable=union_filters(wanted, COLLECTION), **kwargs)
-    attention = _attention(recorder, state.get(COLLECTION, {}), type(module).__name__)
+    attention = _attention(recorder, state.get(COLLECTION, {}), type(module).__name__, roles)
     if wanted is False:
         return outputs, attention
     state = {collection: tree for collection, tree in state.items() if in_filter(wanted, collection)}
     return (outputs, without_weights(state)), attention
 
 
-def _attention(recorder: Recorder, intermediates: Mapping, model: str) -> Attention:
-    """Make attention of what was recorded, or say why it is not that of one encoder."""
+def _attention(recorder: Recorder, intermediates: Mapping, model: str, said: Mapping[str, Role] | None) -> Attention:
+    """Make attention of what was recorded, or say why it is not that of one model."""
     _refuse_incomplete(recorder, model)
     layers = read(recorder, intermediates)
-    oblong = [layer for layer in layers if shape(layer)[-1] != shape(layer)[-2]]
-    if oblong:
-        raise ValueError(
-            f"{model} has attention whose keys are more or fewer than its queries (cross-attention, or decoding "
-            f"with a cache):\n{listed(oblong)}\nNot supported yet: so far capture takes encoder-only models."
-        )
-    kinds = recorder.self_attention
-    if len(set(kinds.values())) > 1:
-        others = ", ".join("/".join(path) for path, is_self in kinds.items() if not is_self)
-        raise ValueError(
-            f"Some layers of {model} take their keys from another array than their queries, others do not. That "
-            f"looks like cross-attention: {others}. Not supported yet: so far capture takes encoder-only models. "
-            "If it is self-attention, build Attention(encoder=...) from your own arrays."
-        )
-    return Attention(encoder=stack(layers))
+    paths = dict.fromkeys(sown.path for sown, _ in layers)
+    roles = linen_roles(model, paths, known=recorder.roles, self_attention=recorder.self_attention, said=said)
+    stacks = {role: [layer for layer in layers if roles[layer[0].path] == role] for role in set(roles.values())}
+    for role, stacked in stacks.items():
+        oblong = [layer for layer in stacked if shape(layer)[-1] != shape(layer)[-2]]
+        if oblong and role != "cross":
+            raise ValueError(
+                f"The {role} of {model} has attention whose keys are more or fewer than its queries:\n{listed(oblong)}\n"
+                'If it is cross-attention, say so by a fragment of its path: capture(..., roles={"cross": "cross"}). If '
+                "it is one step of decoding with a cache, capture the pass over the whole sequence instead."
+            )
+    return Attention(**{role: stack(stacked) for role, stacked in stacks.items()})
 
 
 def _refuse_incomplete(recorder: Recorder, model: str) -> None:

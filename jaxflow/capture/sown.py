@@ -22,13 +22,13 @@ import jax.numpy as jnp
 from flax.core import freeze
 from flax.core.scope import CollectionFilter, in_filter
 
+from jaxflow.capture.roles import Path, Role
+
 COLLECTION = "intermediates"
 # Weights are kept under a name that no module attribute can have: the user's own sown values, of this call or
 # left over in `variables`, stay apart from ours.
 _NAME = "jaxflow attention"
 _serials = itertools.count()
-
-Path = tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +63,8 @@ class Recorder:
         n_recorded: how many weights were offered, retraced loop bodies and lost ones included.
         unreached: modules whose weights a lifted transform does not let out, and the scope's path with it.
         silent: attention modules that ran and gave no weights, and why.
-        self_attention: of modules that tell, whether keys and queries were the same array.
+        self_attention: of modules that tell, whether keys and queries were the same array, in each of their calls.
+        roles: the stack of the modules of transformers.
         names: every name that was sown, for the error message when none was `name`.
     """
 
@@ -76,7 +77,8 @@ class Recorder:
         self.n_recorded = 0
         self.unreached: dict[Path, str] = {}
         self.silent: dict[Path, str] = {}
-        self.self_attention: dict[Path, bool] = {}
+        self.self_attention: dict[Path, set[bool]] = {}
+        self.roles: dict[Path, Role] = {}
         self.names: set[str] = set()
         self._calls: list[tuple[int, int]] = []  # serial number of the call, and the scans around it
 
@@ -197,8 +199,8 @@ def stack(layers: Sequence[Layer]) -> chex.Array:
     if len({shape(layer) for layer in layers}) > 1:
         raise ValueError(
             "The layers' attention differs in shape, so it makes no one network (layers that pool, or attend over "
-            f"different tokens):\n{listed(layers)}\nCapture the part of the model whose layers are alike, or build "
-            "Attention(encoder=...) from your own arrays."
+            f"different tokens):\n{listed(layers)}\nCapture the part of the model whose layers are alike, name stacks with "
+            "roles=, or build Attention(encoder=...) from your own arrays."
         )
     if len({array.dtype for _, array in layers}) > 1:
         # Strict dtype promotion would refuse to mix them.

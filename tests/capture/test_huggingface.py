@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from capture.huggingface_models import (
-    CONFIGS,
+    ENCODERS,
     IDS,
     MASK,
     TEXT,
@@ -26,17 +26,17 @@ pytestmark = pytest.mark.usefixtures("standard_promotion")  # models of transfor
 transformers = pytest.importorskip("transformers", "4", exc_type=ImportError)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", ENCODERS)
 def test_attention_is_that_of_output_attentions(name):
-    model, (args, kwargs) = build(name), inputs(name)
+    model, kwargs = build(name), inputs(name)
     module = model.module
-    plain, full = model(*args, **kwargs), model(*args, **kwargs, output_attentions=True)
-    outputs, attention = capture(model, *args, **kwargs)
+    plain, full = model(**kwargs), model(**kwargs, output_attentions=True)
+    outputs, attention = capture(model, **kwargs)
     assert_same(outputs, plain)
     assert_attention(attention, full.attentions)
     assert attention.encoder.shape[1] == (12 if name == "XLMRoberta" else 3)
     assert np.abs(np.diff(attention.encoder, axis=1)).max((0, 2, 3, 4)).min() > 1e-3, "layers too alike"
-    outputs, again = capture(model, *args, **kwargs, output_attentions=True)
+    outputs, again = capture(model, **kwargs, output_attentions=True)
     assert_same(outputs, full)
     assert_same(again, attention)
     assert model.module is module
@@ -62,10 +62,10 @@ def test_heads(name, head):
     ],
 )
 def test_heads_of_other_families(name, head):
-    model, (args, kwargs) = build(name, head), inputs(name)
-    outputs, attention = capture(model, *args, **kwargs)
-    assert_same(outputs, model(*args, **kwargs))
-    assert_attention(attention, model(*args, **kwargs, output_attentions=True).attentions)
+    model, kwargs = build(name, head), inputs(name)
+    outputs, attention = capture(model, **kwargs)
+    assert_same(outputs, model(**kwargs))
+    assert_attention(attention, model(**kwargs, output_attentions=True).attentions)
 
 
 def test_ways_to_call():

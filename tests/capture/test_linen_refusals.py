@@ -139,24 +139,6 @@ def test_layers_of_different_shape():
         capture(Pools(), X, variables=build(Pools()))
 
 
-class Crosses(nn.Module):
-    n_queries: int
-
-    @nn.compact
-    def __call__(self, x):
-        y = nn.MultiHeadDotProductAttention(num_heads=2, name="itself")(x)
-        return nn.MultiHeadDotProductAttention(num_heads=2, name="other")(y[..., : self.n_queries, :], x)
-
-
-def test_cross_attention_is_not_supported_yet():
-    model = Crosses(3)
-    with pytest.raises(ValueError, match=r"cross-attention(.|\n)*other: \[2, 2, 3, 5\]\nNot supported yet"):
-        capture(model, X, variables=build(model))
-    model = Crosses(5)  # as many queries as keys: the shape does not tell
-    with pytest.raises(ValueError, match=r"looks like cross-attention: other. Not supported yet"):
-        capture(model, X, variables=build(model))
-
-
 def test_keys_may_be_another_array_than_queries_throughout():
     class Positional(nn.Module):
         @nn.compact
