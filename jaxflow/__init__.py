@@ -11,6 +11,7 @@ from jaxflow.baselines import raw_attention, rollout
 from jaxflow.capacities import Capacities, joint_capacities
 from jaxflow.capture import capture
 from jaxflow.explanation import Explanation, explain, load
+from jaxflow.generation import explain_generation, generate, generate_with
 from jaxflow.models import load_model
 from jaxflow.network import FlowNetwork, flow_network
 from jaxflow.prediction import Prediction
@@ -37,6 +38,9 @@ __all__ = [  # noqa: RUF022
     "raw_attention",
     "explain",
     "Explanation",
+    "explain_generation",
+    "generate",
+    "generate_with",
     "Prediction",
     "load",
     "__version__",

@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jaxflow._version import __version__
 
@@ -66,7 +67,8 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     explain.add_argument(
         "--output", metavar="N|all", type=_output,
-        help="which position to explain, or all of them (default: 0, the classification token; all with --html)",
+        help="which position to explain, or all of them (default: 0, the classification token, and all with --html; "
+        "of a model that writes, every position after which it wrote a token)",
     )  # fmt: skip
     explain.add_argument(
         "--method", choices=("flow", "rollout", "raw"), default="flow",
@@ -85,6 +87,22 @@ def _parser() -> argparse.ArgumentParser:
         metavar="R",
         help="share of the residual stream, 0 to 1 (default: 0.5; raw attention has none)",
     )
+    writing = explain.add_argument_group("models that write (causal and sequence-to-sequence)")
+    writing.add_argument(
+        "--max-new-tokens", type=_positive, metavar="N", help="how many tokens the model writes at most (default: 20)"
+    )
+    writing.add_argument(
+        "--continuation", metavar="TEXT", help="explain this continuation or target instead of the model's own"
+    )
+    writing.add_argument(
+        "--feedback", choices=("prefix", "unrolled"),
+        help="whether tokens written earlier are inputs too, or pass on what was given (default: prefix)",
+    )  # fmt: skip
+    writing.add_argument(
+        "--correction",
+        choices=("decay", "uniform"),
+        help="correct the causal bias towards early tokens (default: none)",
+    )
     explain.add_argument("--normalise", action="store_true", help="let the scores of each output sum to 1")
     explain.add_argument(
         "--json", action="store_true", help="print everything as JSON instead (as Explanation.save writes it)"
@@ -96,29 +114,36 @@ def _parser() -> argparse.ArgumentParser:
 def _explain(arguments: argparse.Namespace, text: str) -> None:
     # Late, so that --help and usage errors answer at once.
     _quiet()
-    from jaxflow import explain, load_model
+    from jaxflow import explain, explain_generation, load_model
+    from jaxflow.generation import can_generate
     from jaxflow.views.text import to_text
 
     model, tokenizer = load_model(arguments.model)
-    explanation = explain(
-        model,
-        text,
-        tokenizer=tokenizer,
-        method=arguments.method,
-        outputs=None
-        if arguments.output == "all" or (arguments.output is None and arguments.html)
-        else arguments.output or 0,
-        heads=arguments.heads,
-        residual=arguments.residual,
-        normalise=arguments.normalise,
-        progress=True,
-    )
+    options: dict[str, Any] = {
+        "tokenizer": tokenizer,
+        "method": arguments.method,
+        "heads": arguments.heads,
+        "residual": arguments.residual,
+        "normalise": arguments.normalise,
+        "progress": True,
+    }
+    names = ("max_new_tokens", "continuation", "feedback", "correction")
+    writing = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    every = arguments.output == "all" or (arguments.output is None and (arguments.html or can_generate(model)))
+    outputs = None if every else arguments.output or 0
+    if can_generate(model):
+        explanation = explain_generation(model, text, outputs=outputs, **options, **writing)
+    elif writing:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in writing)
+        raise ValueError(f"{flags}: for models that write, and {type(model).__name__} does not.")
+    else:
+        explanation = explain(model, text, outputs=outputs, **options)
     if arguments.html is not None:
         explanation.save(arguments.html)
     if arguments.json:
         print(explanation.to_json())
     else:
-        print(to_text(explanation, rows=(0,) if arguments.output is None else None))
+        print(to_text(explanation, rows=None if arguments.output is not None or can_generate(model) else (0,)))
 
 
 def _text(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> str:
@@ -141,6 +166,13 @@ def _heads(value: str) -> str | int:
 
 def _output(value: str) -> int | str:
     return value if value == "all" else _whole_number(value, "a position or all")
+
+
+def _positive(value: str) -> int:
+    number = _whole_number(value, "a number of tokens, 1 or more")
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{value!r}; expected a number of tokens, 1 or more")
+    return number
 
 
 def _residual(value: str) -> float:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
-from jaxtyping import ArrayLike, Bool, Float
+from jaxtyping import ArrayLike, Bool, Float, Int
 
 from jaxflow import storage
 from jaxflow._version import __version__
@@ -40,7 +40,8 @@ class Explanation:
         predictions: one for the sequence, one per position, or none for a model without a head. What a position of a
             decoder predicts is the token after it.
         bottleneck: `[layer]`, share of the minimum cuts' capacity that lies in each layer (the encoder's, then the
-            decoder's), over the cuts from every token to the first explained output, each the one nearest its token; None for methods without a flow.
+            decoder's), over the cuts from every token to the first explained output, each the one nearest its token;
+            None for methods without a flow.
         model: the model's class or name.
         method: "flow", "rollout" or "raw".
         conventions: heads, residual and the other choices that the numbers depend on.
@@ -115,6 +116,7 @@ def explain(
     decoder_tokens: Sequence[str] | None = None,
     tokenizer: Any = None,
     labels: Sequence[str] | None = None,
+    produced: Int[np.ndarray, " target"] | None = None,
     method: Method = "flow",
     outputs: int | Sequence[int] | None = None,
     heads: Heads = "mean",
@@ -141,6 +143,7 @@ def explain(
         decoder_tokens: the decoder's words, likewise.
         tokenizer: turns a text into inputs and names tokens; as `load_model` returns it.
         labels: names of the labels that a model's logits stand for; the model's own by default.
+        produced: `[target]`, the token that each position of a decoder produced; the likeliest by default.
         method: "flow", "rollout" or "raw".
         outputs: positions to explain; None for all.
         heads: as in `joint_capacities`.
@@ -221,7 +224,9 @@ def explain(
         encoder_tokens=words["encoder"],
         decoder_tokens=words["decoder"],
         attribution=attribution,
-        predictions=read_predictions(model, model_outputs, batch=tuple(batch), labels=labels, tokenizer=tokenizer),
+        predictions=read_predictions(
+            model, model_outputs, batch=tuple(batch), labels=labels, tokenizer=tokenizer, produced=produced
+        ),
         bottleneck=bottleneck,
         model=type(model).__name__,
         method=method,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 
 from jaxflow.attention import Attention
 
@@ -68,11 +68,17 @@ def name_tokens(given: Sequence[str] | None, tokenizer: Any, ids: Any, n_tokens:
         ValueError: more or fewer words than tokens.
     """
     if given is None and tokenizer is not None and ids is not None:
-        given = tokenizer.convert_ids_to_tokens(np.ravel(ids))
+        given = words_of(tokenizer, np.ravel(ids))
     words = tuple(map(str, range(n_tokens) if given is None else given))
     if len(words) != n_tokens:
         raise ValueError(f"tokens holds {len(words)} words; the model's attention is over {n_tokens} tokens.")
     return words
+
+
+def words_of(tokenizer: Any, ids: Int[np.ndarray, " token"]) -> list[str]:
+    """Name tokens; by number those that the tokenizer does not know, as models have spare ones."""
+    words = tokenizer.convert_ids_to_tokens(ids)
+    return [f"#{number}" if word is None else word for word, number in zip(words, ids.tolist(), strict=True)]
 
 
 def padding_mask(mask: Any, name: str, side: str, shape: tuple[int, ...]) -> Bool[np.ndarray, "*batch token"] | None:

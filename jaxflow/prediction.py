@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
+
+from jaxflow.inputs import words_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +34,7 @@ def read_predictions(
     batch: tuple[int, ...] = (),
     labels: Sequence[str] | None = None,
     tokenizer: Any = None,
+    produced: Int[np.ndarray, " token"] | None = None,
 ) -> tuple[Prediction, ...]:
     """Read what `model` predicted for one example off its `outputs`.
 
@@ -43,7 +46,9 @@ def read_predictions(
         outputs: what the model returned.
         batch: shape of the batch axes; the first example is read.
         labels: names of the labels; those of the model if None.
-        tokenizer: names the labels of a masked language model, which are tokens.
+        tokenizer: names the labels of a language model, which are tokens.
+        produced: `[token]`, label that each position produced, whose probability is then told; the likeliest where it is
+            negative, and by default.
 
     Returns:
         Predictions, empty for a model without a head (its outputs are hidden states) or with a single logit
@@ -66,12 +71,14 @@ def read_predictions(
         raise ValueError(f"{len(labels)} labels are given for {logits.shape[-1]} logits; expected one each.")
     probabilities = _sigmoid(logits) if _is_multi_label(config) else _softmax(logits)
     best = probabilities.argmax(-1)
+    if produced is not None:
+        best = np.where(np.asarray(produced) < 0, best, produced)
 
     def name(index: int) -> str:
         if labels is not None:
             return str(labels[index])
         if tokenizer is not None and logits.shape[-1] == getattr(config, "vocab_size", None):
-            return str(tokenizer.convert_ids_to_tokens(index))
+            return words_of(tokenizer, np.array([index]))[0]
         return str((getattr(config, "id2label", None) or {}).get(index, index))
 
     if logits.ndim == 1:

@@ -1,0 +1,230 @@
+import functools
+
+import checkpoints
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxflow import attention_flow, capture, explain, explain_generation, generate, generate_with, load_model
+from jaxflow.cli import main
+
+pytestmark = pytest.mark.usefixtures("standard_promotion")  # models of transformers run here
+
+TEXT = "the keys"
+DECODING = {"greedy": {}, "beams": {"num_beams": 3}, "sampled": {"sample": True, "seed": 3}}
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    @functools.cache
+    def saved(name):
+        path = tmp_path_factory.mktemp(name)
+        checkpoints.save(path, name)
+        if name == "Marian":  # whose random weights would end at once
+            model, _ = load_model(path)
+            bias = model.params["final_logits_bias"]
+            model.params = {**model.params, "final_logits_bias": bias.at[..., model.config.eos_token_id].set(-9.0)}
+            model.save_pretrained(path)
+        return path
+
+    return saved
+
+
+@pytest.fixture(scope="module")
+def loaded(directory):
+    return functools.cache(lambda name: load_model(directory(name)))
+
+
+def inputs_of(tokenizer):
+    return {name: np.asarray(values) for name, values in tokenizer([TEXT]).items() if name != "token_type_ids"}
+
+
+def named(tokenizer, ids):
+    """The tiny models know more tokens than their tokenizers."""
+    return [word or f"#{i}" for word, i in zip(tokenizer.convert_ids_to_tokens(ids), ids, strict=True)]
+
+
+def step_by_step(model, tokenizer, sequence, position, **options):
+    """The attribution of one step from a pass that has seen nothing later."""
+    prefix = sequence[None, : position + 1]
+    if model.config.is_encoder_decoder:
+        _, attention = capture(model, **inputs_of(tokenizer), decoder_input_ids=prefix)
+    else:
+        _, attention = capture(model, input_ids=prefix)
+    return attention_flow(attention, outputs=position, **options)
+
+
+@pytest.mark.parametrize("how", DECODING)
+@pytest.mark.parametrize("name", ["GPT2", "Llama", "Marian", "Bart", "T5"])
+def test_one_pass_explains_every_step_of_what_was_generated(loaded, name, how):
+    model, tokenizer = loaded(name)
+    explanation = explain_generation(model, TEXT, tokenizer=tokenizer, max_new_tokens=4, **DECODING[how])
+    sequence, n_prompt = generate(model, inputs_of(tokenizer), max_new_tokens=4, **DECODING[how])
+    given = inputs_of(tokenizer)["input_ids"][0]
+    assert n_prompt == (1 if model.config.is_encoder_decoder else len(given))
+    assert explanation.decoder_tokens == tuple(named(tokenizer, sequence))
+    assert explanation.attribution.outputs.tolist() == list(range(n_prompt - 1, len(sequence) - 1))
+    if model.config.is_encoder_decoder:
+        assert explanation.encoder_tokens == tuple(tokenizer.convert_ids_to_tokens(given))
+        logits = model(**inputs_of(tokenizer), decoder_input_ids=sequence[None]).logits[0]
+    else:
+        np.testing.assert_array_equal(sequence[:n_prompt], given)
+        logits = model(input_ids=sequence[None]).logits[0]
+    probabilities = jax.nn.softmax(logits)
+    for row, position in enumerate(explanation.attribution.outputs.tolist()):
+        prediction = explanation.prediction_of(row)
+        assert prediction.label == explanation.decoder_tokens[position + 1]
+        assert prediction.probability == pytest.approx(float(probabilities[position, sequence[position + 1]]), rel=1e-3)
+        alone = step_by_step(model, tokenizer, sequence, position)
+        n_seen = len(explanation.encoder_tokens) + position + 1
+        scores = [s[0, 0] for s in (alone.encoder, alone.decoder) if s is not None]
+        np.testing.assert_allclose(explanation.scores[row, :n_seen], np.concatenate(scores), atol=2e-5)
+        assert not explanation.scores[row, n_seen:].any()
+
+
+@pytest.mark.parametrize("name", ["GPT2", "Marian"])
+def test_greedy_takes_the_likeliest_and_draws_depend_on_the_seed(loaded, name):
+    model, tokenizer = loaded(name)
+    inputs = inputs_of(tokenizer)
+    greedy, n_prompt = generate(model, inputs, max_new_tokens=5)
+    whole = {"input_ids": greedy[None]}
+    if name == "Marian":
+        whole = {**inputs, "decoder_input_ids": greedy[None]}
+    likeliest = np.asarray(model(**whole).logits[0]).argmax(-1)
+    free = slice(n_prompt - 1, len(greedy) - 2)  # the last one may be forced to be the end
+    np.testing.assert_array_equal(greedy[1:][free], likeliest[free])
+    drawn = [tuple(generate(model, inputs, max_new_tokens=8, sample=True, seed=seed)[0]) for seed in (0, 0, 1, 2)]
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn)) > 1
+
+
+@pytest.mark.parametrize("name", ["GPT2", "Marian"])
+def test_a_continuation_that_is_given(loaded, name):
+    model, tokenizer = loaded(name)
+    explanation = explain_generation(model, TEXT, tokenizer=tokenizer, continuation="the key")
+    written = explanation.decoder_tokens[explanation.attribution.outputs[0] + 1 :]
+    assert [prediction.label for prediction in map(explanation.prediction_of, range(len(written)))] == list(written)
+    ids = tokenizer("the key", add_special_tokens=name == "Marian")["input_ids"]
+    assert list(written) == tokenizer.convert_ids_to_tokens(ids)
+
+
+def test_unrolled_feedback_leaves_what_was_given_as_inputs(loaded):
+    model, tokenizer = loaded("GPT2")
+    explanation = explain_generation(
+        model, TEXT, tokenizer=tokenizer, continuation="the key", feedback="unrolled", correction="uniform"
+    )
+    n_prompt = inputs_of(tokenizer)["input_ids"].shape[-1]
+    assert explanation.scores[:, :n_prompt].all()
+    assert not explanation.scores[:, n_prompt:].any()
+    assert explanation.conventions["n_prompt"] == n_prompt
+
+
+def test_any_function_of_tokens_and_a_linen_decoder_by_its_own_steps():
+    class Decoder(nn.Module):
+        @nn.compact
+        def __call__(self, tokens):
+            x = nn.Embed(11, 16)(tokens)
+            for _ in range(2):
+                x = x + nn.MultiHeadDotProductAttention(num_heads=2)(x, mask=nn.make_causal_mask(tokens))
+            return nn.Dense(11)(x)
+
+    variables = Decoder().init(jax.random.key(0), jnp.ones((1, 3), int))
+    step = functools.partial(Decoder().apply, variables)
+    sequence = generate_with(step, [3, 4], max_new_tokens=4)
+    assert len(sequence) == 6
+    for position in range(1, 5):
+        assert sequence[position + 1] == np.argmax(step(sequence[None, : position + 1])[0, -1])
+    drawn = {tuple(generate_with(step, [3, 4], max_new_tokens=4, sample=True, seed=seed)) for seed in (0, 0, 1, 2)}
+    assert 1 < len(drawn) <= 3
+    _, attention = capture(Decoder(), sequence[None], variables=variables, roles={"": "decoder"})
+    whole = attention_flow(attention)
+    for position in range(1, 5):
+        _, attention = capture(Decoder(), sequence[None, : position + 1], variables=variables, roles={"": "decoder"})
+        alone = attention_flow(attention, outputs=position)
+        np.testing.assert_allclose(whole.decoder[0, position, : position + 1], alone.decoder[0, 0], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["GPT2", "Marian"])
+def test_the_command_line_does_it_by_itself(capsys, directory, name):
+    arguments = ["explain", "--model", str(directory(name)), TEXT]
+    assert main([*arguments, "--max-new-tokens", "2"]) == 0
+    out = capsys.readouterr().out
+    assert 1 <= out.count("\noutput ") <= 2
+    assert main([*arguments, "--continuation", "the key", "--feedback", "unrolled", "--correction", "uniform"]) == 0
+    assert capsys.readouterr().out.count("\noutput ") >= 1
+    assert main([*arguments, "--max-new-tokens", "0"]) == 2
+    assert "1 or more" in capsys.readouterr().err
+
+
+def test_options_for_writing_need_a_model_that_writes(capsys):
+    assert main(["explain", "--continuation", "x", "the keys"]) == 1
+    assert "--continuation: for models that write, and AgreementEncoder does not" in capsys.readouterr().err
+
+
+def test_an_output_in_the_prompt(loaded):
+    model, tokenizer = loaded("GPT2")
+    n_prompt = inputs_of(tokenizer)["input_ids"].shape[-1]
+    with pytest.raises(
+        ValueError, match=f"Output 0 wrote no token: generated are the tokens after positions {n_prompt - 1} to"
+    ):
+        explain_generation(model, TEXT, tokenizer=tokenizer, continuation="the key", outputs=0)
+
+
+def test_a_continuation_longer_than_the_models_positions(loaded):
+    model, tokenizer = loaded("GPT2")
+    with pytest.raises(ValueError, match=r"has 24 positions"):
+        explain_generation(model, TEXT, tokenizer=tokenizer, continuation="the " * 30)
+
+
+def test_a_generation_of_nothing(loaded, monkeypatch):
+    model, tokenizer = loaded("GPT2")
+    ended = np.append(inputs_of(tokenizer)["input_ids"], [[model.config.eos_token_id, 0]], axis=1)
+    monkeypatch.setattr(model, "generate", lambda *a, **k: type("Output", (), {"sequences": ended}), raising=False)
+    with pytest.raises(ValueError, match="ended at once and wrote nothing"):
+        explain_generation(model, TEXT, tokenizer=tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"continuation": " "}, "continuation is empty"),
+        ({"max_new_tokens": 0}, "max_new_tokens is 0; expected 1 or more"),
+    ],
+)
+def test_bad_options(loaded, options, message):
+    model, tokenizer = loaded("GPT2")
+    with pytest.raises(ValueError, match=message):
+        explain_generation(model, TEXT, tokenizer=tokenizer, **options)
+
+
+def test_a_model_that_does_not_generate():
+    model, tokenizer = load_model("agreement")
+    for options in ({}, {"continuation": "are"}):
+        with pytest.raises(ValueError, match="AgreementEncoder does not generate"):
+            explain_generation(model, "the keys", tokenizer=tokenizer, **options)
+
+
+@pytest.mark.parametrize(
+    ("step", "tokens", "options", "message"),
+    [
+        (None, [], {}, r"shape \(0,\); expected one sequence of at least one token"),
+        (None, [1], {"max_new_tokens": 0}, "max_new_tokens is 0"),
+        (
+            lambda tokens: jnp.zeros((1, 5)),
+            [1],
+            {},
+            r"logits of shape \(1, 5\) for 1 tokens; expected \(1, 1, vocabulary\)",
+        ),
+    ],
+)
+def test_bad_steps(step, tokens, options, message):
+    with pytest.raises(ValueError, match=message):
+        generate_with(step, tokens, **{"max_new_tokens": 2, **options})
+
+
+def test_feedback_without_a_flow(loaded):
+    model, _ = loaded("GPT2")
+    with pytest.raises(ValueError, match="are for method='flow'; method is 'rollout'"):
+        explain(model, np.array([[3, 4, 5]]), method="rollout", feedback="unrolled", n_prompt=2)
