@@ -196,8 +196,8 @@ def check_network(
             layer, query, key = (int(i) for i in np.unravel_index(ahead.argmax(), ahead.shape))
             raise ValueError(
                 f"The decoder looks ahead: in layer {layer}, position {query} reads position {key} ({ahead.max():.3g}). "
-                "Attention of a decoder is causal. Attention that looks both ways belongs in `encoder`; if it is padding that does, "
-                "pass decoder_mask."
+                "Attention of a decoder is causal. Attention that looks both ways belongs in `encoder`; if it is padding that "
+                "does, pass decoder_mask."
             )
     if feedback == "unrolled":
         if decoder is None:

@@ -97,9 +97,8 @@ def _matrix(explanation: Explanation, scores: Float[np.ndarray, "output source"]
             + (f' title="{name} from {token}: {value:.6f}">' if titled else ">")
             for token, value in zip(tokens, values, strict=True)
         )
-        rows.append(
-            f'<tr><th scope="row">{escape(explanation.output_tokens[int(explanation.attribution.outputs[row])])}</th>{"".join(cells)}</tr>'
-        )
+        word = escape(explanation.output_tokens[int(explanation.attribution.outputs[row])])
+        rows.append(f'<tr><th scope="row">{word}</th>{"".join(cells)}</tr>')
     head = "".join(f'<th scope="col">{token}</th>' for token in tokens)
     return f'<div class="scroll"><table><thead><tr><td></td>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
 
