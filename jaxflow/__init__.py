@@ -16,6 +16,7 @@ from jaxflow.models import load_model
 from jaxflow.network import FlowNetwork, flow_network
 from jaxflow.prediction import Prediction
 from jaxflow.solve import MaxFlow, MinCut, cut_layers, max_flow, min_cut
+from jaxflow.solve.bounds import flow_bounds
 
 # In the order of the pipeline.
 __all__ = [  # noqa: RUF022
@@ -31,6 +32,7 @@ __all__ = [  # noqa: RUF022
     "min_cut",
     "MinCut",
     "cut_layers",
+    "flow_bounds",
     "attention_flow",
     "Attribution",
     "Certificate",

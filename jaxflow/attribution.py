@@ -15,7 +15,7 @@ from jaxflow.attention import Attention, is_traced
 from jaxflow.capacities import Capacities, Heads, as_capacities, batch_of, lengths, uniform_capacities
 from jaxflow.network import DecoderLayer, Feedback, flow_network
 from jaxflow.progress import progress_bar
-from jaxflow.solve import max_flow
+from jaxflow.solve import Solver, max_flow
 
 Scores = TypeVar("Scores", Array, np.ndarray)
 
@@ -93,7 +93,7 @@ def attention_flow(
     n_prompt: int | Int[ArrayLike, " *batch"] | None = None,
     correction: Literal["decay", "uniform"] | None = None,
     normalise: bool = False,
-    solver: Literal["ortools"] = "ortools",
+    solver: Solver = "ortools",
     progress: bool = False,
 ) -> Attribution:
     """Score each input token by the maximum flow it can send to each output through the attention of all layers.
@@ -197,7 +197,7 @@ def _solve_examples(
     prompts: Int[np.ndarray, " *batch"] | None,
     decoder_layer: DecoderLayer,
     feedback: Feedback,
-    solver: Literal["ortools"],
+    solver: Solver,
     progress: bool,
 ) -> Certificate:
     """Solve each example's network for all pairs of an explained output and a player from which it can be reached."""

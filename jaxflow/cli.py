@@ -105,6 +105,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     explain.add_argument("--normalise", action="store_true", help="let the scores of each output sum to 1")
     explain.add_argument(
+        "--solver", choices=("ortools", "certified"), default="ortools",
+        help="what finds the flows: the reference, or the fast one for long texts (extra `fast`; default: %(default)s)",
+    )  # fmt: skip
+    explain.add_argument(
         "--json", action="store_true", help="print everything as JSON instead (as Explanation.save writes it)"
     )
     explain.add_argument("--html", type=Path, metavar="FILE", help="also write a page, which opens without a network")
@@ -125,6 +129,7 @@ def _explain(arguments: argparse.Namespace, text: str) -> None:
         "heads": arguments.heads,
         "residual": arguments.residual,
         "normalise": arguments.normalise,
+        "solver": arguments.solver,
         "progress": True,
     }
     names = ("max_new_tokens", "continuation", "feedback", "correction")

@@ -21,7 +21,7 @@ from jaxflow.inputs import arguments, encode, name_tokens, padding_mask, reads
 from jaxflow.network import DecoderLayer, Feedback, FlowNetwork, flow_network
 from jaxflow.prediction import Prediction, read_predictions
 from jaxflow.progress import progress_bar
-from jaxflow.solve import cut_layers
+from jaxflow.solve import Solver, cut_layers
 
 Method = Literal["flow", "rollout", "raw"]
 METHODS = ("flow", "rollout", "raw")
@@ -128,6 +128,7 @@ def explain(
     n_prompt: int | None = None,
     correction: Literal["decay", "uniform"] | None = None,
     normalise: bool = False,
+    solver: Solver = "ortools",
     progress: bool = False,
     **inputs: Any,
 ) -> Explanation:
@@ -155,6 +156,7 @@ def explain(
         n_prompt: how many of the decoder's first tokens were not generated.
         correction: None, "decay" or "uniform".
         normalise: divide each output's scores by their sum.
+        solver: as in `max_flow`.
         progress: as in `attention_flow`.
         **inputs: the model's inputs by name, and `variables` of an unbound linen module.
 
@@ -214,7 +216,13 @@ def explain(
     if method == "flow":
         structure: dict[str, Any] = {"decoder_layer": decoder_layer, "feedback": feedback, "n_prompt": n_prompt}
         attribution = attention_flow(
-            capacities, outputs=outputs, correction=correction, normalise=normalise, progress=progress, **structure
+            capacities,
+            outputs=outputs,
+            correction=correction,
+            normalise=normalise,
+            solver=solver,
+            progress=progress,
+            **structure,
         )
         bottleneck = _bottleneck(flow_network(capacities, **structure), attribution, progress)
     else:
@@ -238,6 +246,7 @@ def explain(
             "n_prompt": n_prompt,
             "correction": correction,
             "normalise": normalise,
+            "solver": solver,
         },
         version=__version__,
     )

@@ -13,6 +13,7 @@ from jaxflow.capacities import Heads
 from jaxflow.explanation import Explanation, Method, explain
 from jaxflow.inputs import encode
 from jaxflow.network import DecoderLayer, Feedback
+from jaxflow.solve import Solver
 
 
 def explain_generation(
@@ -33,6 +34,7 @@ def explain_generation(
     feedback: Feedback = "prefix",
     correction: Literal["decay", "uniform"] | None = None,
     normalise: bool = False,
+    solver: Solver = "ortools",
     progress: bool = False,
 ) -> Explanation:
     """Let a model go on from a text, or read a given continuation, and attribute each token it wrote.
@@ -58,6 +60,7 @@ def explain_generation(
             influence passes through what was written.
         correction: None, "decay" or "uniform".
         normalise: let the scores of each output sum to 1.
+        solver: as in `max_flow`.
         progress: show a bar.
 
     Returns:
@@ -97,6 +100,7 @@ def explain_generation(
         n_prompt=n_prompt if feedback == "unrolled" else None,
         correction=correction,
         normalise=normalise,
+        solver=solver,
         progress=progress,
         **whole,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from typing import Literal
 
@@ -13,7 +14,8 @@ from jaxflow.network import FlowNetwork
 from jaxflow.solve import ortools
 from jaxflow.solve.quantise import quantise, refuse_traced
 
-SOLVERS = ("ortools",)
+SOLVERS = ("ortools", "certified")
+Solver = Literal["ortools", "certified"]
 
 
 @struct.dataclass
@@ -67,7 +69,7 @@ def max_flow(
     source: int | Int[np.ndarray, " *pair"],
     sink: int | Int[np.ndarray, " *pair"],
     *,
-    solver: Literal["ortools"] = "ortools",
+    solver: Solver = "ortools",
     on_solved: Callable[[], object] | None = None,
 ) -> MaxFlow:
     """Find the value of the maximum flow from `source` to `sink`, for one pair of nodes or for many.
@@ -79,7 +81,9 @@ def max_flow(
         network: one example's network.
         source: node or array of nodes.
         sink: node or array of nodes; `source` and `sink` are broadcast against one another.
-        solver: "ortools" (push-relabel on int64 capacities), the reference.
+        solver: "ortools" (push-relabel on int64 capacities), the reference; or "certified", which settles most pairs by a
+            bound that a flow reaches, on int32 capacities (a coarser quantum), in threads, orders of magnitude faster on
+            many pairs. It needs Numba (extra `fast`), which takes some seconds to compile when it is first used.
         on_solved: called after each pair, for progress.
 
     Returns:
@@ -104,6 +108,8 @@ def max_flow(
     sources, sinks = _check_ends(network, source, sink)
     if solver not in SOLVERS:
         raise ValueError(f"solver is {solver!r}; expected one of {', '.join(map(repr, SOLVERS))}.")
+    if solver == "certified":
+        return _certified(network, sources, sinks, on_solved)
     quantised = quantise(network)
     quanta = np.zeros((2, sources.size), np.int64)
     for pair, (flow, cut) in enumerate(ortools.solve_pairs(quantised, sources.ravel(), sinks.ravel())):
@@ -113,6 +119,24 @@ def max_flow(
     lower, upper = quanta.reshape(2, *sources.shape) * quantised.quantum
     trivial = np.minimum(quantised.leaving[sources], quantised.entering[sinks]) * quantised.quantum
     return MaxFlow(value=lower, lower=lower, upper=upper, trivial=trivial, quantum=quantised.quantum)
+
+
+def _certified(
+    network: FlowNetwork,
+    sources: Int[np.ndarray, " *pair"],
+    sinks: Int[np.ndarray, " *pair"],
+    on_solved: Callable[[], object] | None,
+) -> MaxFlow:
+    if importlib.util.find_spec("numba") is None:
+        raise ImportError('solver="certified" needs Numba: pip install "jaxflow[fast]", or use solver="ortools".')
+    from jaxflow.solve import certified
+
+    quantise(network)  # for its checks
+    flows = certified.solve_pairs(network, sources.ravel(), sinks.ravel(), on_solved=on_solved)
+    lower, upper, trivial = (
+        quanta.reshape(sources.shape) * flows.quantum for quanta in (flows.lower, flows.upper, flows.trivial)
+    )
+    return MaxFlow(value=lower, lower=lower, upper=upper, trivial=trivial, quantum=flows.quantum)
 
 
 def min_cut(network: FlowNetwork, source: int, sink: int, *, nearest: Literal["source", "sink"] = "source") -> MinCut:

@@ -1,0 +1,216 @@
+"""The certified solver against one solve per pair: how long, how exact, how much memory, which stage settled what.
+
+    python benchmarks/performance.py
+    python benchmarks/performance.py --rows P1 P3 --peer-pairs 50
+
+Prints Markdown tables, with versions. Certified runs solve all pairs of a row, preparation of the network included, and the
+compiled code is warm; peers solve a sample of the same pairs, on a graph that is built once and not counted. All are measured
+in this one run, in wall time. Every sampled value must equal OR-Tools' to 1e-6 and every value must be proven, or the run ends.
+
+P1: all pairs, all-MiniLM-L6-v2, 242 tokens. P2: all inputs to the last output, causal, 12 layers, 256 tokens, with and without
+residual. P3: as P1, 22 tokens. P4: P1's peak memory beyond the network. P6: P2's time as the number of tokens doubles.
+"""
+
+import argparse
+import ctypes
+import importlib.metadata
+import importlib.util
+import logging
+import multiprocessing
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import minilm
+import numpy as np
+import scipy.sparse
+from scipy.sparse.csgraph import maximum_flow
+
+from jaxflow import Capacities, FlowNetwork, flow_network
+from jaxflow.solve import certified, ortools
+from jaxflow.solve.quantise import quantise
+
+Pairs = tuple[np.ndarray, np.ndarray]
+OPTIONAL = ("igraph", "networkx")
+
+
+def synthetic(n_layers: int, n_tokens: int, residual: float, *, n_heads: int = 8, seed: int = 0) -> np.ndarray:
+    """Causal attention of random heads, each with a taste for near tokens and for the first: `[layer, query, key]`."""
+    random = np.random.default_rng(seed)
+    distance = np.subtract.outer(np.arange(n_tokens), np.arange(n_tokens))
+    layers = np.zeros((n_layers, n_tokens, n_tokens), np.float32)
+    for layer in layers:
+        for _ in range(n_heads):
+            query, key = random.standard_normal((2, n_tokens, 32))
+            scores = 2 * query @ key.T / np.sqrt(32) - random.uniform(0, 0.2) * np.abs(distance)
+            scores[:, 0] += random.uniform(0, 6)
+            scores = np.exp(scores - np.where(distance >= 0, scores, -np.inf).max(1, keepdims=True)) * (distance >= 0)
+            layer += (1 - residual) / n_heads * scores / scores.sum(1, keepdims=True)
+        layer += residual * np.eye(n_tokens, dtype=np.float32)
+    return layers
+
+
+def all_to_last(n_tokens: int, residual: float) -> tuple[FlowNetwork, Pairs]:
+    network = flow_network(Capacities(decoder=synthetic(12, n_tokens, residual)))
+    assert network.decoder_players is not None
+    return network, (network.decoder_players, np.full(n_tokens, network.outputs[-1]))
+
+
+def all_to_all(capacity: np.ndarray) -> tuple[FlowNetwork, Pairs]:
+    network = flow_network(Capacities(encoder=capacity))
+    sources, sinks = np.meshgrid(network.encoder_players, network.outputs)
+    return network, (sources.ravel(), sinks.ravel())
+
+
+def with_ortools(network: FlowNetwork, pairs: Pairs) -> Iterator[float]:
+    quantised = quantise(network)
+    return (value * quantised.quantum for value, _ in ortools.solve_pairs(quantised, *pairs))
+
+
+def with_scipy(network: FlowNetwork, pairs: Pairs) -> Iterator[float]:
+    quanta = np.rint(np.asarray(network.capacity, np.float64) * 2**30).astype(np.int32)
+    shape = (network.n_nodes, network.n_nodes)
+    graph = scipy.sparse.csr_array((quanta, (network.senders, network.receivers)), shape=shape, dtype=np.int32)
+    return (
+        maximum_flow(graph, *pair).flow_value / 2**30 for pair in zip(*(ends.tolist() for ends in pairs), strict=True)
+    )
+
+
+def with_igraph(network: FlowNetwork, pairs: Pairs) -> Iterator[float]:
+    import igraph
+
+    arcs = np.stack([network.senders, network.receivers], axis=1)
+    graph = igraph.Graph(network.n_nodes, arcs.tolist(), directed=True)
+    capacity = np.asarray(network.capacity, np.float64).tolist()
+    return (graph.maxflow_value(*pair, capacity) for pair in zip(*(ends.tolist() for ends in pairs), strict=True))
+
+
+def with_networkx(network: FlowNetwork, pairs: Pairs) -> Iterator[float]:
+    import networkx as nx
+
+    graph = nx.DiGraph()
+    columns = network.senders, network.receivers, np.asarray(network.capacity)
+    graph.add_weighted_edges_from(zip(*(column.tolist() for column in columns), strict=True), weight="capacity")
+    for source, sink in zip(*(ends.tolist() for ends in pairs), strict=True):
+        yield nx.maximum_flow_value(graph, source, sink)
+
+
+PEERS: dict[str, Callable[[FlowNetwork, Pairs], Iterator[float]]] = {
+    "ortools": with_ortools,
+    "scipy": with_scipy,
+    "igraph": with_igraph,
+    "networkx": with_networkx,
+}
+
+
+def seconds_per_pair(peer: str, network: FlowNetwork, pairs: Pairs, value: np.ndarray) -> float:
+    """Median over pairs, the first of which builds the graph and is left out; values are compared."""
+    ticks, values = [time.perf_counter()], []
+    for solved in PEERS[peer](network, pairs):
+        values.append(solved)
+        ticks.append(time.perf_counter())
+    np.testing.assert_allclose(values, value[: len(values)], rtol=0, atol=1e-6, err_msg=peer)
+    return statistics.median(np.diff(ticks)[1:])
+
+
+def solve(network: FlowNetwork, pairs: Pairs, arguments: argparse.Namespace) -> tuple[float, certified.CertifiedFlows]:
+    """Solve all pairs; the best of as many times as asked."""
+    certified.solve_pairs(network, pairs[0][:2], pairs[1][:2], n_threads=arguments.threads)
+    times = []
+    for _ in range(arguments.repeats):
+        start = time.perf_counter()
+        flows = certified.solve_pairs(network, *pairs, n_threads=arguments.threads)
+        times.append(time.perf_counter() - start)
+    np.testing.assert_array_equal(flows.lower, flows.upper)
+    return min(times), flows
+
+
+def row(name: str, network: FlowNetwork, pairs: Pairs, arguments: argparse.Namespace) -> float:
+    seconds, flows = solve(network, pairs, arguments)
+    each = seconds / len(flows.lower)
+    sample = np.random.default_rng(0).choice(
+        len(flows.lower), min(arguments.peer_pairs, len(flows.lower)), replace=False
+    )
+    value = flows.lower[sample] * flows.quantum
+    cells = []
+    for peer in arguments.peers:
+        part = sample[:4] if peer == "networkx" else sample
+        theirs = seconds_per_pair(peer, network, (pairs[0][part], pairs[1][part]), value)
+        cells.append(f"{1e3 * theirs:.2f} ms ({theirs / each:,.0f} x)")
+    share = np.bincount(flows.stage, minlength=4)[:3] / len(flows.stage)
+    settled = " / ".join(f"{100 * part:.1f}" for part in share)
+    print(f"| {name} | {len(value):,} of {len(flows.lower):,} | {seconds:.3f} s | {1e6 * each:.1f} us | ", end="")
+    print(" | ".join([*cells, settled]) + " |", flush=True)
+    return seconds
+
+
+def peak_bytes(work: Callable[[], object]) -> int:
+    """How far resident memory rises while `work` runs (Linux)."""
+
+    def status(key: str) -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith(key)).split()[1])
+
+    ctypes.CDLL(None).malloc_trim(0)  # else what was freed before hides what is taken
+    Path("/proc/self/clear_refs").write_text("5")
+    before = status("VmRSS")
+    work()
+    return status("VmHWM") - before
+
+
+def memory(directory: Path, threads: int | None) -> None:
+    """Measure in a process of its own, whose allocator has nothing left over from other rows."""
+    logging.disable(logging.WARNING)
+    small = all_to_all(np.full((2, 3, 3), 1 / 3, np.float32))
+    network, pairs = all_to_all(minilm.capacities(directory, 242))
+    certified.solve_pairs(small[0], *small[1], n_threads=threads)  # compiled code is no data
+    size = np.asarray(network.capacity, np.float32).nbytes
+    peak = peak_bytes(lambda: certified.solve_pairs(network, *pairs, n_threads=threads))
+    print(f"\nP4: peak memory of {len(pairs[0]):,} pairs beyond the network: {peak / 2**20:.1f} MiB, ", end="")
+    print(f"{peak / size:.1f} x the capacities ({size / 2**20:.1f} MiB as float32)")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, help="directory of all-MiniLM-L6-v2")
+    parser.add_argument("--rows", nargs="+", default=["P1", "P2", "P3", "P4", "P6"], help="which (default: all)")
+    parser.add_argument("--tokens", type=int, nargs="+", default=[128, 256, 512, 1024, 2048], help="lengths of P6")
+    parser.add_argument("--peer-pairs", type=int, default=20, help="sampled pairs for each peer (default: 20)")
+    parser.add_argument("--repeats", type=int, default=3, help="certified runs, of which the best counts (default: 3)")
+    parser.add_argument("--threads", type=int, help="of the certified solver (default: one per core)")
+    arguments = parser.parse_args()
+    arguments.peers = ["ortools", "scipy", *(name for name in OPTIONAL if importlib.util.find_spec(name))]
+    directory = minilm.directory(parser, arguments.model)
+    logging.disable(logging.WARNING)
+
+    print(f"Python {platform.python_version()}, {arguments.threads or len(os.sched_getaffinity(0))} threads; ", end="")
+    print(", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("jax", "numba", *arguments.peers)))
+    print(
+        f"\n| row | pairs compared | all pairs | a pair | {' | '.join(arguments.peers)} | search / residual / ortools, % |"
+    )
+    print("|---" * (5 + len(arguments.peers)) + "|")
+    for name, n_tokens in (("P3", 22), ("P1", 242)):
+        if name in arguments.rows:
+            row(f"{name}: n = {n_tokens}", *all_to_all(minilm.capacities(directory, n_tokens)), arguments)
+    for residual in (0.5, 0.0):
+        if "P2" in arguments.rows:
+            row(f"P2: residual {residual}", *all_to_last(256, residual), arguments)
+    for residual in (0.5, 0.0):
+        if "P6" in arguments.rows:
+            arguments.repeats, arguments.peer_pairs, arguments.peers = 1, 4, arguments.peers[:2]
+            times = [
+                row(f"P6: n = {n}, r = {residual}", *all_to_last(n, residual), arguments) for n in arguments.tokens
+            ]
+            slope = np.polyfit(np.log(arguments.tokens), np.log(times), 1)[0]
+            print(f"| P6: slope in log-log {slope:.2f}, r = {residual} |", flush=True)
+    if "P4" in arguments.rows:
+        process = multiprocessing.get_context("spawn").Process(target=memory, args=(directory, arguments.threads))
+        process.start()
+        process.join()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""The certified solver: many pairs of one network, each value with its proof, at a small part of a solve per pair's price.
+
+A pair is settled by the first of three that proves it: (1) "search": a feasible flow is found that equals an upper bound;
+(2) "residual": the flow is improved over residual arcs until it equals a bound, or no path is left, so that it equals a
+cut; (3) "ortools": the reference solver, on the same quanta, once residual search has lost its patience.
+Leaves JAX: Numba, on the host, in int32 quanta, in threads (compiled code holds no GIL).
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+
+import numpy as np
+from flax import struct
+from jaxtyping import Int
+
+from jaxflow.network import FlowNetwork
+from jaxflow.solve import ortools
+
+# Pairs a thread takes at a time, at most. Few enough to share the work, many enough not to start over for a sink.
+BLOCK = 256
+# Seconds between two looks at the clock, the keyboard and the progress.
+TICK = 0.05
+
+SEARCHED, RESIDUAL, ORTOOLS, UNFINISHED = range(4)
+STAGES = ("search", "residual", "ortools", "unfinished")
+
+
+@struct.dataclass
+class CertifiedFlows:
+    """Bounds on the values of maximum flows, and what proved them.
+
+    Attributes:
+        lower: `[pair]`, int64, value of a flow that was found, in quanta.
+        upper: `[pair]`, int64, capacity of a cut or a bound on all flows; equal to `lower` where the value is exact.
+        trivial: `[pair]`, int64, smaller one of what leaves the source and what enters the sink.
+        stage: `[pair]`, int8, index into `STAGES`: what settled the pair.
+        quantum: the unit that capacities were rounded to, in units of attention.
+    """
+
+    lower: Int[np.ndarray, " pair"]
+    upper: Int[np.ndarray, " pair"]
+    trivial: Int[np.ndarray, " pair"]
+    stage: Int[np.ndarray, " pair"]
+    quantum: float
+
+
+def solve_pairs(
+    network: FlowNetwork,
+    sources: Int[np.ndarray, " pair"],
+    sinks: Int[np.ndarray, " pair"],
+    *,
+    tolerance: float = 0.0,
+    deadline: float | None = None,
+    n_threads: int | None = None,
+    on_solved: Callable[[], object] | None = None,
+) -> CertifiedFlows:
+    """Find the value of the maximum flow of each pair, with a proof.
+
+    The result depends on nothing but the arguments, `deadline` apart: every pair is solved on its own, whatever the
+    number of threads. Cost: O(arcs) once, O(arcs) per sink, and per pair about what its flow touches. Memory: 4 bytes for each
+    arc, and for each thread 4 more, with 16 for each arc that one pair's flow touches.
+
+    Args:
+        network: one example's; sources, sinks and capacities are expected to be checked.
+        sources: node of each pair.
+        sinks: node of each pair, another than its source. Pairs with the same sink share work, in whatever order.
+        tolerance: stop at a pair when its bounds differ by no more than this, in units of attention. 0 is exact.
+        deadline: value of `time.monotonic()` at which to return what has been found; bounds are valid then, too.
+        n_threads: one for each core that this process may use if None.
+        on_solved: called in the caller's thread after each pair, for progress.
+
+    Returns:
+        `CertifiedFlows`, in the order of the pairs.
+
+    Source: the bound lets each node pass on no more than it can be sent; the wave is after Tarjan 1984, the search ahead
+    after Dinitz 1970, both stopped at the bound; residual search is Ford and Fulkerson 1956, in blocking flows.
+    """
+    from jaxflow.solve import search, windows  # importing Numba takes longer than all the rest of jaxflow
+
+    sources, sinks = np.asarray(sources, np.int64), np.asarray(sinks, np.int64)
+    graph, number, quantum = windows.build_graph(network, sources, sinks)
+    order = np.argsort(sinks, kind="stable")
+    trivial = np.minimum(graph.leaving[number][sources], graph.entering[number][sinks])
+    lower, upper = np.zeros_like(trivial), trivial.copy()
+    stage = np.where(trivial, UNFINISHED, SEARCHED).astype(np.int8)
+    slack = int(min(tolerance / quantum, windows.INT32_MAX))
+    n_threads = n_threads or _n_cores()
+    size = int(np.clip(-(-len(sources) // (4 * n_threads)), 1, BLOCK))
+    patience = search.PATIENCE * max(len(graph.capacity), 1)
+    halt, done = np.zeros(1, np.int64), np.zeros((n_threads, 8), np.int64)  # 8: a cache line for each thread
+    blocks = itertools.count()  # next() on it is atomic
+
+    def work(thread: int) -> None:
+        scratch = windows.new_scratch(graph)
+        while not halt[0] and (begin := size * next(blocks)) < len(order):
+            here = order[begin : begin + size]
+            ends = number[sources[here]], number[sinks[here]]
+            search.solve_block(graph, scratch, *ends, slack, patience, halt, done[thread], here, lower, upper, stage)
+
+    _run(work, n_threads, halt, done, deadline, on_solved)
+    left = np.flatnonzero(stage == ORTOOLS)
+    stage[left] = UNFINISHED
+    if left.size:
+        last_word = ortools.solve_pairs(
+            windows.as_quantised(graph, quantum), number[sources[left]], number[sinks[left]]
+        )
+        for pair in left:
+            if deadline is not None and time.monotonic() >= deadline:
+                break
+            lower[pair] = upper[pair] = next(last_word)[0]
+            stage[pair] = ORTOOLS
+            if on_solved is not None:
+                on_solved()
+    return CertifiedFlows(lower=lower, upper=upper, trivial=trivial, stage=stage, quantum=quantum)
+
+
+def _n_cores() -> int:
+    """Count the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _run(
+    work: Callable[[int], None],
+    n_threads: int,
+    halt: Int[np.ndarray, " 1"],
+    done: Int[np.ndarray, "thread 8"],
+    deadline: float | None,
+    on_solved: Callable[[], object] | None,
+) -> None:
+    """Run `work` in threads and wait for them; on a deadline or an exception, Ctrl-C too, halt them and wait for that."""
+    reported = 0
+    with ThreadPoolExecutor(n_threads, thread_name_prefix="jaxflow") as pool:
+        try:
+            running: set[Future[None]] = {pool.submit(work, thread) for thread in range(n_threads)}
+            while running:
+                if deadline is not None and time.monotonic() >= deadline:
+                    halt[0] = 1
+                finished, running = wait(running, timeout=TICK, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    future.result()
+                if on_solved is not None:
+                    for _ in range(int(done[:, 0].sum()) - reported):
+                        reported += 1
+                        on_solved()
+        except BaseException:
+            halt[0] = 1
+            raise
