@@ -28,7 +28,8 @@ class Certificate:
 
     Attributes:
         lower: `[*batch, output, player]`, value of a flow that was found.
-        upper: `[*batch, output, player]`, capacity of a cut; equal to `lower` where the value is exact.
+        upper: `[*batch, output, player]`, capacity of a cut, or a bound that no flow exceeds; equal to `lower` where the
+            value is exact.
         trivial: `[*batch, output, player]`, smaller one of what leaves the input and what enters the output, which
             bounds the value whatever happens in the layers between. 0 where no path leads.
         quantum: `[*batch]`, the unit that capacities were rounded to (see `MaxFlow`).

@@ -28,7 +28,8 @@ class MaxFlow:
     Attributes:
         value: `[*pair]`, float64.
         lower: `[*pair]`, value of a flow.
-        upper: `[*pair]`, capacity of a cut, summed anew over the network's arcs.
+        upper: `[*pair]`, capacity of a cut, summed anew over the network's arcs ("ortools"), or what the search proved no
+            flow can exceed ("certified").
         trivial: `[*pair]`, smaller one of what leaves the source and what enters the sink: no flow can exceed it.
         quantum: the unit capacities were rounded to. A value differs from that of the capacities before rounding by
             half a quantum for each arc with capacity at most.
