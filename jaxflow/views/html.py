@@ -112,5 +112,7 @@ def _certificate(explanation: Explanation) -> str:
     if certificate is None:
         return "no maximum flow involved"
     gap = float(np.max(np.asarray(certificate.upper) - np.asarray(certificate.lower), initial=0.0))
-    exact = "every score exact: a flow and an upper bound of equal value" if gap == 0 else f"scores proved within {gap:.2g}"
+    exact = (
+        "every score exact: a flow and an upper bound of equal value" if gap == 0 else f"scores proved within {gap:.2g}"
+    )
     return f"{exact}, capacities rounded to {float(np.max(certificate.quantum)):.2g}"
