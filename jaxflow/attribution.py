@@ -214,7 +214,7 @@ def _solve_examples(
                 feedback=feedback,
                 n_prompt=None if prompts is None else int(prompts[index]),
             )
-            nodes = np.concatenate([n for n in (network.encoder_players, network.decoder_players) if n is not None])
+            nodes = network.players
             sinks = network.outputs[positions]
             # Nodes are numbered in topological order: nothing flows to a lower number.
             row, player = np.nonzero(explained[index][:, None] & players[index] & (nodes < sinks[:, None]))

@@ -278,9 +278,8 @@ def load(path: str | Path) -> Explanation:
 
 def _bottleneck(network: FlowNetwork, attribution: Attribution, progress: bool) -> Float[np.ndarray, " layer"]:
     """Add up, per layer, the minimum cuts from all inputs that reach the first explained output."""
-    players = np.concatenate([n for n in (network.encoder_players, network.decoder_players) if n is not None])
     assert attribution.certificate is not None
-    players = players[attribution.certificate.lower[0] > 0]
+    players = network.players[attribution.certificate.lower[0] > 0]
     with progress_bar(len(players), "min-cut", shown=progress) as bar:
         capacity = cut_layers(network, players, network.outputs[attribution.outputs[0]], on_solved=bar.update).sum(0)
     return capacity / max(capacity.sum(), np.finfo(np.float64).tiny)

@@ -51,6 +51,11 @@ class FlowNetwork:
     outputs: Int[np.ndarray, " output"]
 
     @property
+    def players(self) -> Int[np.ndarray, " player"]:
+        """`[player]`, nodes of all inputs: those of the encoder, then those of the decoder."""
+        return np.concatenate([n for n in (self.encoder_players, self.decoder_players) if n is not None])
+
+    @property
     def n_nodes(self) -> int:
         """Number of nodes."""
         return self.level.shape[-1]
