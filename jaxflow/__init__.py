@@ -17,6 +17,8 @@ from jaxflow.network import FlowNetwork, flow_network
 from jaxflow.prediction import Prediction
 from jaxflow.solve import MaxFlow, MinCut, cut_layers, max_flow, min_cut
 from jaxflow.solve.bounds import flow_bounds
+from jaxflow.spans import join_outputs, join_players, span_masks
+from jaxflow.words import text_spans
 
 # In the order of the pipeline.
 __all__ = [  # noqa: RUF022
@@ -27,6 +29,10 @@ __all__ = [  # noqa: RUF022
     "Capacities",
     "flow_network",
     "FlowNetwork",
+    "join_players",
+    "join_outputs",
+    "span_masks",
+    "text_spans",
     "max_flow",
     "MaxFlow",
     "min_cut",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Literal, TypeVar
+from typing import Literal
 
 import jax
 import numpy as np
@@ -15,9 +15,8 @@ from jaxflow.attention import Attention, is_traced
 from jaxflow.capacities import Capacities, Heads, as_capacities, batch_of, lengths, uniform_capacities
 from jaxflow.network import DecoderLayer, Feedback, flow_network
 from jaxflow.progress import progress_bar
+from jaxflow.selection import Selection, select, selected_networks
 from jaxflow.solve import Solver, max_flow
-
-Scores = TypeVar("Scores", Array, np.ndarray)
 
 
 @struct.dataclass
@@ -48,11 +47,12 @@ class Attribution:
     Scores of encoder and decoder share one scale.
 
     Attributes:
-        encoder: `[*batch, output, source]`, influence of each input token of the encoder; exactly 0 for padding. None
-            without encoder.
-        decoder: `[*batch, output, target]`, influence of each input token of the decoder; exactly 0 for padding, for
-            tokens after the output and for tokens that are no players. None without decoder.
-        outputs: `[output]`, positions that are explained: of the decoder, if there is one.
+        encoder: `[*batch, output, source]`, influence of each input token of the encoder, or of each span of them; exactly
+            0 for padding. None without encoder.
+        decoder: `[*batch, output, target]`, influence of each input token (or span) of the decoder; exactly 0 for padding,
+            for tokens after the output and for tokens that are no players. None without decoder.
+        outputs: `[output]`, positions that are explained, of the decoder if there is one; numbers of the sets, where
+            outputs are explained in sets.
         certificate: what proves the scores; None for methods that have nothing to prove (rollout, raw attention).
 
     Source: Metzger et al. 2022 (2205.15389).
@@ -85,6 +85,9 @@ def attention_flow(
     attention: Attention | Capacities | Float[ArrayLike, "*batch layer head source source"],
     *,
     outputs: int | Sequence[int] | None = None,
+    encoder_spans: Bool[ArrayLike, "*batch span source"] | None = None,
+    decoder_spans: Bool[ArrayLike, "*batch span target"] | None = None,
+    output_spans: Bool[ArrayLike, "*batch span output"] | None = None,
     heads: Heads | None = None,
     residual: float | None = None,
     encoder_mask: Bool[ArrayLike, "*batch source"] | None = None,
@@ -107,6 +110,12 @@ def attention_flow(
     Args:
         attention: `Attention`, `Capacities`, or an encoder's bare array `[*batch, layer, head, source, source]`.
         outputs: positions to explain, in the decoder if there is one; None for all. Rows of padded positions are 0 then.
+        encoder_spans: players that are sets of tokens: for each a mask over the encoder's tokens, the same for all
+            examples or `[*batch, span, source]`; `span_masks` makes them. A span's score is the joint flow of its tokens,
+            which is not the sum of theirs. Tokens in no span are no players. None: each token is a player.
+        decoder_spans: likewise, of the decoder's tokens.
+        output_spans: outputs that are sets of positions, a mask for each: what flows to any of them counts. Sets may
+            overlap. Not together with `outputs`.
         heads: as in `joint_capacities`; "mean" if None. Not together with `Capacities`.
         residual: as in `joint_capacities`; 0.5 if None. Not together with `Capacities`.
         encoder_mask: `[*batch, source]`, False where padded. Not together with `Capacities`.
@@ -147,22 +156,20 @@ def attention_flow(
     if is_traced(capacities):
         raise ValueError("attention_flow solves on the host and cannot be traced: call it outside jit, vmap and grad.")
     capacities = jax.device_get(capacities)  # one transfer; then each example is a network of its own
-    source, target = real_tokens(capacities)
-    n_source, n_target = source.shape[-1], target.shape[-1]
-    if correction not in (None, "decay", "uniform"):
-        raise ValueError(f"correction is {correction!r}; expected None, 'decay' or 'uniform'.")
-    if correction == "decay" and not n_target:
-        raise ValueError("correction='decay' is for causal attention; there is no decoder.")
-    positions = check_outputs(outputs, target if n_target else source)
-    prompts = None if n_prompt is None else np.broadcast_to(np.asarray(n_prompt), target.shape[:-1])
-    if prompts is not None:  # what was generated passes on the prompt's influence, and has none of its own
-        written = np.arange(n_target) < prompts[..., None]
-    players = np.concatenate([source, target if prompts is None else target & written], axis=-1)
+    _check_correction(correction, capacities, spans=decoder_spans is not None or output_spans is not None)
+    n_target = lengths(capacities)[1]
+    prompts = None if n_prompt is None else np.broadcast_to(np.asarray(n_prompt), batch_of(capacities))
+    selection = select(
+        capacities,
+        outputs=outputs,
+        encoder_spans=encoder_spans,
+        decoder_spans=decoder_spans,
+        output_spans=output_spans,
+        n_prompt=prompts,
+    )
     solved = functools.partial(
         _solve_examples,
-        positions=positions,
-        players=players,
-        explained=(target if n_target else source)[..., positions],
+        selection=selection,
         prompts=prompts,
         decoder_layer=decoder_layer,
         feedback=feedback,
@@ -173,28 +180,32 @@ def attention_flow(
     scores = certificate.lower
     if correction == "decay":
         # Only the decoder's own earlier tokens are many causal paths ahead.
-        steps = positions[:, None] - np.arange(n_target)
-        scores = scores / np.concatenate(
-            [np.ones((len(positions), n_source)), np.where(steps > 0, steps + 2, 1)], axis=-1
-        )
+        steps = selection.outputs[:, None] - np.arange(n_target)
+        before = np.ones((len(steps), selection.n_encoder))
+        scores = scores / np.concatenate([before, np.where(steps > 0, steps + 2, 1)], axis=-1)
     elif correction == "uniform":
         uniform = solved(uniform_capacities(capacities)).lower
         scores = np.divide(scores, uniform, out=np.zeros_like(scores), where=uniform > 0)
-    scores = normalise_scores(scores) if normalise else scores.copy()
-    return Attribution(
-        encoder=scores[..., :n_source] if n_source else None,
-        decoder=scores[..., n_source:] if n_target else None,
-        outputs=positions,
-        certificate=certificate,
+    return split_scores(
+        scores, selection.n_encoder, outputs=selection.outputs, normalise=normalise, certificate=certificate
     )
+
+
+def _check_correction(correction: str | None, capacities: Capacities, *, spans: bool) -> None:
+    if correction not in (None, "decay", "uniform"):
+        raise ValueError(f"correction is {correction!r}; expected None, 'decay' or 'uniform'.")
+    if correction == "decay" and not lengths(capacities)[1]:
+        raise ValueError("correction='decay' is for causal attention; there is no decoder.")
+    if correction == "decay" and spans:
+        raise ValueError(
+            "correction='decay' divides by the distance of two tokens, and spans have none: use correction='uniform', or None."
+        )
 
 
 def _solve_examples(
     capacities: Capacities,
     *,
-    positions: Int[np.ndarray, " output"],
-    players: Bool[np.ndarray, "*batch player"],
-    explained: Bool[np.ndarray, "*batch output"],
+    selection: Selection,
     prompts: Int[np.ndarray, " *batch"] | None,
     decoder_layer: DecoderLayer,
     feedback: Feedback,
@@ -202,65 +213,45 @@ def _solve_examples(
     progress: bool,
 ) -> Certificate:
     """Solve each example's network for all pairs of an explained output and a player from which it can be reached."""
-    *batch, n_players = players.shape
-    flows = np.zeros((3, *batch, len(positions), n_players))
+    *batch, n_players = selection.players.shape
+    flows = np.zeros((3, *batch, len(selection.outputs), n_players))
     quantum = np.zeros(batch)
-    n_pairs = int((explained.sum(-1) * players.sum(-1)).sum())
-    with progress_bar(n_pairs, "max-flow", shown=progress) as bar:
+    with progress_bar(selection.n_pairs, "max-flow", shown=progress) as bar:
         for index in np.ndindex(*batch):
-            network = flow_network(
+            whole = flow_network(
                 jax.tree.map(lambda leaf, index=index: leaf[index], capacities),
                 decoder_layer=decoder_layer,
                 feedback=feedback,
                 n_prompt=None if prompts is None else int(prompts[index]),
             )
-            nodes = network.players
-            sinks = network.outputs[positions]
-            # Nodes are numbered in topological order: nothing flows to a lower number.
-            row, player = np.nonzero(explained[index][:, None] & players[index] & (nodes < sinks[:, None]))
-            flow = max_flow(network, nodes[player], sinks[row], solver=solver, on_solved=bar.update)
-            flows[(slice(None), *index, row, player)] = flow.lower, flow.upper, flow.trivial
-            quantum[index] = flow.quantum
+            for network, rows in selected_networks(whole, selection, index):
+                pairs = selection.explained[index][rows, None] & selection.players[index]
+                # Nodes are numbered in topological order: nothing flows to a lower number.
+                row, player = np.nonzero(pairs & (network.players < network.outputs[:, None]))
+                flow = max_flow(
+                    network, network.players[player], network.outputs[row], solver=solver, on_solved=bar.update
+                )
+                found = flows[(slice(None), *index)][:, rows]
+                found[:, row, player] = np.stack([flow.lower, flow.upper, flow.trivial])
+                quantum[index] = np.maximum(quantum[index], flow.quantum)
     return Certificate(lower=flows[0], upper=flows[1], trivial=flows[2], quantum=quantum)
 
 
-def normalise_scores(scores: Scores) -> Scores:
-    """Divide by the sum over inputs; rows that are all 0 stay 0."""
-    total = scores.sum(-1, keepdims=True)
-    return scores / (total + (total == 0).astype(total.dtype))
-
-
-def check_outputs(
-    outputs: int | Sequence[int] | None, real: Bool[np.ndarray, "*batch token"]
-) -> Int[np.ndarray, " output"]:
-    """Return the positions to explain, all of them if `outputs` is None; `real` is False where padded.
-
-    Raises:
-        ValueError: an output that does not exist, or is padding.
-    """
-    n_tokens = real.shape[-1]
-    if outputs is None:
-        return np.arange(n_tokens)
-    positions = np.atleast_1d(np.asarray(outputs))
-    if positions.ndim != 1 or not positions.size or not np.issubdtype(positions.dtype, np.integer):
-        raise ValueError(f"outputs is {outputs!r}; expected a position, a sequence of positions, or None for all.")
-    for position in positions.tolist():
-        if not 0 <= position < n_tokens:
-            raise ValueError(f"Output {position} does not exist: outputs are positions 0 to {n_tokens - 1}.")
-        if not real[..., position].all():
-            row = [int(i) for i in np.argwhere(~real[..., position])[0]]
-            raise ValueError(
-                f"Output {position} is padding{f' in row {row}' if row else ''}: there is nothing to explain."
-            )
-    return positions.astype(np.int64)
-
-
-def real_tokens(capacities: Capacities) -> tuple[Bool[np.ndarray, "*batch source"], Bool[np.ndarray, "*batch target"]]:
-    """Say which tokens of the source and of the target are no padding; `[*batch, 0]` where there is no such stack."""
-    batch = batch_of(capacities)
-    masks = (capacities.encoder_mask, capacities.decoder_mask)
-    source, target = (
-        np.ones((*batch, n_tokens), bool) if mask is None else np.asarray(mask, bool)
-        for mask, n_tokens in zip(masks, lengths(capacities), strict=True)
+def split_scores(
+    scores: Float[Array | np.ndarray, "*batch output player"],
+    n_encoder: int,
+    *,
+    outputs: Int[np.ndarray, " output"],
+    normalise: bool = False,
+    certificate: Certificate | None = None,
+) -> Attribution:
+    """Make an attribution of the scores of all players, the encoder's `n_encoder` first; normalised over all of them."""
+    if normalise:
+        total = scores.sum(-1, keepdims=True)
+        scores = scores / (total + (total == 0).astype(total.dtype))  # rows that are all 0 stay 0
+    return Attribution(
+        encoder=scores[..., :n_encoder] if n_encoder else None,
+        decoder=scores[..., n_encoder:] if n_encoder < scores.shape[-1] else None,
+        outputs=outputs,
+        certificate=certificate,
     )
-    return source, target

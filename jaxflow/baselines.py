@@ -11,8 +11,9 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from jaxflow.attention import Attention, is_traced
-from jaxflow.attribution import Attribution, check_outputs, normalise_scores
+from jaxflow.attribution import Attribution, split_scores
 from jaxflow.capacities import Capacities, Heads, as_capacities, batch_of, lengths
+from jaxflow.selection import check_outputs
 
 
 def rollout(
@@ -110,6 +111,38 @@ def raw_attention(
     return _attribute(functools.partial(_one_layer, layer=layer), capacities, outputs, normalise)
 
 
+def add_up(
+    attribution: Attribution,
+    *,
+    encoder_spans: Bool[np.ndarray, "span source"] | None = None,
+    decoder_spans: Bool[np.ndarray, "span target"] | None = None,
+    output_spans: Bool[np.ndarray, "span output"] | None = None,
+    normalise: bool = False,
+) -> Attribution:
+    """Add up scores that are shares, of the tokens of each span; of flows the joint one is no sum (see `attention_flow`).
+
+    Args:
+        attribution: of single tokens and all outputs, where these are added up.
+        encoder_spans: a mask over the encoder's tokens for each span.
+        decoder_spans: likewise of the decoder's.
+        output_spans: likewise of the outputs.
+        normalise: divide each output's scores by their sum.
+
+    Returns:
+        `Attribution` with a score for each span.
+    """
+    parts = [
+        scores if spans is None else scores @ spans.T.astype(scores.dtype)
+        for scores, spans in ((attribution.encoder, encoder_spans), (attribution.decoder, decoder_spans))
+        if scores is not None
+    ]
+    scores, outputs = np.concatenate(parts, axis=-1), attribution.outputs
+    if output_spans is not None:
+        scores, outputs = output_spans.astype(scores.dtype) @ scores, np.arange(len(output_spans))
+    n_encoder = 0 if attribution.encoder is None else parts[0].shape[-1]
+    return split_scores(scores, n_encoder, outputs=outputs, normalise=normalise)
+
+
 def _one_layer(capacities: Capacities, *, layer: int) -> Float[Array, "output player"]:
     stacks = (capacities.cross, capacities.decoder) if capacities.decoder is not None else (capacities.encoder,)
     return jnp.concatenate([stack[layer] for stack in stacks if stack is not None], axis=-1)
@@ -159,9 +192,4 @@ def _attribute(
     positions = check_outputs(outputs, np.asarray(mask) if known else np.ones((*batch, n_target or n_source), bool))
     capacities = jax.tree.map(jnp.asarray, capacities)
     scores = functools.reduce(lambda f, _: jax.vmap(f), batch, scores_of)(capacities)[..., positions, :]
-    scores = normalise_scores(scores) if normalise else scores
-    return Attribution(
-        encoder=scores[..., :n_source] if n_source else None,
-        decoder=scores[..., n_source:] if n_target else None,
-        outputs=positions,
-    )
+    return split_scores(scores, n_source, outputs=positions, normalise=normalise)

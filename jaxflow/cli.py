@@ -71,6 +71,13 @@ def _parser() -> argparse.ArgumentParser:
         "of a model that writes, every position after which it wrote a token)",
     )  # fmt: skip
     explain.add_argument(
+        "--together", action="store_true", help="explain the outputs as one set: what can flow to any of them"
+    )
+    explain.add_argument(
+        "--spans", choices=("words", "lines", "paragraphs"),
+        help="what counts as one input, by the joint flow of its tokens (default: each token)",
+    )  # fmt: skip
+    explain.add_argument(
         "--method", choices=("flow", "rollout", "raw"), default="flow",
         help="maximum flow, product of the layers, or the last layer's attention (default: %(default)s)",
     )  # fmt: skip
@@ -125,6 +132,8 @@ def _explain(arguments: argparse.Namespace, text: str) -> None:
     model, tokenizer = load_model(arguments.model)
     options: dict[str, Any] = {
         "tokenizer": tokenizer,
+        "spans": arguments.spans,
+        "together": arguments.together,
         "method": arguments.method,
         "heads": arguments.heads,
         "residual": arguments.residual,
@@ -134,7 +143,9 @@ def _explain(arguments: argparse.Namespace, text: str) -> None:
     }
     names = ("max_new_tokens", "continuation", "feedback", "correction")
     writing = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
-    every = arguments.output == "all" or (arguments.output is None and (arguments.html or can_generate(model)))
+    every = arguments.output == "all" or (
+        arguments.output is None and (arguments.html or arguments.together or can_generate(model))
+    )
     outputs = None if every else arguments.output or 0
     if can_generate(model):
         explanation = explain_generation(model, text, outputs=outputs, **options, **writing)
@@ -148,7 +159,12 @@ def _explain(arguments: argparse.Namespace, text: str) -> None:
     if arguments.json:
         print(explanation.to_json())
     else:
-        print(to_text(explanation, rows=None if arguments.output is not None or can_generate(model) else (0,)))
+        print(
+            to_text(
+                explanation,
+                rows=None if arguments.output is not None or arguments.together or can_generate(model) else (0,),
+            )
+        )
 
 
 def _text(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> str:

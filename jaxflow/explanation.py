@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,14 +14,17 @@ from jaxtyping import ArrayLike, Bool, Float, Int
 from jaxflow import storage
 from jaxflow._version import __version__
 from jaxflow.attribution import Attribution, Certificate, attention_flow
-from jaxflow.baselines import raw_attention, rollout
+from jaxflow.baselines import add_up, raw_attention, rollout
 from jaxflow.capacities import Heads, joint_capacities
 from jaxflow.capture import capture
 from jaxflow.inputs import arguments, encode, name_tokens, padding_mask, reads
 from jaxflow.network import DecoderLayer, Feedback, FlowNetwork, flow_network
 from jaxflow.prediction import Prediction, read_predictions
 from jaxflow.progress import progress_bar
+from jaxflow.selection import check_outputs, select, selected_networks
 from jaxflow.solve import Solver, cut_layers
+from jaxflow.spans import span_masks
+from jaxflow.words import Span, Unit, cover, short, text_spans
 
 Method = Literal["flow", "rollout", "raw"]
 METHODS = ("flow", "rollout", "raw")
@@ -34,8 +37,10 @@ class Explanation:
     Shows itself in a notebook and as text; `save` writes a page, JSON or NPZ, and `load` reads the latter two back.
 
     Attributes:
-        encoder_tokens: the words that the encoder reads, `[source]`; empty without encoder.
-        decoder_tokens: the words that the decoder reads, `[target]`; empty without decoder.
+        encoder_tokens: names of the encoder's inputs, tokens or spans of them, `[source]`; empty without encoder.
+        decoder_tokens: names of the decoder's inputs, likewise, `[target]`; empty without decoder.
+        output_tokens: names of the positions that can be explained, of the decoder if there is one; of the one set of
+            outputs, where they are explained together.
         attribution: unbatched: `encoder [output, source]`, `decoder [output, target]`.
         predictions: one for the sequence, one per position, or none for a model without a head. What a position of a
             decoder predicts is the token after it.
@@ -50,6 +55,7 @@ class Explanation:
 
     encoder_tokens: tuple[str, ...]
     decoder_tokens: tuple[str, ...]
+    output_tokens: tuple[str, ...]
     attribution: Attribution
     predictions: tuple[Prediction, ...]
     bottleneck: Float[np.ndarray, " layer"] | None
@@ -60,13 +66,8 @@ class Explanation:
 
     @property
     def tokens(self) -> tuple[str, ...]:
-        """The words of all inputs: those of the encoder, then those of the decoder."""
+        """The names of all inputs: those of the encoder, then those of the decoder."""
         return self.encoder_tokens + self.decoder_tokens
-
-    @property
-    def output_tokens(self) -> tuple[str, ...]:
-        """The words at the positions that can be explained: those of the decoder, if there is one."""
-        return self.decoder_tokens or self.encoder_tokens
 
     @property
     def scores(self) -> Float[np.ndarray, "output player"]:
@@ -75,9 +76,14 @@ class Explanation:
         return np.concatenate([np.asarray(stack, np.float64) for stack in stacks if stack is not None], axis=-1)
 
     def prediction_of(self, row: int = 0) -> Prediction | None:
-        """Return the prediction that belongs to the explained output in `row`: its own, or that of the sequence."""
+        """Return the prediction that belongs to the explained output in `row`: its own, or that of the sequence.
+
+        None for several outputs that have one each.
+        """
         if not self.predictions or self.predictions[0].position is None:
             return self.predictions[0] if self.predictions else None
+        if self.conventions["together"] is not None:
+            return None
         return self.predictions[int(self.attribution.outputs[row])]
 
     def save(self, path: str | Path) -> None:
@@ -119,6 +125,9 @@ def explain(
     produced: Int[np.ndarray, " target"] | None = None,
     method: Method = "flow",
     outputs: int | Sequence[int] | None = None,
+    together: bool = False,
+    spans: Unit | Sequence[Span] | None = None,
+    decoder_spans: Sequence[Span] | None = None,
     heads: Heads = "mean",
     residual: float | None = None,
     encoder_mask: Bool[ArrayLike, "*batch source"] | None = None,
@@ -147,6 +156,12 @@ def explain(
         produced: `[target]`, the token that each position of a decoder produced; the likeliest by default.
         method: "flow", "rollout" or "raw".
         outputs: positions to explain; None for all.
+        together: explain these outputs as one set: what can flow to any of them.
+        spans: inputs that count as one, by the joint flow of their tokens: "words", "lines" or "paragraphs" of the text
+            (the tokenizer must tell offsets); or `(start, stop)` or `(start, stop, name)` each, counted in tokens of the
+            encoder, or of a decoder without encoder. Tokens in none stay inputs of their own. Rollout and raw
+            attention, being shares, are added up.
+        decoder_spans: likewise in the tokens of a decoder that has an encoder.
         heads: as in `joint_capacities`.
         residual: as in `joint_capacities`; 0.5 if None. Raw attention has none.
         encoder_mask: `[*batch, source]`, False where padded; the input `attention_mask` by default.
@@ -165,7 +180,8 @@ def explain(
 
     Raises:
         ValueError: as `capture`, `joint_capacities` and `attention_flow`; a text that is empty or longer than the
-            model reads; more than one example; words that do not fit.
+            model reads; more than one example; words that do not fit; spans that overlap or leave the text; a
+            tokenizer without offsets where words are asked for.
 
     Example:
         >>> from jaxflow import explain, load_model
@@ -207,6 +223,19 @@ def explain(
         words[side] = name_tokens(given[side], tokenizer, given_inputs.get(ids_name), n_tokens)
         if masks[side] is None:
             masks[side] = padding_mask(given_inputs.get(mask_name), mask_name, side, (*batch, n_tokens))
+    names, masks_of = dict(words), dict[str, Any]()
+    for side, grouped in _spans_by_side(spans, decoder_spans, sides, tokenizer, text).items():
+        covering = cover(grouped, words[side])
+        names[side] = tuple(name for _, _, name in covering)
+        masks_of[f"{side}_spans"] = span_masks([(start, stop) for start, stop, _ in covering], len(words[side]))
+    output_tokens = words["decoder"] or words["encoder"]
+    joined = None
+    if together:
+        joined = check_outputs(outputs, np.ones(len(output_tokens), bool)).tolist()
+        masks_of["output_spans"] = np.isin(np.arange(len(output_tokens)), joined)[None]
+        step = 0 if produced is None else 1  # what a decoder read, or what it wrote after that
+        output_tokens = (short(" ".join(output_tokens[position + step] for position in joined)),)
+        outputs = None
     residual = (0.0 if method == "raw" else 0.5) if residual is None else residual
     capacities = joint_capacities(
         attention, heads=heads, residual=residual, encoder_mask=masks["encoder"], decoder_mask=masks["decoder"]
@@ -222,15 +251,21 @@ def explain(
             normalise=normalise,
             solver=solver,
             progress=progress,
+            **masks_of,
             **structure,
         )
-        bottleneck = _bottleneck(flow_network(capacities, **structure), attribution, progress)
+        prompt = None if n_prompt is None else np.asarray(n_prompt)
+        selection = select(capacities, outputs=outputs, n_prompt=prompt, **masks_of)
+        network, _ = next(selected_networks(flow_network(capacities, **structure), selection, ()))
+        bottleneck = _bottleneck(network, attribution, progress)
     else:
         attribute = rollout if method == "rollout" else raw_attention
-        attribution = jax.device_get(attribute(capacities, outputs=outputs, normalise=normalise))
+        attribution = jax.device_get(attribute(capacities, outputs=outputs))
+        attribution = add_up(attribution, normalise=normalise, **masks_of)
     return Explanation(
-        encoder_tokens=words["encoder"],
-        decoder_tokens=words["decoder"],
+        encoder_tokens=names["encoder"],
+        decoder_tokens=names["decoder"],
+        output_tokens=output_tokens,
         attribution=attribution,
         predictions=read_predictions(
             model, model_outputs, batch=tuple(batch), labels=labels, tokenizer=tokenizer, produced=produced
@@ -247,6 +282,7 @@ def explain(
             "correction": correction,
             "normalise": normalise,
             "solver": solver,
+            "together": joined,
         },
         version=__version__,
     )
@@ -276,10 +312,34 @@ def load(path: str | Path) -> Explanation:
         ) from error
 
 
+def _spans_by_side(
+    spans: Unit | Sequence[Span] | None,
+    decoder_spans: Sequence[Span] | None,
+    sides: Mapping[str, Any],
+    tokenizer: Any,
+    text: Any,
+) -> dict[str, Sequence[Span]]:
+    """Find whose tokens are to be grouped, and how."""
+    grouped: dict[str, Sequence[Span]] = {}
+    if isinstance(spans, str):
+        if not isinstance(text, str):
+            raise ValueError(f"spans={spans!r} groups the tokens of a text: pass the text, or (start, stop) pairs.")
+        spans = text_spans(tokenizer, text, spans)
+    if spans is not None:
+        grouped["encoder" if "encoder" in sides else "decoder"] = spans
+    if decoder_spans is not None:
+        if "decoder" not in sides or "decoder" in grouped:
+            raise ValueError(
+                "decoder_spans are for a decoder that has an encoder: spans groups the tokens of a model with one stack."
+            )
+        grouped["decoder"] = decoder_spans
+    return grouped
+
+
 def _bottleneck(network: FlowNetwork, attribution: Attribution, progress: bool) -> Float[np.ndarray, " layer"]:
     """Add up, per layer, the minimum cuts from all inputs that reach the first explained output."""
     assert attribution.certificate is not None
     players = network.players[attribution.certificate.lower[0] > 0]
     with progress_bar(len(players), "min-cut", shown=progress) as bar:
-        capacity = cut_layers(network, players, network.outputs[attribution.outputs[0]], on_solved=bar.update).sum(0)
+        capacity = cut_layers(network, players, network.outputs[0], on_solved=bar.update).sum(0)
     return capacity / max(capacity.sum(), np.finfo(np.float64).tiny)

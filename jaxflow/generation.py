@@ -14,6 +14,7 @@ from jaxflow.explanation import Explanation, Method, explain
 from jaxflow.inputs import encode
 from jaxflow.network import DecoderLayer, Feedback
 from jaxflow.solve import Solver
+from jaxflow.words import Span, Unit, text_spans, written_spans
 
 
 def explain_generation(
@@ -27,6 +28,8 @@ def explain_generation(
     sample: bool = False,
     seed: int = 0,
     outputs: int | Sequence[int] | None = None,
+    together: bool = False,
+    spans: Unit | Sequence[Span] | None = None,
     method: Method = "flow",
     heads: Heads = "mean",
     residual: float | None = None,
@@ -52,6 +55,9 @@ def explain_generation(
         sample: draw tokens instead of taking the likeliest.
         seed: of the draws.
         outputs: positions p of the decoder whose next token, at p + 1, was written; None for all of them.
+        together: explain these outputs as one set: what can flow to any of them.
+        spans: inputs that count as one: "words", "lines" or "paragraphs" of the text, and of what was written; or pairs, as
+            in `explain`.
         method: as in `explain`, like all that follow.
         heads: how heads are reduced.
         residual: the residual stream's share.
@@ -83,14 +89,20 @@ def explain_generation(
                 f"Output {position} wrote no token: generated are the tokens after positions {written[0]} to {written[-1]}, "
                 f"behind the {n_prompt} that were given."
             )
-    whole: dict[str, Any] = {"input_ids": sequence[None]}
+    wrote = None
+    if isinstance(spans, str):
+        wrote = written_spans(tokenizer, sequence, spans, start=n_prompt)
+        spans = text_spans(tokenizer, text, spans)
     if _is_encoder_decoder(model):
-        whole = {name: inputs[name] for name in ("input_ids", "attention_mask") if name in inputs}
-        whole["decoder_input_ids"] = sequence[None]
+        whole: dict[str, Any] = {name: inputs[name] for name in ("input_ids", "attention_mask") if name in inputs}
+        whole |= {"decoder_input_ids": sequence[None], "spans": spans, "decoder_spans": wrote}
+    else:
+        whole = {"input_ids": sequence[None], "spans": spans if wrote is None else [*(spans or ()), *wrote]}
     return explain(
         model,
         tokenizer=tokenizer,
         outputs=positions,
+        together=together,
         produced=np.append(sequence[1:], -1),
         method=method,
         heads=heads,
@@ -172,7 +184,9 @@ def generate_with(
         seed: of the draws.
 
     Returns:
-        `[token]`, given and written. `explain(model, result[None], n_prompt=len(tokens), ...)` attributes the steps.
+        `[token]`, given and written. One pass attributes all steps, with the names of all tokens as `labels`:
+        `explain(model, result[None], outputs=range(len(tokens) - 1, len(result) - 1), labels=names, produced=np.append(
+        result[1:], -1), tokens=[names[i] for i in result])`.
 
     Raises:
         ValueError: nothing given, nothing to write, logits of another shape.

@@ -42,7 +42,7 @@ class FlowNetwork:
 
     senders: Int[np.ndarray, " arc"]
     receivers: Int[np.ndarray, " arc"]
-    capacity: Float[Array, " arc"]
+    capacity: Float[Array | np.ndarray, " arc"]
     stack: Int[np.ndarray, " node"]
     level: Int[np.ndarray, " node"]
     position: Int[np.ndarray, " node"]

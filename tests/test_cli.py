@@ -173,3 +173,10 @@ def test_importing_jaxflow_imports_neither_transformers_nor_matplotlib():
     code = "import sys, jaxflow; assert not {'transformers', 'matplotlib', 'torch'} & set(sys.modules)"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+
+
+def test_words_and_all_outputs_together(capsys):
+    assert main(["explain", "the keys' cabinet", "--spans", "words", "--together"]) == 0
+    shown = capsys.readouterr().out
+    assert "outputs 0 to 4 together ([CLS] the keys ' cabinet)" in shown
+    assert "\n  keys' " in shown

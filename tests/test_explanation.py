@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import transformers
 
-from jaxflow import Attribution, attention_flow, capture, explain, load, load_model, raw_attention, rollout
+from jaxflow import Attribution, attention_flow, capture, explain, load, load_model, raw_attention, rollout, span_masks
 
 TEXT = "the keys to the old cabinet"
 
@@ -72,6 +72,71 @@ def test_a_prediction_per_token(tmp_path):
     logits = np.asarray(model(**tokenizer(["the [MASK]"], return_tensors="np")).logits[0, 2])
     assert explanation.prediction_of(0).label == tokenizer.convert_ids_to_tokens(int(logits.argmax()))
     assert explanation.prediction_of(0).position == 2
+
+
+def test_words_are_inputs_by_their_joint_flow(agreement):
+    model, tokenizer = agreement
+    text = "the keys' cabinet near the doors"
+    tokens, words = (explain(model, text, tokenizer=tokenizer, outputs=0, spans=unit) for unit in (None, "words"))
+    assert tokens.tokens == ("[CLS]", "the", "keys", "'", "cabinet", "near", "the", "doors")
+    assert words.tokens == ("[CLS]", "the", "keys'", "cabinet", "near", "the", "doors")
+    assert words.output_tokens == tokens.output_tokens, "outputs stay tokens"
+    np.testing.assert_array_equal(np.delete(words.scores, 2, axis=1), np.delete(tokens.scores, [2, 3], axis=1))
+    masks = span_masks([(i, i + 1) for i in (0, 1)] + [(2, 4)] + [(i, i + 1) for i in range(4, 8)], 8)
+    _, attention = capture(model, **tokenizer([text]))
+    np.testing.assert_array_equal(words.scores, attention_flow(attention, outputs=0, encoder_spans=masks).encoder[0])
+    assert words.bottleneck.sum() == pytest.approx(1)
+
+
+def test_named_spans(agreement):
+    model, tokenizer = agreement
+    options = {"tokenizer": tokenizer, "outputs": [0], "spans": [(1, 3, "subject"), (3, 6)]}
+    explanation = explain(model, "the keys to the cabinet", **options)
+    assert explanation.tokens == ("[CLS]", "subject", "to the cabinet")
+    shares = explain(model, "the keys to the cabinet", method="rollout", **options)
+    tokens = explain(model, "the keys to the cabinet", method="rollout", tokenizer=tokenizer, outputs=[0]).scores[0]
+    np.testing.assert_allclose(shares.scores, [[tokens[0], tokens[1:3].sum(), tokens[3:6].sum()]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["flow", "rollout"])
+def test_outputs_together(agreement, method, tmp_path):
+    model, tokenizer = agreement
+    options = {"tokenizer": tokenizer, "method": method, "outputs": [0, 2, 3]}
+    one, each = (explain(model, "the keys to the cabinet", together=t, **options) for t in (True, False))
+    assert one.scores.shape == (1, 6)
+    assert one.output_tokens == ("[CLS] keys to",)
+    total = each.scores.sum(0)
+    if method == "rollout":
+        np.testing.assert_allclose(one.scores[0], total, rtol=1e-6)
+    else:
+        assert (one.scores[0] <= total + 1e-9).all()
+        assert (one.scores[0] >= each.scores.max(0) - 1e-9).all()
+    assert "outputs 0, 2 to 3 together ([CLS] keys to)" in str(one)
+    one.save(tmp_path / "one.html")
+    assert "outputs 0, 2 to 3 together" in (tmp_path / "one.html").read_text()
+    one.save(tmp_path / "one.json")
+    assert load(tmp_path / "one.json").output_tokens == one.output_tokens
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"spans": [(1, 3), (2, 4)]}, "Spans 0 and 1 overlap|overlap: both hold token 2"),
+        ({"spans": [(4, 9)]}, "leaves the text, which has 6 tokens"),
+        ({"spans": "sentences"}, "spans is 'sentences'"),
+        ({"decoder_spans": [(0, 1)]}, "decoder_spans are for a decoder that has an encoder"),
+    ],
+)
+def test_spans_that_do_not_fit(agreement, options, message):
+    model, tokenizer = agreement
+    with pytest.raises(ValueError, match=message):
+        explain(model, "the keys to the cabinet", tokenizer=tokenizer, **options)
+
+
+def test_words_of_what_is_no_text(agreement):
+    model, tokenizer = agreement
+    with pytest.raises(ValueError, match="spans='words' groups the tokens of a text: pass the text"):
+        explain(model, tokenizer(["the keys"])["input_ids"], tokenizer=tokenizer, spans="words")
 
 
 def test_labels_of_a_classifier(bert):

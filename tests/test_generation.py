@@ -145,6 +145,24 @@ def test_any_function_of_tokens_and_a_linen_decoder_by_its_own_steps():
         alone = attention_flow(attention, outputs=position)
         np.testing.assert_allclose(whole.decoder[0, position, : position + 1], alone.decoder[0, 0], atol=1e-5)
 
+    names = [f"word {i}" for i in range(11)]
+    explanation = explain(
+        Decoder(),
+        sequence[None],
+        variables=variables,
+        roles={"": "decoder"},
+        outputs=range(1, 5),
+        labels=names,
+        produced=np.append(sequence[1:], -1),
+        tokens=[names[i] for i in sequence],
+    )
+    np.testing.assert_array_equal(explanation.attribution.decoder, whole.decoder[0, 1:5])
+    probabilities = jax.nn.softmax(step(sequence[None])[0])
+    for row, position in enumerate(range(1, 5)):
+        prediction = explanation.prediction_of(row)
+        assert prediction.label == names[sequence[position + 1]]
+        assert prediction.probability == pytest.approx(float(probabilities[position, sequence[position + 1]]), rel=1e-5)
+
 
 @pytest.mark.parametrize("name", ["GPT2", "Marian"])
 def test_the_command_line_does_it_by_itself(capsys, directory, name):
@@ -228,3 +246,46 @@ def test_feedback_without_a_flow(loaded):
     model, _ = loaded("GPT2")
     with pytest.raises(ValueError, match="are for method='flow'; method is 'rollout'"):
         explain(model, np.array([[3, 4, 5]]), method="rollout", feedback="unrolled", n_prompt=2)
+
+
+@pytest.mark.parametrize("name", ["GPT2", "T5"])
+def test_words_read_and_words_written(loaded, name):
+    model, tokenizer = loaded(name)
+    given, written = "the keys", "the old keys"
+    options = {"tokenizer": tokenizer, "continuation": f" {written}"}
+    explanation = explain_generation(model, given, spans="words", **options)
+    words = [*given.split(), *written.split()]
+    assert [token for token in explanation.tokens if token not in ("<pad>", "</s>")] == words
+    tokens = explain_generation(model, given, **options)
+    assert explanation.attribution.outputs.tolist() == tokens.attribution.outputs.tolist()
+    assert explanation.scores.shape[1] < tokens.scores.shape[1] or name == "T5"  # whose tokens are words
+    assert (explanation.scores.sum(1) <= tokens.scores.sum(1) + 1e-9).all()
+
+
+@pytest.mark.parametrize("feedback", ["prefix", "unrolled"])
+def test_how_much_a_paragraph_could_contribute_to_the_answer(loaded, feedback):
+    model, tokenizer = loaded("GPT2")
+    text = "the keys\n\nthe old\n\nkeys."
+    options = {"tokenizer": tokenizer, "continuation": " the keys", "feedback": feedback}
+    explanation = explain_generation(model, text, spans="paragraphs", together=True, **options)
+    paragraphs = [explanation.tokens.index(name) for name in ("the keys", "the old", "keys.")]
+    assert explanation.scores.shape == (1, len(explanation.tokens))
+    assert (explanation.scores[0, paragraphs] > 0).all()
+    assert explanation.output_tokens == ("Ġthe Ġkeys",)
+    assert explanation.prediction_of() is None
+    sequence = np.array([*tokenizer([text])["input_ids"][0], *tokenizer(" the keys")["input_ids"]])
+    _, attention = capture(model, input_ids=sequence[None])
+    n_prompt = len(sequence) - 2
+    offsets = tokenizer([text], return_offsets_mapping=True)["offset_mapping"][0]
+    second = [text.index("the old") < end <= text.index("the old") + len("the old") for _, end in offsets]
+    spans = np.zeros((1, 1, len(sequence)), bool)
+    spans[0, 0, : len(second)] = second
+    outputs = (np.arange(len(sequence)) >= n_prompt - 1) & (np.arange(len(sequence)) < len(sequence) - 1)
+    alone = attention_flow(
+        attention,
+        decoder_spans=spans,
+        output_spans=outputs[None],
+        feedback=feedback,
+        n_prompt=n_prompt if feedback == "unrolled" else None,
+    )
+    assert explanation.scores[0, paragraphs[1]] == pytest.approx(alone.decoder.item(), abs=1e-9)

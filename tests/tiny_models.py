@@ -94,6 +94,7 @@ DECODERS = {
         | {"vocab_size": VOCAB, "d_model": WIDTH, "num_layers": 2, "attention_heads": HEADS, "ffn_dim": FEED}
         | {"max_position_embeddings": POSITIONS},
     ),
+    "Bart decoder": ("Bart", BART),
 }
 ENCODER_DECODERS = {
     "Bart": ("Bart", BART),
@@ -145,8 +146,9 @@ def inputs(name):
 
 
 @functools.cache
-def build(name, head="Model", **options):
+def build(name, head=None, **options):
     """A tiny model whose weights are large enough for the layers' attention to differ."""
+    head = head or ("ForCausalLM" if name == "Bart decoder" else "Model")
     config, sizes = CONFIGS[name]
     config = getattr(transformers, f"{config}Config")(**sizes | options)
     more = {"input_shape": (1, 240)} if name == "Wav2Vec2" else {}

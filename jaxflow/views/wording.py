@@ -29,7 +29,10 @@ def headline(explanation: Explanation) -> str:
 
 
 def output_name(explanation: Explanation, row: int) -> str:
-    """Name an explained output by its position and word."""
+    """Name an explained output by its position and word, or the set of them that is explained together."""
+    together = explanation.conventions["together"]
+    if together is not None:
+        return f"outputs {_ranges(together)} together ({explanation.output_tokens[0]})"
     position = int(explanation.attribution.outputs[row])
     return f"output {position} ({explanation.output_tokens[position]})"
 
@@ -71,6 +74,17 @@ def bottleneck_sentence(explanation: Explanation) -> str | None:
         if share[layer] >= 0.005
     ]
     return f"Bottleneck: of the minimum cuts to {output_name(explanation, 0)}, {', '.join(layers)}."
+
+
+def _ranges(positions: list[int]) -> str:
+    """Write positions as a person would: 2, 4 to 7."""
+    runs: list[list[int]] = []
+    for position in sorted(positions):
+        if runs and position == runs[-1][-1] + 1:
+            runs[-1].append(position)
+        else:
+            runs.append([position])
+    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
 
 
 def _prediction(prediction: Prediction) -> str:

@@ -36,12 +36,13 @@ def hostile(tokens=HOSTILE, model="<b>Model</b>"):
     return Explanation(
         encoder_tokens=tuple(tokens),
         decoder_tokens=(),
+        output_tokens=tuple(tokens),
         attribution=Attribution(encoder=scores, decoder=None, outputs=np.arange(len(tokens))),
         predictions=(Prediction("<i>label</i>", 0.5),),
         bottleneck=None,
         model=model,
         method="rollout",
-        conventions={"heads": "mean", "residual": 0.5, "normalise": False},
+        conventions={"heads": "mean", "residual": 0.5, "normalise": False, "together": None},
         version="0",
     )
 

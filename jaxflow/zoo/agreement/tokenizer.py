@@ -42,15 +42,17 @@ class WordTokenizer:
         self.all_special_ids = [self.pad_token_id, self.cls_token_id]
         self._tokens = tuple(vocabulary)
 
-    def __call__(self, text: str | Sequence[str]) -> dict[str, np.ndarray]:
+    def __call__(self, text: str | Sequence[str], *, return_offsets_mapping: bool = False) -> dict[str, np.ndarray]:
         """Number the words of one text or of several.
 
         Args:
             text: A text, or a list of them; shorter ones are filled up with [PAD], on the right.
+            return_offsets_mapping: Also say where in the text each token is.
 
         Returns:
             "input_ids" and "attention_mask" (1 for a token, 0 for padding), both int32 [text, token]; one
-            text is a batch of one.
+            text is a batch of one. If asked for, "offset_mapping" [text, token, 2]: the token's first
+            character and the one after its last; 0 and 0 for [CLS] and [PAD].
 
         Raises:
             ValueError: for no text, an empty text, an unknown word or a text longer than the model reads.
@@ -58,13 +60,19 @@ class WordTokenizer:
         texts = [text] if isinstance(text, str) else list(text)
         if not texts:
             raise ValueError("there is no text to read: the list is empty")
-        rows = [[self.cls_token_id, *self._numbers(one)] for one in texts]
+        pieces = [self._pieces(one) for one in texts]
+        rows = [[self.cls_token_id, *(self.vocab[piece.group()] for piece in row)] for row in pieces]
         lengths = [len(row) for row in rows]
         input_ids = np.full((len(rows), max(lengths)), self.pad_token_id, np.int32)
         for row, numbers in zip(input_ids, rows, strict=True):
             row[: len(numbers)] = numbers
         real = np.arange(max(lengths)) < np.asarray(lengths)[:, None]
-        return {"input_ids": input_ids, "attention_mask": real.astype(np.int32)}
+        inputs = {"input_ids": input_ids, "attention_mask": real.astype(np.int32)}
+        if return_offsets_mapping:
+            inputs["offset_mapping"] = np.zeros((*input_ids.shape, 2), np.int32)
+            for row, found in zip(inputs["offset_mapping"], pieces, strict=True):
+                row[1 : len(found) + 1] = [piece.span() for piece in found]
+        return inputs
 
     def convert_ids_to_tokens(self, ids: Sequence[int] | np.ndarray) -> list[str]:
         """Give the token of each number in a sequence of them."""
@@ -74,12 +82,12 @@ class WordTokenizer:
         """Give all tokens with their numbers."""
         return dict(self.vocab)
 
-    def _numbers(self, text: str) -> list[int]:
+    def _pieces(self, text: str) -> list[re.Match[str]]:
         # Also written with the typographic apostrophe.
-        pieces = _PIECES.findall(text.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'"))
+        pieces = list(_PIECES.finditer(text.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")))
         if not pieces:
             raise ValueError(f"the text is empty: {text!r}; expected the words of a sentence")
-        unknown = list(dict.fromkeys(piece for piece in pieces if piece not in self.vocab))
+        unknown = [word for word in dict.fromkeys(piece.group() for piece in pieces) if word not in self.vocab]
         if unknown:
             raise ValueError(f"the text {text!r} has {self._complaint(unknown)}")
         if len(pieces) + 1 > self.model_max_length:
@@ -87,7 +95,7 @@ class WordTokenizer:
                 f"the text has {len(pieces)} words and signs; with {CLS} the model reads at most "
                 f"{self.model_max_length} tokens, so leave out {len(pieces) + 1 - self.model_max_length}"
             )
-        return [self.vocab[piece] for piece in pieces]
+        return pieces
 
     def _complaint(self, unknown: list[str]) -> str:
         words = [token for token in self._tokens if token not in self.all_special_tokens]
