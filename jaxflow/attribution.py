@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Sequence
 from typing import Literal
 
@@ -16,7 +17,8 @@ from jaxflow.capacities import Capacities, Heads, as_capacities, batch_of, lengt
 from jaxflow.network import DecoderLayer, Feedback, flow_network
 from jaxflow.progress import progress_bar
 from jaxflow.selection import Selection, select, selected_networks
-from jaxflow.solve import Solver, max_flow
+from jaxflow.solve import Solver, check_options, max_flow
+from jaxflow.solve.flows import UNFINISHED, count_stages
 
 
 @struct.dataclass
@@ -31,13 +33,25 @@ class Certificate:
             value is exact.
         trivial: `[*batch, output, player]`, smaller one of what leaves the input and what enters the output, which
             bounds the value whatever happens in the layers between. 0 where no path leads.
+        stage: `[*batch, output, player]`, int8, which stage of the solver proved it (see `MaxFlow`); 0 where no path leads.
         quantum: `[*batch]`, the unit that capacities were rounded to (see `MaxFlow`).
     """
 
     lower: Float[np.ndarray, "*batch output player"]
     upper: Float[np.ndarray, "*batch output player"]
     trivial: Float[np.ndarray, "*batch output player"]
+    stage: Int[np.ndarray, "*batch output player"]
     quantum: Float[np.ndarray, " *batch"]
+
+    @property
+    def exact(self) -> Bool[np.ndarray, "*batch output player"]:
+        """Where the value is proved to the last quantum."""
+        return np.asarray(self.lower) == np.asarray(self.upper)
+
+    @property
+    def stages(self) -> dict[str, int]:
+        """How many values each stage settled, of those that could be other than 0."""
+        return count_stages(np.asarray(self.stage)[np.asarray(self.trivial) > 0])
 
 
 @struct.dataclass
@@ -97,15 +111,17 @@ def attention_flow(
     n_prompt: int | Int[ArrayLike, " *batch"] | None = None,
     correction: Literal["decay", "uniform"] | None = None,
     normalise: bool = False,
-    solver: Solver = "ortools",
+    solver: Solver = "certified",
+    tolerance: float = 0.0,
+    budget_seconds: float | None = None,
     progress: bool = False,
 ) -> Attribution:
     """Score each input token by the maximum flow it can send to each output through the attention of all layers.
 
     `score[output, input] = maxflow(input -> output)` in the network of `flow_network`. A score is the value of a flow,
     which is unique (the flow along arcs is not, and is not returned). Position p of a decoder predicts the token at
-    p + 1. Cost: one solve per (output, input) pair on the host, so not for use under `jit`; `rollout` is the cheap
-    relative that is.
+    p + 1. Every value has a proof, in `certificate`. It runs on the host, in threads, so not under `jit`; of long inputs all
+    pairs cost about what `rollout` costs, not a solve each. Ctrl-C ends it.
 
     Args:
         attention: `Attention`, `Capacities`, or an encoder's bare array `[*batch, layer, head, source, source]`.
@@ -131,6 +147,9 @@ def attention_flow(
             otherwise: in [0, 1] for rows of attention that sum to 1 (up to 2 - r with "parallel"), and the sum over
             inputs is 1 or more.
         solver: as in `max_flow`.
+        tolerance: stop at a score when its bounds differ by no more, in units of attention; it is the lower one then. 0 is
+            exact.
+        budget_seconds: stop after so long. Scores that are unfinished then are NaN, with valid bounds in the certificate.
         progress: show a bar with the remaining time on standard error, once it has taken 2 seconds, on a terminal.
 
     Returns:
@@ -150,6 +169,7 @@ def attention_flow(
     Source: `attention flow` of Abnar & Zuidema 2020 (2005.00928), section 3.2, with one source at a time, as Metzger
     et al. 2022 (2205.15389), whose causal correction "decay" is known to us from a port that attributes it to them.
     """
+    check_options(solver, tolerance, budget_seconds)
     capacities = as_capacities(
         attention, heads=heads, residual=residual, encoder_mask=encoder_mask, decoder_mask=decoder_mask
     )
@@ -167,6 +187,7 @@ def attention_flow(
         output_spans=output_spans,
         n_prompt=prompts,
     )
+    deadline = None if budget_seconds is None else time.monotonic() + budget_seconds
     solved = functools.partial(
         _solve_examples,
         selection=selection,
@@ -174,18 +195,20 @@ def attention_flow(
         decoder_layer=decoder_layer,
         feedback=feedback,
         solver=solver,
+        tolerance=tolerance,
+        deadline=deadline,
         progress=progress,
     )
     certificate = solved(capacities)
-    scores = certificate.lower
+    scores = _values(certificate)
     if correction == "decay":
         # Only the decoder's own earlier tokens are many causal paths ahead.
         steps = selection.outputs[:, None] - np.arange(n_target)
         before = np.ones((len(steps), selection.n_encoder))
         scores = scores / np.concatenate([before, np.where(steps > 0, steps + 2, 1)], axis=-1)
     elif correction == "uniform":
-        uniform = solved(uniform_capacities(capacities)).lower
-        scores = np.divide(scores, uniform, out=np.zeros_like(scores), where=uniform > 0)
+        uniform = _values(solved(uniform_capacities(capacities)))
+        scores = np.divide(scores, uniform, out=np.zeros_like(scores), where=uniform != 0)
     return split_scores(
         scores, selection.n_encoder, outputs=selection.outputs, normalise=normalise, certificate=certificate
     )
@@ -210,11 +233,14 @@ def _solve_examples(
     decoder_layer: DecoderLayer,
     feedback: Feedback,
     solver: Solver,
+    tolerance: float,
+    deadline: float | None,
     progress: bool,
 ) -> Certificate:
     """Solve each example's network for all pairs of an explained output and a player from which it can be reached."""
     *batch, n_players = selection.players.shape
     flows = np.zeros((3, *batch, len(selection.outputs), n_players))
+    stage = np.zeros(flows.shape[1:], np.int8)
     quantum = np.zeros(batch)
     with progress_bar(selection.n_pairs, "max-flow", shown=progress) as bar:
         for index in np.ndindex(*batch):
@@ -224,17 +250,28 @@ def _solve_examples(
                 feedback=feedback,
                 n_prompt=None if prompts is None else int(prompts[index]),
             )
-            for network, rows in selected_networks(whole, selection, index):
+            for network, outputs, rows in selected_networks(whole, selection, index):
                 pairs = selection.explained[index][rows, None] & selection.players[index]
                 # Nodes are numbered in topological order: nothing flows to a lower number.
-                row, player = np.nonzero(pairs & (network.players < network.outputs[:, None]))
+                row, player = np.nonzero(pairs & (network.players < outputs[:, None]))
                 flow = max_flow(
-                    network, network.players[player], network.outputs[row], solver=solver, on_solved=bar.update
+                    network,
+                    network.players[player],
+                    outputs[row],
+                    solver=solver,
+                    tolerance=tolerance,
+                    budget_seconds=None if deadline is None else max(deadline - time.monotonic(), 0.0),
+                    on_solved=bar.update,
                 )
                 found = flows[(slice(None), *index)][:, rows]
                 found[:, row, player] = np.stack([flow.lower, flow.upper, flow.trivial])
+                stage[index][rows][row, player] = flow.stage
                 quantum[index] = np.maximum(quantum[index], flow.quantum)
-    return Certificate(lower=flows[0], upper=flows[1], trivial=flows[2], quantum=quantum)
+    return Certificate(lower=flows[0], upper=flows[1], trivial=flows[2], stage=stage, quantum=quantum)
+
+
+def _values(certificate: Certificate) -> Float[np.ndarray, "*batch output player"]:
+    return np.where(certificate.stage == UNFINISHED, np.nan, certificate.lower)
 
 
 def split_scores(

@@ -111,9 +111,20 @@ def _parser() -> argparse.ArgumentParser:
         help="correct the causal bias towards early tokens (default: none)",
     )
     explain.add_argument("--normalise", action="store_true", help="let the scores of each output sum to 1")
-    explain.add_argument(
-        "--solver", choices=("ortools", "certified"), default="ortools",
-        help="what finds the flows: the reference, or the fast one for long texts (extra `fast`; default: %(default)s)",
+    solving = explain.add_argument_group("long texts")
+    solving.add_argument(
+        "--solver", choices=("certified", "ortools"),
+        help="what finds the flows: fast, each value with its proof, or the reference (default: certified)",
+    )  # fmt: skip
+    solving.add_argument(
+        "--tolerance",
+        type=_not_negative,
+        metavar="X",
+        help="be content with scores proved to within X (default: 0, exact)",
+    )
+    solving.add_argument(
+        "--budget-seconds", type=_not_negative, metavar="S",
+        help="stop after S seconds; scores that are unfinished then are shown as unknown",
     )  # fmt: skip
     explain.add_argument(
         "--json", action="store_true", help="print everything as JSON instead (as Explanation.save writes it)"
@@ -138,9 +149,11 @@ def _explain(arguments: argparse.Namespace, text: str) -> None:
         "heads": arguments.heads,
         "residual": arguments.residual,
         "normalise": arguments.normalise,
-        "solver": arguments.solver,
         "progress": True,
     }
+    for name in ("solver", "tolerance", "budget_seconds"):
+        if getattr(arguments, name) is not None:
+            options[name] = getattr(arguments, name)
     names = ("max_new_tokens", "continuation", "feedback", "correction")
     writing = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     every = arguments.output == "all" or (
@@ -204,6 +217,16 @@ def _residual(value: str) -> float:
     if not 0 <= residual <= 1:
         raise argparse.ArgumentTypeError(f"{value!r}; expected a number from 0 to 1")
     return residual
+
+
+def _not_negative(value: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{value!r}; expected a number, 0 or more")
+    return number
 
 
 def _whole_number(value: str, expected: str) -> int:

@@ -28,6 +28,15 @@ from jaxflow.words import Span, Unit, cover, short, text_spans
 
 Method = Literal["flow", "rollout", "raw"]
 METHODS = ("flow", "rollout", "raw")
+FLOW_DEFAULTS = {
+    "decoder_layer": "sublayers",
+    "feedback": "prefix",
+    "n_prompt": None,
+    "solver": "certified",
+    "tolerance": 0.0,
+    "budget_seconds": None,
+    "correction": None,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +55,7 @@ class Explanation:
             decoder predicts is the token after it.
         bottleneck: `[layer]`, share of the minimum cuts' capacity that lies in each layer (the encoder's, then the
             decoder's), over the cuts from every token to the first explained output, each the one nearest its token;
-            None for methods without a flow.
+            None for methods without a flow, and where time ran out.
         model: the model's class or name.
         method: "flow", "rollout" or "raw".
         conventions: heads, residual and the other choices that the numbers depend on.
@@ -72,8 +81,7 @@ class Explanation:
     @property
     def scores(self) -> Float[np.ndarray, "output player"]:
         """`[output, player]`, the scores of all inputs in the order of `tokens`."""
-        stacks = (self.attribution.encoder, self.attribution.decoder)
-        return np.concatenate([np.asarray(stack, np.float64) for stack in stacks if stack is not None], axis=-1)
+        return attribution_scores(self.attribution)
 
     def prediction_of(self, row: int = 0) -> Prediction | None:
         """Return the prediction that belongs to the explained output in `row`: its own, or that of the sequence.
@@ -137,7 +145,9 @@ def explain(
     n_prompt: int | None = None,
     correction: Literal["decay", "uniform"] | None = None,
     normalise: bool = False,
-    solver: Solver = "ortools",
+    solver: Solver = "certified",
+    tolerance: float = 0.0,
+    budget_seconds: float | None = None,
     progress: bool = False,
     **inputs: Any,
 ) -> Explanation:
@@ -172,6 +182,8 @@ def explain(
         correction: None, "decay" or "uniform".
         normalise: divide each output's scores by their sum.
         solver: as in `max_flow`.
+        tolerance: as in `attention_flow`.
+        budget_seconds: as in `attention_flow`; minimum cuts are left out when it runs out.
         progress: as in `attention_flow`.
         **inputs: the model's inputs by name, and `variables` of an unbound linen module.
 
@@ -196,10 +208,11 @@ def explain(
         raise ValueError(
             "residual is given, but raw attention has no residual stream: leave it out, or use rollout or flow."
         )
-    if method != "flow" and (decoder_layer, feedback, n_prompt, correction) != ("sublayers", "prefix", None, None):
-        raise ValueError(
-            f"decoder_layer, feedback, n_prompt and correction are for method='flow'; method is {method!r}."
-        )
+    structure: dict[str, Any] = {"decoder_layer": decoder_layer, "feedback": feedback, "n_prompt": n_prompt}
+    solving: dict[str, Any] = {"solver": solver, "tolerance": tolerance, "budget_seconds": budget_seconds}
+    of_flow = {**structure, **solving, "correction": correction}
+    if method != "flow" and of_flow != FLOW_DEFAULTS:
+        raise ValueError(f"{', '.join(of_flow)} are for method='flow'; method is {method!r}.")
     text = args[0] if args else None
     if isinstance(text, str):
         args, inputs = args[1:], {**encode(tokenizer, text), **inputs}
@@ -243,21 +256,21 @@ def explain(
     capacities = jax.tree.map(lambda leaf: np.asarray(leaf)[(0,) * len(batch)], capacities)
     bottleneck = None
     if method == "flow":
-        structure: dict[str, Any] = {"decoder_layer": decoder_layer, "feedback": feedback, "n_prompt": n_prompt}
         attribution = attention_flow(
             capacities,
             outputs=outputs,
             correction=correction,
             normalise=normalise,
-            solver=solver,
             progress=progress,
             **masks_of,
             **structure,
+            **solving,
         )
         prompt = None if n_prompt is None else np.asarray(n_prompt)
         selection = select(capacities, outputs=outputs, n_prompt=prompt, **masks_of)
-        network, _ = next(selected_networks(flow_network(capacities, **structure), selection, ()))
-        bottleneck = _bottleneck(network, attribution, progress)
+        network, explained, _ = next(selected_networks(flow_network(capacities, **structure), selection, ()))
+        if not np.isnan(attribution_scores(attribution)).any():
+            bottleneck = _bottleneck(network, explained[0], attribution, solver, progress)
     else:
         attribute = rollout if method == "rollout" else raw_attention
         attribution = jax.device_get(attribute(capacities, outputs=outputs))
@@ -282,6 +295,7 @@ def explain(
             "correction": correction,
             "normalise": normalise,
             "solver": solver,
+            "tolerance": tolerance,
             "together": joined,
         },
         version=__version__,
@@ -312,6 +326,12 @@ def load(path: str | Path) -> Explanation:
         ) from error
 
 
+def attribution_scores(attribution: Attribution) -> Float[np.ndarray, "*batch output player"]:
+    """Return the scores of all players, those of the encoder first."""
+    stacks = (attribution.encoder, attribution.decoder)
+    return np.concatenate([np.asarray(stack, np.float64) for stack in stacks if stack is not None], axis=-1)
+
+
 def _spans_by_side(
     spans: Unit | Sequence[Span] | None,
     decoder_spans: Sequence[Span] | None,
@@ -336,10 +356,12 @@ def _spans_by_side(
     return grouped
 
 
-def _bottleneck(network: FlowNetwork, attribution: Attribution, progress: bool) -> Float[np.ndarray, " layer"]:
+def _bottleneck(
+    network: FlowNetwork, output: int, attribution: Attribution, solver: Solver, progress: bool
+) -> Float[np.ndarray, " layer"]:
     """Add up, per layer, the minimum cuts from all inputs that reach the first explained output."""
     assert attribution.certificate is not None
     players = network.players[attribution.certificate.lower[0] > 0]
     with progress_bar(len(players), "min-cut", shown=progress) as bar:
-        capacity = cut_layers(network, players, network.outputs[0], on_solved=bar.update).sum(0)
+        capacity = cut_layers(network, players, output, solver=solver, on_solved=bar.update).sum(0)
     return capacity / max(capacity.sum(), np.finfo(np.float64).tiny)

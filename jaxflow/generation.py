@@ -37,7 +37,9 @@ def explain_generation(
     feedback: Feedback = "prefix",
     correction: Literal["decay", "uniform"] | None = None,
     normalise: bool = False,
-    solver: Solver = "ortools",
+    solver: Solver = "certified",
+    tolerance: float = 0.0,
+    budget_seconds: float | None = None,
     progress: bool = False,
 ) -> Explanation:
     """Let a model go on from a text, or read a given continuation, and attribute each token it wrote.
@@ -67,6 +69,8 @@ def explain_generation(
         correction: None, "decay" or "uniform".
         normalise: let the scores of each output sum to 1.
         solver: as in `max_flow`.
+        tolerance: as in `attention_flow`.
+        budget_seconds: as in `attention_flow`.
         progress: show a bar.
 
     Returns:
@@ -113,6 +117,8 @@ def explain_generation(
         correction=correction,
         normalise=normalise,
         solver=solver,
+        tolerance=tolerance,
+        budget_seconds=budget_seconds,
         progress=progress,
         **whole,
     )

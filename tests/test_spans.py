@@ -20,6 +20,8 @@ from jaxflow import (
 )
 from jaxflow.solve import SOLVERS
 
+pytestmark = pytest.mark.usefixtures("compiled")
+
 SOURCE_SPANS = span_masks([(0, 2), (3, 4)], N_SOURCE)
 TARGET_SPANS = span_masks([(0, 1), (1, 4)], N_TARGET)
 OUTPUT_SPANS = np.array([[0, 1, 1, 0, 0], [0, 0, 1, 0, 1], [0, 0, 0, 1, 0]], bool)

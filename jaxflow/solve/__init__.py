@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import time
 from collections.abc import Callable
 from typing import Literal
 
@@ -11,11 +11,12 @@ from flax import struct
 from jaxtyping import Float, Int
 
 from jaxflow.network import FlowNetwork
-from jaxflow.solve import ortools
-from jaxflow.solve.quantise import quantise, refuse_traced
+from jaxflow.solve import certified, ortools
+from jaxflow.solve.flows import UNFINISHED, count_stages
+from jaxflow.solve.quantise import QuantisedNetwork, quantise, quantise_to_int32, refuse_traced
 
-SOLVERS = ("ortools", "certified")
-Solver = Literal["ortools", "certified"]
+SOLVERS = ("certified", "ortools")
+Solver = Literal["certified", "ortools"]
 
 
 @struct.dataclass
@@ -26,22 +27,38 @@ class MaxFlow:
     is exact. Both are exact sums of quantised capacities, in units of attention.
 
     Attributes:
-        value: `[*pair]`, float64.
-        lower: `[*pair]`, value of a flow.
-        upper: `[*pair]`, capacity of a cut, summed anew over the network's arcs ("ortools"), or what the search proved no
-            flow can exceed ("certified").
+        lower: `[*pair]`, float64, value of a flow.
+        upper: `[*pair]`, capacity of a cut, or a bound that no flow exceeds.
         trivial: `[*pair]`, smaller one of what leaves the source and what enters the sink: no flow can exceed it.
+        stage: `[*pair]`, int8, index into `STAGES`: "search", a flow was found that reaches a bound; "residual", it was
+            improved until no path was left; "ortools", OR-Tools found it, and a cut of equal capacity; "unfinished",
+            time ran out.
         quantum: the unit capacities were rounded to. A value differs from that of the capacities before rounding by
             half a quantum for each arc with capacity at most.
-        status: "optimal" for all pairs, or an exception would have been raised.
     """
 
-    value: Float[np.ndarray, " *pair"]
     lower: Float[np.ndarray, " *pair"]
     upper: Float[np.ndarray, " *pair"]
     trivial: Float[np.ndarray, " *pair"]
+    stage: Int[np.ndarray, " *pair"]
     quantum: float
-    status: str = struct.field(pytree_node=False, default="optimal")
+
+    @property
+    def value(self) -> Float[np.ndarray, " *pair"]:
+        """`[*pair]`, the values: exact, or with a tolerance those of flows within it; NaN where unfinished."""
+        return np.where(self.stage == UNFINISHED, np.nan, self.lower)
+
+    @property
+    def status(self) -> Literal["optimal", "within tolerance", "unfinished"]:
+        """Say of all pairs together how far they are solved."""
+        if np.any(self.stage == UNFINISHED):
+            return "unfinished"
+        return "optimal" if np.array_equal(self.lower, self.upper) else "within tolerance"
+
+    @property
+    def stages(self) -> dict[str, int]:
+        """How many pairs each stage settled."""
+        return count_stages(self.stage)
 
 
 @struct.dataclass
@@ -70,21 +87,27 @@ def max_flow(
     source: int | Int[np.ndarray, " *pair"],
     sink: int | Int[np.ndarray, " *pair"],
     *,
-    solver: Solver = "ortools",
+    solver: Solver = "certified",
+    tolerance: float = 0.0,
+    budget_seconds: float | None = None,
     on_solved: Callable[[], object] | None = None,
 ) -> MaxFlow:
     """Find the value of the maximum flow from `source` to `sink`, for one pair of nodes or for many.
 
     `max_flow(network, network.encoder_players, network.outputs[:, None])` is the matrix of all scores. Each pair is
-    a problem of its own. Cost: one OR-Tools solve per pair, O(arcs) and more each; not for use under `jit`.
+    a problem of its own, solved in threads over all cores; same input, same bits, whatever their number. Ctrl-C ends it.
+    Not for use under `jit`. Cost of "certified": O(arcs) once and for each sink, then about what a pair's flow touches. It loads
+    compiled code (which takes Numba some 10 seconds once per machine) when OR-Tools would need longer than that.
 
     Args:
         network: one example's network.
         source: node or array of nodes.
         sink: node or array of nodes; `source` and `sink` are broadcast against one another.
-        solver: "ortools" (push-relabel on int64 capacities), the reference; or "certified", which settles most pairs by a
-            bound that a flow reaches, on int32 capacities (a coarser quantum), in threads, orders of magnitude faster on
-            many pairs. It needs Numba (extra `fast`), which takes some seconds to compile when it is first used.
+        solver: "certified": a flow is found that reaches a bound, and so proves it; what is left goes on over residual arcs,
+            and OR-Tools has the last word, all on int32 quanta. "ortools": the reference, one push-relabel solve per pair
+            on int64 capacities, a finer quantum.
+        tolerance: stop at a pair when its bounds differ by no more, in units of attention ("certified" alone). 0 is exact.
+        budget_seconds: stop after so long; what is unfinished then has valid bounds and NaN for a value.
         on_solved: called after each pair, for progress.
 
     Returns:
@@ -92,7 +115,7 @@ def max_flow(
 
     Raises:
         ValueError: nodes that do not exist, a source that is its own sink, capacities that are negative or not finite,
-            a solver that does not exist, a call under `jit`.
+            a solver that does not exist, a tolerance or budget below 0, a call under `jit`.
 
     Example:
         >>> from jaxflow.capacities import Capacities
@@ -107,40 +130,29 @@ def max_flow(
     Tarjan's push-relabel as in OR-Tools.
     """
     sources, sinks = _check_ends(network, source, sink)
-    if solver not in SOLVERS:
-        raise ValueError(f"solver is {solver!r}; expected one of {', '.join(map(repr, SOLVERS))}.")
-    if solver == "certified":
-        return _certified(network, sources, sinks, on_solved)
-    quantised = quantise(network)
-    quanta = np.zeros((2, sources.size), np.int64)
-    for pair, (flow, cut) in enumerate(ortools.solve_pairs(quantised, sources.ravel(), sinks.ravel())):
-        quanta[:, pair] = flow, quantised.capacity[cut].sum()
-        if on_solved is not None:
-            on_solved()
-    lower, upper = quanta.reshape(2, *sources.shape) * quantised.quantum
-    trivial = np.minimum(quantised.leaving[sources], quantised.entering[sinks]) * quantised.quantum
-    return MaxFlow(value=lower, lower=lower, upper=upper, trivial=trivial, quantum=quantised.quantum)
-
-
-def _certified(
-    network: FlowNetwork,
-    sources: Int[np.ndarray, " *pair"],
-    sinks: Int[np.ndarray, " *pair"],
-    on_solved: Callable[[], object] | None,
-) -> MaxFlow:
-    if importlib.util.find_spec("numba") is None:
-        raise ImportError('solver="certified" needs Numba: pip install "jaxflow[fast]", or use solver="ortools".')
-    from jaxflow.solve import certified
-
-    quantise(network)  # for its checks
-    flows = certified.solve_pairs(network, sources.ravel(), sinks.ravel(), on_solved=on_solved)
+    check_options(solver, tolerance, budget_seconds)
+    deadline = None if budget_seconds is None else time.monotonic() + budget_seconds
+    pairs = sources.ravel(), sinks.ravel()
+    if solver == "ortools":
+        flows = ortools.find_flows(quantise(network), *pairs, deadline=deadline, on_solved=on_solved)
+    else:
+        flows = certified.solve_pairs(network, *pairs, tolerance=tolerance, deadline=deadline, on_solved=on_solved)
     lower, upper, trivial = (
         quanta.reshape(sources.shape) * flows.quantum for quanta in (flows.lower, flows.upper, flows.trivial)
     )
-    return MaxFlow(value=lower, lower=lower, upper=upper, trivial=trivial, quantum=flows.quantum)
+    return MaxFlow(
+        lower=lower, upper=upper, trivial=trivial, stage=flows.stage.reshape(sources.shape), quantum=flows.quantum
+    )
 
 
-def min_cut(network: FlowNetwork, source: int, sink: int, *, nearest: Literal["source", "sink"] = "source") -> MinCut:
+def min_cut(
+    network: FlowNetwork,
+    source: int,
+    sink: int,
+    *,
+    nearest: Literal["source", "sink"] = "source",
+    solver: Solver = "certified",
+) -> MinCut:
     """Find a minimum cut between two nodes: the arcs that bound what `source` can send to `sink`.
 
     Minimum cuts are not unique, but the one nearest the source (its source side is the smallest) and the one nearest
@@ -151,6 +163,8 @@ def min_cut(network: FlowNetwork, source: int, sink: int, *, nearest: Literal["s
         source: node.
         sink: node.
         nearest: which of the two to return.
+        solver: whose quanta capacities are rounded to; the cut's capacity is the value that `max_flow` finds with it, to the
+            last bit. OR-Tools finds it.
 
     Returns:
         `MinCut`; no arcs where nothing flows.
@@ -174,7 +188,8 @@ def min_cut(network: FlowNetwork, source: int, sink: int, *, nearest: Literal["s
         raise ValueError(f"min_cut takes one source and one sink; got shape {sources.shape}.")
     if nearest not in ("source", "sink"):
         raise ValueError(f"nearest is {nearest!r}; expected 'source' or 'sink'.")
-    quantised = quantise(network)
+    check_options(solver)
+    quantised = _quantise(network, sources.ravel(), sinks.ravel(), solver)
     ((_, arcs),) = ortools.solve_pairs(quantised, sources.ravel(), sinks.ravel(), nearest=nearest)
     capacity = quantised.capacity[arcs]
     return MinCut(
@@ -192,6 +207,7 @@ def cut_layers(
     source: int | Int[np.ndarray, " *pair"],
     sink: int | Int[np.ndarray, " *pair"],
     *,
+    solver: Solver = "certified",
     on_solved: Callable[[], object] | None = None,
 ) -> Float[np.ndarray, "*pair layer"]:
     """Tell in which layers the flow of each pair is bounded.
@@ -200,6 +216,7 @@ def cut_layers(
         network: one example's network.
         source: node or array of nodes.
         sink: node or array of nodes; broadcast against `source`.
+        solver: as in `min_cut`.
         on_solved: called after each pair, for progress.
 
     Returns:
@@ -210,7 +227,8 @@ def cut_layers(
         ValueError: as `max_flow`.
     """
     sources, sinks = _check_ends(network, source, sink)
-    quantised = quantise(network)
+    check_options(solver)
+    quantised = _quantise(network, sources.ravel(), sinks.ravel(), solver)
     layer = np.asarray(network.level)[quantised.receivers] - 1
     quanta = np.zeros((sources.size, network.n_layers), np.int64)
     for pair, (_, arcs) in enumerate(ortools.solve_pairs(quantised, sources.ravel(), sinks.ravel())):
@@ -218,6 +236,26 @@ def cut_layers(
         if on_solved is not None:
             on_solved()
     return quanta.reshape(*sources.shape, network.n_layers) * quantised.quantum
+
+
+def _quantise(
+    network: FlowNetwork, sources: Int[np.ndarray, " pair"], sinks: Int[np.ndarray, " pair"], solver: Solver
+) -> QuantisedNetwork:
+    return quantise(network) if solver == "ortools" else quantise_to_int32(network, sources, sinks)
+
+
+def check_options(solver: Solver, tolerance: float = 0.0, budget_seconds: float | None = None) -> None:
+    """Raise unless these are options that `max_flow` takes."""
+    if solver not in SOLVERS:
+        raise ValueError(f"solver is {solver!r}; expected one of {', '.join(map(repr, SOLVERS))}.")
+    if not 0 <= tolerance < np.inf:
+        raise ValueError(
+            f"tolerance is {tolerance}; expected a finite number, 0 (exact) or more, in units of attention."
+        )
+    if tolerance and solver != "certified":
+        raise ValueError(f"tolerance is for solver='certified'; {solver!r} is always exact.")
+    if budget_seconds is not None and not budget_seconds >= 0:
+        raise ValueError(f"budget_seconds is {budget_seconds}; expected 0 or more seconds, or None for no limit.")
 
 
 def _check_ends(

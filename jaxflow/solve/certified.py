@@ -15,38 +15,19 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 import numpy as np
-from flax import struct
 from jaxtyping import Int
 
 from jaxflow.network import FlowNetwork
 from jaxflow.solve import ortools
+from jaxflow.solve.flows import ORTOOLS, SEARCHED, UNFINISHED, Flows
+from jaxflow.solve.quantise import INT32_MAX, check_arcs, quantise_to_int32
 
 # Pairs a thread takes at a time, at most. Few enough to share the work, many enough not to start over for a sink.
 BLOCK = 256
+# Work that OR-Tools does in less than so many seconds is left to it: loading compiled code takes 50 times as long.
+SMALL_WORK = 0.01
 # Seconds between two looks at the clock, the keyboard and the progress.
 TICK = 0.05
-
-SEARCHED, RESIDUAL, ORTOOLS, UNFINISHED = range(4)
-STAGES = ("search", "residual", "ortools", "unfinished")
-
-
-@struct.dataclass
-class CertifiedFlows:
-    """Bounds on the values of maximum flows, and what proved them.
-
-    Attributes:
-        lower: `[pair]`, int64, value of a flow that was found, in quanta.
-        upper: `[pair]`, int64, capacity of a cut or a bound on all flows; equal to `lower` where the value is exact.
-        trivial: `[pair]`, int64, smaller one of what leaves the source and what enters the sink.
-        stage: `[pair]`, int8, index into `STAGES`: what settled the pair.
-        quantum: the unit that capacities were rounded to, in units of attention.
-    """
-
-    lower: Int[np.ndarray, " pair"]
-    upper: Int[np.ndarray, " pair"]
-    trivial: Int[np.ndarray, " pair"]
-    stage: Int[np.ndarray, " pair"]
-    quantum: float
 
 
 def solve_pairs(
@@ -58,16 +39,17 @@ def solve_pairs(
     deadline: float | None = None,
     n_threads: int | None = None,
     on_solved: Callable[[], object] | None = None,
-) -> CertifiedFlows:
+) -> Flows:
     """Find the value of the maximum flow of each pair, with a proof.
 
-    The result depends on nothing but the arguments, `deadline` apart: every pair is solved on its own, whatever the
-    number of threads. Cost: O(arcs) once, O(arcs) per sink, and per pair about what its flow touches. Memory: 4 bytes for each
-    arc, and for each thread 4 more, with 16 for each arc that one pair's flow touches.
+    The result depends on nothing but the arguments, `deadline` apart: every pair is solved on its own, whatever the number
+    of threads. Small work is done by OR-Tools, so that a sentence needs no compiled code. Cost: O(arcs) once, O(arcs) per
+    sink, and per pair about what its flow touches. Memory: 4 bytes for each arc, and for each thread 4 more, with 16 for
+    each arc that one pair's flow touches.
 
     Args:
-        network: one example's; sources, sinks and capacities are expected to be checked.
-        sources: node of each pair.
+        network: one example's.
+        sources: node of each pair, expected to be checked, as the sinks are.
         sinks: node of each pair, another than its source. Pairs with the same sink share work, in whatever order.
         tolerance: stop at a pair when its bounds differ by no more than this, in units of attention. 0 is exact.
         deadline: value of `time.monotonic()` at which to return what has been found; bounds are valid then, too.
@@ -75,20 +57,27 @@ def solve_pairs(
         on_solved: called in the caller's thread after each pair, for progress.
 
     Returns:
-        `CertifiedFlows`, in the order of the pairs.
+        `Flows`, in the order of the pairs.
+
+    Raises:
+        ValueError: capacities or arcs that are none.
 
     Source: the bound lets each node pass on no more than it can be sent; the wave is after Tarjan 1984, the search ahead
     after Dinitz 1970, both stopped at the bound; residual search is Ford and Fulkerson 1956, in blocking flows.
     """
+    sources, sinks = np.asarray(sources, np.int64), np.asarray(sinks, np.int64)
+    check_arcs(network)
+    if _ortools_seconds(network, len(sources)) < SMALL_WORK:
+        quantised = quantise_to_int32(network, sources, sinks)
+        return ortools.find_flows(quantised, sources, sinks, deadline=deadline, on_solved=on_solved)
     from jaxflow.solve import search, windows  # importing Numba takes longer than all the rest of jaxflow
 
-    sources, sinks = np.asarray(sources, np.int64), np.asarray(sinks, np.int64)
     graph, number, quantum = windows.build_graph(network, sources, sinks)
     order = np.argsort(sinks, kind="stable")
     trivial = np.minimum(graph.leaving[number][sources], graph.entering[number][sinks])
     lower, upper = np.zeros_like(trivial), trivial.copy()
     stage = np.where(trivial, UNFINISHED, SEARCHED).astype(np.int8)
-    slack = int(min(tolerance / quantum, windows.INT32_MAX))
+    slack = int(min(tolerance / quantum, INT32_MAX))
     n_threads = n_threads or _n_cores()
     size = int(np.clip(-(-len(sources) // (4 * n_threads)), 1, BLOCK))
     patience = search.PATIENCE * max(len(graph.capacity), 1)
@@ -104,19 +93,23 @@ def solve_pairs(
 
     _run(work, n_threads, halt, done, deadline, on_solved)
     left = np.flatnonzero(stage == ORTOOLS)
-    stage[left] = UNFINISHED
     if left.size:
-        last_word = ortools.solve_pairs(
-            windows.as_quantised(graph, quantum), number[sources[left]], number[sinks[left]]
+        last = ortools.find_flows(
+            quantise_to_int32(network, sources, sinks),
+            sources[left],
+            sinks[left],
+            deadline=deadline,
+            on_solved=on_solved,
         )
-        for pair in left:
-            if deadline is not None and time.monotonic() >= deadline:
-                break
-            lower[pair] = upper[pair] = next(last_word)[0]
-            stage[pair] = ORTOOLS
-            if on_solved is not None:
-                on_solved()
-    return CertifiedFlows(lower=lower, upper=upper, trivial=trivial, stage=stage, quantum=quantum)
+        stage[left] = last.stage
+        exact = last.stage == ORTOOLS
+        lower[left[exact]], upper[left[exact]] = last.lower[exact], last.upper[exact]
+    return Flows(lower=lower, upper=upper, trivial=trivial, stage=stage, quantum=quantum)
+
+
+def _ortools_seconds(network: FlowNetwork, n_pairs: int) -> float:
+    """Estimate what OR-Tools needs for so many pairs."""
+    return n_pairs * (5e-5 + 6e-8 * np.count_nonzero(network.capacity))
 
 
 def _n_cores() -> int:
@@ -133,6 +126,8 @@ def _run(
     on_solved: Callable[[], object] | None,
 ) -> None:
     """Run `work` in threads and wait for them; on a deadline or an exception, Ctrl-C too, halt them and wait for that."""
+    if deadline is not None and time.monotonic() >= deadline:
+        return
     reported = 0
     with ThreadPoolExecutor(n_threads, thread_name_prefix="jaxflow") as pool:
         try:

@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Int
 from ortools.graph.python.max_flow import SimpleMaxFlow
 
+from jaxflow.solve.flows import ORTOOLS, UNFINISHED, Flows
 from jaxflow.solve.quantise import QuantisedNetwork
+
+
+def find_flows(
+    network: QuantisedNetwork,
+    sources: Int[np.ndarray, " pair"],
+    sinks: Int[np.ndarray, " pair"],
+    *,
+    deadline: float | None = None,
+    on_solved: Callable[[], object] | None = None,
+) -> Flows:
+    """Solve pair after pair, up to `deadline` (of `time.monotonic()`)."""
+    trivial = np.minimum(network.leaving[sources], network.entering[sinks])
+    lower, upper = np.zeros_like(trivial), trivial.copy()
+    stage = np.full(len(sources), UNFINISHED, np.int8)
+    solved = solve_pairs(network, sources, sinks)
+    for pair in range(len(sources)):
+        if deadline is not None and time.monotonic() >= deadline:
+            break
+        lower[pair], cut = next(solved)
+        upper[pair], stage[pair] = network.capacity[cut].sum(), ORTOOLS
+        if on_solved is not None:
+            on_solved()
+    return Flows(lower=lower, upper=upper, trivial=trivial, stage=stage, quantum=network.quantum)
 
 
 def solve_pairs(

@@ -6,13 +6,17 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from jaxflow.attention import is_traced
 from jaxflow.network import FlowNetwork
 
 # Capacities of a whole network add up to less than 2**BITS, so no solver can overflow int64.
 BITS = 61
+SMALLEST = np.finfo(np.float64).minexp
+INT32_MAX = 2**31 - 1
+# The largest value that a flow may have, in int32 quanta: rounding may add half a quantum for each arc of a node.
+MOST_QUANTA = 1.9 * 2**30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +24,7 @@ class QuantisedNetwork:
     """The arcs that can carry anything, in whole quanta.
 
     Attributes:
+        arcs: `[arc]`, index of each among the network's arcs.
         senders: `[arc]`.
         receivers: `[arc]`.
         capacity: `[arc]`, int64, at least 1.
@@ -28,6 +33,7 @@ class QuantisedNetwork:
         quantum: a power of 2, in units of attention.
     """
 
+    arcs: Int[np.ndarray, " arc"]
     senders: Int[np.ndarray, " arc"]
     receivers: Int[np.ndarray, " arc"]
     capacity: Int[np.ndarray, " arc"]
@@ -44,40 +50,90 @@ def quantise(network: FlowNetwork) -> QuantisedNetwork:
     less than n_layers^2 * n_tokens^3 * 2^-60, which is 5e-10 at 6 layers and 242 tokens.
 
     Raises:
-        ValueError: capacities that are traced, negative, NaN or infinite; nodes that do not exist.
+        ValueError: as `check_arcs`.
+    """
+    check_arcs(network)
+    capacity = np.asarray(network.capacity, np.float64)
+    # Rows sum to 1, so totals lie near whole numbers: 1.5 keeps their last bit from deciding on the power of 2.
+    exponent = int(np.frexp(1.5 * capacity.sum())[1])
+    return _round(network, capacity, float(np.ldexp(1.0, max(exponent - BITS, SMALLEST))))
+
+
+def quantise_to_int32(
+    network: FlowNetwork, sources: Int[np.ndarray, " pair"], sinks: Int[np.ndarray, " pair"]
+) -> QuantisedNetwork:
+    """Round capacities to the quanta of the certified solver, in which every value fits int32.
+
+    Raises:
+        ValueError: as `check_arcs`.
+    """
+    check_arcs(network)
+    return _round(network, np.asarray(network.capacity), int32_quantum(network, sources, sinks), most=INT32_MAX)
+
+
+def int32_quantum(network: FlowNetwork, sources: Int[np.ndarray, " pair"], sinks: Int[np.ndarray, " pair"]) -> float:
+    """Choose the quantum, a power of 2, in which no value of these pairs exceeds int32, nor one from a player to an output.
+
+    It is the same whichever of them are asked for. No flow of a pair exceeds what leaves its source or what enters its
+    sink. The largest such bound comes to between
+    0.95 and 1.9 * 2^30 quanta, so every value, and every capacity after cutting it off at 2^31 - 1 quanta (which changes no
+    value), fits in int32. Rounding moves a value by half a quantum per arc of its cut at most: 2^-31 each where rows sum to 1.
+    """
+    capacity = np.asarray(network.capacity)
+    leaving = np.bincount(network.senders, capacity, network.n_nodes)
+    entering = np.bincount(network.receivers, capacity, network.n_nodes)
+    most = min(
+        leaving[np.append(network.players, sources)].max(initial=0.0),
+        entering[np.append(network.outputs, sinks)].max(initial=0.0),
+    )
+    fraction, exponent = np.frexp(most / MOST_QUANTA)
+    return float(np.ldexp(1.0, max(int(exponent) - (fraction == 0.5), SMALLEST)))
+
+
+def check_arcs(network: FlowNetwork) -> None:
+    """Raise unless arcs join nodes that exist, with capacities that a solver can add up.
+
+    Raises:
+        ValueError: capacities that are traced, negative, NaN, infinite or too large; nodes that do not exist.
     """
     refuse_traced(network)
-    capacity = np.asarray(network.capacity, np.float64)
-    senders, receivers = np.asarray(network.senders, np.int64), np.asarray(network.receivers, np.int64)
-    if not senders.shape == receivers.shape == capacity.shape or capacity.ndim != 1:
+    capacity = np.asarray(network.capacity)
+    if not np.shape(network.senders) == np.shape(network.receivers) == capacity.shape or capacity.ndim != 1:
         raise ValueError(
-            f"senders {senders.shape}, receivers {receivers.shape} and capacity {capacity.shape} differ; expected [arc] each, "
-            "of one example. Did you forget to take one example of a batch?"
+            f"senders {np.shape(network.senders)}, receivers {np.shape(network.receivers)} and capacity {capacity.shape} "
+            "differ; expected [arc] each, of one example. Did you forget to take one example of a batch?"
         )
-    if not (np.isfinite(capacity) & (capacity >= 0)).all():
+    if not capacity.size:
+        return
+    # A NaN is the least and the greatest; an arc is looked for only when there is one to name.
+    if not (capacity.min() >= 0 and np.isfinite(capacity.max())):
         arc = int(np.flatnonzero(~(np.isfinite(capacity) & (capacity >= 0)))[0])
         raise ValueError(f"Arc {arc} has capacity {capacity[arc]}; expected finite capacities >= 0.")
-    for name, nodes in (("senders", senders), ("receivers", receivers)):
-        if nodes.size and not 0 <= nodes.min() <= nodes.max() < network.n_nodes:
+    for name in ("senders", "receivers"):
+        nodes = getattr(network, name)
+        if not 0 <= nodes.min() <= nodes.max() < network.n_nodes:
             raise ValueError(
                 f"{name} names nodes {nodes.min()} to {nodes.max()}; the network has 0 to {network.n_nodes - 1}."
             )
-    arcs = np.flatnonzero(capacity)
-    # Rows sum to 1, so totals lie near whole numbers: 1.5 keeps their last bit from deciding on the power of 2.
     with np.errstate(over="ignore"):
-        total = 1.5 * capacity[arcs].sum()
+        total = 1.5 * capacity.sum(dtype=np.float64)
     if not np.isfinite(total):
         raise ValueError(
             "Capacities add up to more than float64 can hold; expected a sum below 1e308. Scale them down."
         )
-    exponent = int(np.frexp(total)[1])
-    quantum = float(np.ldexp(1.0, max(exponent - BITS, np.finfo(np.float64).minexp)))
-    quanta = np.rint(capacity[arcs] / quantum).astype(np.int64)
-    senders, receivers, quanta = (values[quanta > 0] for values in (senders[arcs], receivers[arcs], quanta))
+
+
+def _round(
+    network: FlowNetwork, capacity: Float[np.ndarray, " arc"], quantum: float, *, most: float = np.inf
+) -> QuantisedNetwork:
+    quanta = np.minimum(np.rint(np.asarray(capacity, np.float64) / quantum), most).astype(np.int64)
+    arcs = np.flatnonzero(quanta)
+    quanta = quanta[arcs]
+    senders, receivers = (np.asarray(nodes, np.int64)[arcs] for nodes in (network.senders, network.receivers))
     leaving, entering = np.zeros((2, network.n_nodes), np.int64)
     np.add.at(leaving, senders, quanta)
     np.add.at(entering, receivers, quanta)
-    return QuantisedNetwork(senders, receivers, quanta, leaving, entering, quantum)
+    return QuantisedNetwork(arcs, senders, receivers, quanta, leaving, entering, quantum)
 
 
 def refuse_traced(*trees: Any) -> None:

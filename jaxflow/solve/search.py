@@ -9,6 +9,7 @@ import numba
 import numpy as np
 from jaxtyping import Int
 
+from jaxflow.solve.flows import ORTOOLS, RESIDUAL, SEARCHED, UNFINISHED
 from jaxflow.solve.pushing import bit, push_ahead, push_around, push_wave
 from jaxflow.solve.windows import FAVOURITES, INT32_MAX, Graph, Scratch, Whole
 
@@ -18,9 +19,6 @@ _compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
 SMALL = 1 / 64
 # After so many looks at arcs per arc of the network, residual search leaves a pair to the last resort.
 PATIENCE = 100
-
-# What settled a pair; as in `certified.STAGES`.
-SEARCHED, RESIDUAL, ORTOOLS, UNFINISHED = range(4)
 
 
 @_compiled

@@ -14,13 +14,10 @@ import numpy as np
 from jaxtyping import Float, Int, UInt
 
 from jaxflow.network import FlowNetwork
-from jaxflow.solve.quantise import QuantisedNetwork
+from jaxflow.solve.quantise import INT32_MAX, int32_quantum
 
 _compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
 
-INT32_MAX = 2**31 - 1
-# The largest value that a flow may have, in quanta: rounding may add half a quantum for each arc of a node.
-MOST_QUANTA = 1.9 * 2**30
 # Whole numbers in compiled code: int and NumPy's are one there.
 Whole = Any
 # A node asks so many of its receivers first: those to which most of its rollout to the sink goes.
@@ -125,10 +122,7 @@ def build_graph(
 ) -> tuple[Graph, Int[np.ndarray, " node"], float]:
     """Round capacities to int32 quanta and lay the arcs out in windows. O(arcs).
 
-    No flow of a pair exceeds what leaves its source or what enters its sink. The quantum is the power of 2 for which the
-    largest such bound comes to between 0.95 and 1.9 * 2^30 quanta, so every value, and every capacity after cutting it off at
-    2^31 - 1 quanta (which changes no value), fits in int32; sums are int64. Rounding moves a value by half a quantum
-    per arc of its cut at most: 2^-31 each where rows sum to 1.
+    Quanta are those of `quantise_to_int32`; sums are int64.
 
     Args:
         network: one example's, checked by `quantise` or built by jaxflow.
@@ -141,10 +135,7 @@ def build_graph(
     senders, receivers = np.asarray(network.senders), np.asarray(network.receivers)
     capacity = np.asarray(network.capacity)
     n_nodes = network.n_nodes
-    leaving, entering = _node_sums(senders, receivers, capacity, n_nodes)
-    most = min(leaving[sources].max(initial=0.0), entering[sinks].max(initial=0.0))
-    exponent = int(np.ceil(np.log2(most / MOST_QUANTA))) if most > 0 else 0
-    quantum = float(np.ldexp(1.0, max(exponent, np.finfo(np.float64).minexp)))
+    quantum = int32_quantum(network, sources, sinks)
     order = np.lexsort([np.asarray(key) for key in (network.position, network.level, network.stack)])
     number = np.empty(n_nodes, np.int64)
     number[order] = np.arange(n_nodes)
@@ -167,28 +158,8 @@ def build_graph(
     return graph, number, quantum
 
 
-def as_quantised(graph: Graph, quantum: float) -> QuantisedNetwork:
-    """List the arcs of the graph, for a solver that wants them so."""
-    width = graph.stop - graph.start
-    senders = np.repeat(np.arange(len(width)), width)
-    receivers = np.arange(len(senders)) - graph.window[senders]
-    arcs = np.flatnonzero(graph.capacity)
-    return QuantisedNetwork(
-        senders[arcs], receivers[arcs], graph.capacity[arcs].astype(np.int64), graph.leaving, graph.entering, quantum
-    )
-
-
 def _offsets(counts: Int[np.ndarray, " node"]) -> Int[np.ndarray, " node"]:
     return np.cumsum(counts) - counts
-
-
-@_compiled
-def _node_sums(senders: Any, receivers: Any, capacity: Any, n_nodes: int) -> Any:
-    leaving, entering = np.zeros(n_nodes), np.zeros(n_nodes)
-    for arc in range(capacity.size):
-        leaving[senders[arc]] += capacity[arc]
-        entering[receivers[arc]] += capacity[arc]
-    return leaving, entering
 
 
 @_compiled

@@ -14,7 +14,9 @@ from jaxflow.views.wording import (
     output_name,
     output_sentence,
     prediction_sentence,
+    proof_sentence,
     saturation_sentence,
+    score_text,
 )
 
 SHADES = 32  # a score is drawn in one of so many shades of one colour
@@ -60,9 +62,9 @@ def to_page(explanation: Explanation) -> str:
 def to_html(explanation: Explanation) -> str:
     """Render a fragment for a notebook: token strip of the first output, then the matrix of all of them."""
     scores = explanation.scores
-    largest = max(scores.max(initial=0.0), np.finfo(np.float64).tiny)
+    largest = float(np.fmax.reduce(scores, axis=None, initial=np.finfo(np.float64).tiny))  # passes over what is unknown
     predicted = prediction_sentence(explanation)
-    notes = (saturation_sentence(explanation), bottleneck_sentence(explanation))
+    notes = (proof_sentence(explanation), saturation_sentence(explanation), bottleneck_sentence(explanation))
     return (
         f'<section class="jaxflow"><style>{STYLE}</style><h1>{escape(headline(explanation))}</h1>'
         f"{_paragraphs(predicted)}<h2>{escape(output_sentence(explanation, 0))}</h2>"
@@ -79,8 +81,8 @@ def _paragraphs(*sentences: str | None) -> str:
 
 def _strip(explanation: Explanation, scores: Float[np.ndarray, " source"], largest: float) -> str:
     spans = (
-        f'<span class="s{_shade(score, largest)}" title="{escape(token)}: {score:.6f}">{escape(token)}'
-        f"<small>{score:.3f}</small></span>"
+        f'<span class="s{_shade(score, largest)}" title="{escape(token)}: {_precisely(score)}">{escape(token)}'
+        f"<small>{score_text(score)}</small></span>"
         for token, score in zip(explanation.tokens, scores, strict=True)
     )
     return f'<div class="strip">{"".join(spans)}</div>'
@@ -94,7 +96,7 @@ def _matrix(explanation: Explanation, scores: Float[np.ndarray, "output source"]
         name = escape(output_name(explanation, row))
         cells = (
             f'<td class="s{_shade(value, largest)}"'
-            + (f' title="{name} from {token}: {value:.6f}">' if titled else ">")
+            + (f' title="{name} from {token}: {_precisely(value)}">' if titled else ">")
             for token, value in zip(tokens, values, strict=True)
         )
         word = escape(explanation.output_tokens[int(explanation.attribution.outputs[row])])
@@ -103,16 +105,20 @@ def _matrix(explanation: Explanation, scores: Float[np.ndarray, "output source"]
     return f'<div class="scroll"><table><thead><tr><td></td>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
 
 
+def _precisely(score: float) -> str:
+    return score_text(score) if np.isnan(score) else f"{score:.6f}"
+
+
 def _shade(score: float, largest: float) -> int:
-    return round(SHADES * score / largest)
+    return 0 if np.isnan(score) else round(SHADES * score / largest)
 
 
 def _certificate(explanation: Explanation) -> str:
     certificate = explanation.attribution.certificate
     if certificate is None:
         return "no maximum flow involved"
-    gap = float(np.max(np.asarray(certificate.upper) - np.asarray(certificate.lower), initial=0.0))
+    settled = ", ".join(f"{count} by {stage}" for stage, count in certificate.stages.items() if count)
     exact = (
-        "every score exact: a flow and an upper bound of equal value" if gap == 0 else f"scores proved within {gap:.2g}"
+        "every score exact: a flow and an upper bound of equal value" if certificate.exact.all() else "not all exact"
     )
-    return f"{exact}, capacities rounded to {float(np.max(certificate.quantum)):.2g}"
+    return f"{exact} ({settled}), capacities rounded to {float(np.max(certificate.quantum)):.2g}"

@@ -14,7 +14,9 @@ from jaxflow.views.wording import (
     headline,
     output_sentence,
     prediction_sentence,
+    proof_sentence,
     saturation_sentence,
+    score_text,
 )
 
 MAX_BAR = 40
@@ -31,7 +33,7 @@ def to_text(explanation: Explanation, *, rows: Sequence[int] | None = None, widt
     width = shutil.get_terminal_size().columns if width is None else width
     rows = range(len(explanation.attribution.outputs)) if rows is None else rows
     head = _paragraph(headline(explanation), prediction_sentence(explanation))
-    notes = _paragraph(saturation_sentence(explanation), bottleneck_sentence(explanation))
+    notes = _paragraph(proof_sentence(explanation), saturation_sentence(explanation), bottleneck_sentence(explanation))
     return "\n\n".join(filter(None, [head, *(_block(explanation, row, width) for row in rows), notes]))
 
 
@@ -44,11 +46,11 @@ def _block(explanation: Explanation, row: int, width: int) -> str:
     words = [_printable(token) for token in explanation.tokens]
     column = max(map(_columns, words))
     bar = max(min(MAX_BAR, width - column - 10), 1)
-    longest = max(scores.max(), np.finfo(np.float64).tiny)
+    longest = np.fmax(np.fmax.reduce(scores), np.finfo(np.float64).tiny)  # which pass over what is unknown
     lines = [_printable(output_sentence(explanation, row))]
     for word, score in zip(words, scores, strict=True):
-        drawn = "█" * round(bar * score / longest)
-        lines.append(f"  {word}{' ' * (column - _columns(word))}  {score:.3f} {drawn}".rstrip())
+        drawn = "" if np.isnan(score) else "█" * round(bar * score / longest)
+        lines.append(f"  {word}{' ' * (column - _columns(word))}  {score_text(score)} {drawn}".rstrip())
     return "\n".join(lines)
 
 

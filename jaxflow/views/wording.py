@@ -6,6 +6,7 @@ import numpy as np
 
 from jaxflow.explanation import Explanation
 from jaxflow.prediction import Prediction
+from jaxflow.solve.flows import UNFINISHED
 
 METHOD_NAMES = {"flow": "attention flow", "rollout": "attention rollout", "raw": "raw attention"}
 
@@ -50,6 +51,29 @@ def output_sentence(explanation: Explanation, row: int) -> str:
     prediction = explanation.prediction_of(row)
     name = output_name(explanation, row)
     return name if prediction is None or prediction.position is None else f"{name}: {_prediction(prediction)}"
+
+
+def score_text(score: float) -> str:
+    """Write a score; "unknown" where time ran out."""
+    return "unknown" if np.isnan(score) else f"{score:.3f}"
+
+
+def proof_sentence(explanation: Explanation) -> str | None:
+    """Say how far scores are proved, where it is not to the last digit; None where it is, or there is nothing to prove."""
+    certificate = explanation.attribution.certificate
+    if certificate is None or certificate.exact.all():
+        return None
+    possible = certificate.trivial > 0
+    unknown = (np.asarray(certificate.stage) == UNFINISHED) & possible
+    gap = float(np.max(np.where(unknown, 0, certificate.upper - certificate.lower)))
+    parts = (
+        [f"{unknown.sum() / possible.sum():.0%} of these scores are unknown, since time ran out"]
+        if unknown.any()
+        else []
+    )
+    parts += [f"{'the others are' if parts else 'scores are'} proved to within {gap:.2g}"] if gap else []
+    sentence = "; ".join(parts)
+    return f"{sentence[0].upper()}{sentence[1:]}. The certificate holds a lower and an upper bound for each."
 
 
 def saturation_sentence(explanation: Explanation) -> str | None:

@@ -1,6 +1,5 @@
 """The solvers behind one call: the same values, from wherever they are asked for."""
 
-import importlib.util
 import json
 
 import numpy as np
@@ -10,6 +9,8 @@ from test_general_networks import example
 
 from jaxflow import Attention, attention_flow, flow_network, joint_capacities, max_flow
 from jaxflow.cli import main
+
+pytestmark = pytest.mark.usefixtures("compiled")
 
 
 @pytest.mark.parametrize("feedback", ["prefix", "unrolled"])
@@ -60,11 +61,3 @@ def test_from_the_command_line(capsys):
         assert content["conventions"]["solver"] == solver
         values[solver] = content["attribution"]["encoder"]["data"]
     np.testing.assert_allclose(values["certified"], values["ortools"], atol=1e-6)
-
-
-def test_without_numba(monkeypatch):
-    network = flow_network(joint_capacities(Attention(**example("encoder"))))
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "numba" else find(name, *rest))
-    with pytest.raises(ImportError, match=r'solver="certified" needs Numba: pip install "jaxflow\[fast\]"'):
-        max_flow(network, 0, network.outputs[0], solver="certified")
