@@ -15,6 +15,7 @@ from jaxflow.generation import explain_generation, generate, generate_with
 from jaxflow.models import load_model
 from jaxflow.network import FlowNetwork, flow_network
 from jaxflow.prediction import Prediction
+from jaxflow.shapley import ShapleyValues, additive_shapley, fixed_flow_shapley, sample_set_shapley, set_shapley
 from jaxflow.solve import MaxFlow, MinCut, cut_layers, max_flow, min_cut
 from jaxflow.solve.bounds import flow_bounds
 from jaxflow.spans import join_outputs, join_players, span_masks
@@ -42,6 +43,11 @@ __all__ = [  # noqa: RUF022
     "attention_flow",
     "Attribution",
     "Certificate",
+    "additive_shapley",
+    "fixed_flow_shapley",
+    "set_shapley",
+    "sample_set_shapley",
+    "ShapleyValues",
     "rollout",
     "raw_attention",
     "explain",

@@ -87,7 +87,7 @@ def solve_block(
         if left > slack:
             stage[pair] = RESIDUAL
         while left > slack:
-            if not _find_reach(graph, scratch, source, sink):
+            if not find_reach(graph, scratch, source, sink):
                 bound -= left
                 left -= left
             elif halt[0] != 0:
@@ -164,7 +164,7 @@ def aim(graph: Graph, scratch: Scratch, sink: Whole) -> None:
 
 
 @_compiled
-def _find_reach(graph: Graph, scratch: Scratch, source: Whole, sink: Whole) -> bool:
+def find_reach(graph: Graph, scratch: Scratch, source: Whole, sink: Whole) -> bool:
     """Find all nodes with a residual path to `sink`, and rank them; tell whether `source` is one.
 
     If it is not, the arcs into those nodes are a minimum cut: each is full, and no flow leaves them.

@@ -1,0 +1,14 @@
+"""Shapley values of attention flow. Three different games bear that name; each has a function of its own.
+
+- `additive_shapley`: a coalition is worth the sum of its members' scores, so the Shapley values *are* the scores.
+- `fixed_flow_shapley`: one flow is given, and a coalition of one layer's nodes is worth what flows through it.
+- `set_shapley`, `sample_set_shapley`: a coalition is worth the maximum flow it can send together, so players share what
+  each could have sent as well. These alone say something that the scores do not.
+"""
+
+from jaxflow.shapley.additive import additive_shapley
+from jaxflow.shapley.fixed_flow import fixed_flow_shapley
+from jaxflow.shapley.set_game import sample_set_shapley, set_shapley
+from jaxflow.shapley.values import ShapleyValues
+
+__all__ = ["ShapleyValues", "additive_shapley", "fixed_flow_shapley", "sample_set_shapley", "set_shapley"]

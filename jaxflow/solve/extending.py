@@ -1,0 +1,184 @@
+"""Compiled: one flow that is extended source by source, for the values of sets of sources. Leaves JAX: Numba.
+
+Extending is enough, nothing has to be solved anew: `maxflow(S + i) = maxflow(S) + what i can still send over residual
+arcs`. While i sends, flow changes among nodes with a residual path to the sink alone; so who has none will never have one
+again, the sources that sent before among them. Hence no common source is needed, no flow is led back into an
+earlier source, and most of the late sources are done without a look.
+
+Import this module only when it runs: importing Numba takes longer than all the rest.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+from jaxtyping import Int
+
+from jaxflow.solve.pushing import bit, push_ahead, push_around
+from jaxflow.solve.search import aim, find_reach
+from jaxflow.solve.windows import Graph, Scratch, Whole, new_scratch
+
+_compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
+
+# As many looks at arcs as it takes: there is no other solver to leave a flow to that is under way.
+PATIENCE = 2**62
+# For the value of all players, before it is known.
+UNKNOWN = 2**62
+
+
+def aimed_scratch(graph: Graph, sink: int) -> Scratch:
+    """Make the scratch of one thread, with all that depends on the sink."""
+    # Two entries a place: however full the log is, after `_relog` one more search fits.
+    scratch = new_scratch(graph)._replace(log=np.empty((2 * len(graph.capacity) + 64, 4), np.int32))
+    aim(graph, scratch, sink)
+    return scratch
+
+
+@_compiled
+def walk_orders(
+    graph: Graph,
+    scratch: Scratch,
+    sink: Whole,
+    nodes: Int[np.ndarray, " member"],
+    starts: Int[np.ndarray, " player+1"],
+    whole: Whole,
+    orders: Int[np.ndarray, "order player"],
+    gains: Int[np.ndarray, "order player"],
+    halt: Int[np.ndarray, " 1"],
+    done: Int[np.ndarray, " counter"],
+) -> None:
+    """Let players join in each order; write what each adds to the flow.
+
+    Args:
+        graph: shared.
+        scratch: this thread's, aimed at the sink.
+        sink: number of its node, in the order of `graph`.
+        nodes: the players' nodes, player by player, likewise.
+        starts: `nodes[starts[i] : starts[i + 1]]` are player i.
+        whole: value of all players together; an order ends where it is reached, for no more can come.
+        orders: players in the order in which they join.
+        gains: written, in quanta; expected to be 0.
+        halt: not 0 to stop after the order under way.
+        done: `done[0]` counts orders.
+    """
+    for i in range(orders.shape[0]):
+        if halt[0] != 0:
+            return
+        scratch.reach[:] = scratch.able
+        scratch.room[:] = scratch.near
+        value: Whole = np.int64(0)
+        n_log: Whole = np.int64(0)
+        for j in range(orders.shape[1]):
+            player = orders[i, j]
+            before = value
+            for k in range(starts[player], starts[player + 1]):
+                gain, n_log = _extend(graph, scratch, nodes[k], sink, whole - value, n_log)
+                value += gain
+            gains[i, player] = value - before
+            if value == whole:
+                break
+        _undo(graph, scratch, n_log)
+        done[0] += 1
+
+
+@_compiled
+def fill_table(
+    graph: Graph,
+    scratch: Scratch,
+    sink: Whole,
+    nodes: Int[np.ndarray, " member"],
+    starts: Int[np.ndarray, " player+1"],
+    whole: Whole,
+    values: Int[np.ndarray, " set"],
+    halt: Int[np.ndarray, " 1"],
+) -> None:
+    """Find the value of every set of players, each as an extension of the flow of the set without its last player.
+
+    Arguments as in `walk_orders`; `values[set]` is written, bit i of `set` standing for player i.
+    """
+    n_players, n_nodes = starts.size - 1, scratch.into.size
+    rest, is_open, reach, room = scratch.rest, scratch.open, scratch.reach, scratch.room
+    kept_rest = np.empty((n_players, rest.size), rest.dtype)
+    kept_open = np.empty((n_players, is_open.size), is_open.dtype)
+    kept_reach = np.empty((n_players, reach.size), reach.dtype)
+    kept_room = np.empty((n_players, n_nodes), room.dtype)
+    members = np.zeros(n_players, np.int64)
+    following = np.zeros(n_players, np.int64)
+    values[0] = 0
+    depth = 0
+    kept_rest[0], kept_open[0], kept_reach[0], kept_room[0] = rest, is_open, scratch.able, scratch.near
+    while depth >= 0 and halt[0] == 0:
+        player = following[depth]
+        following[depth] += 1
+        if player == n_players:
+            depth -= 1
+            continue
+        rest[:], is_open[:], reach[:], room[:] = kept_rest[depth], kept_open[depth], kept_reach[depth], kept_room[depth]
+        n_log: Whole = _relog(graph, scratch)
+        joined = members[depth] | 1 << player
+        value: Whole = values[members[depth]]
+        for k in range(starts[player], starts[player + 1]):
+            gain, n_log = _extend(graph, scratch, nodes[k], sink, whole - value, n_log)
+            value += gain
+        values[joined] = value
+        if value == whole:  # and so has every larger set
+            for others in range(1, 1 << n_players - player - 1):
+                values[joined | others << player + 1] = whole
+        elif player + 1 < n_players:
+            depth += 1
+            kept_rest[depth], kept_open[depth], kept_reach[depth], kept_room[depth] = rest, is_open, reach, room
+            members[depth], following[depth] = joined, player + 1
+
+
+@_compiled
+def _extend(
+    graph: Graph, scratch: Scratch, source: Whole, sink: Whole, most: Whole, n_log: Whole
+) -> tuple[Whole, Whole]:
+    """Push all that `source` can send on top of the flow there is; return it and the log's length.
+
+    `most` is what all sources together could add. `reach` holds the nodes with a residual path to the sink, before and,
+    unless `most` was reached, after.
+    """
+    live, room, reach, near = scratch.live, scratch.room, scratch.reach, scratch.near
+    amount: Whole = min(most, np.int64(near[source]))
+    if amount == 0 or not reach[source >> 6] & bit(source):
+        return np.int64(0), n_log
+    live[:] = reach
+    room[source] = amount
+    if n_log > graph.capacity.size:
+        n_log = _relog(graph, scratch)
+    left, n_log = push_ahead(graph, scratch, source, sink, amount, n_log, np.int64(0))
+    while amount - left < most and find_reach(graph, scratch, source, sink) and left > 0:
+        if n_log > graph.capacity.size:
+            n_log = _relog(graph, scratch)
+        left, n_log, _ = push_around(graph, scratch, source, sink, left, n_log, np.int64(PATIENCE))
+    return amount - left, n_log
+
+
+@_compiled
+def _relog(graph: Graph, scratch: Scratch) -> Whole:
+    """Write the log anew, with one entry for each arc that carries flow, and return its length. O(arcs)."""
+    window, start, stop, capacity = graph.window, graph.start, graph.stop, graph.capacity
+    rest, into, log = scratch.rest, scratch.into, scratch.log
+    into[:] = -1
+    n_log = 0
+    for node in range(into.size):
+        for receiver in range(start[node], stop[node]):
+            place = window[node] + receiver
+            if rest[place] < capacity[place]:
+                log[n_log, 0], log[n_log, 1], log[n_log, 2], log[n_log, 3] = place, node, receiver, into[receiver]
+                into[receiver] = n_log
+                n_log += 1
+    return n_log
+
+
+@_compiled
+def _undo(graph: Graph, scratch: Scratch, n_log: Whole) -> None:
+    """Take all flow back."""
+    row, capacity = graph.row, graph.capacity
+    rest, is_open, into, log = scratch.rest, scratch.open, scratch.into, scratch.log
+    for entry in range(n_log):
+        place, sender, receiver = log[entry, 0], np.int64(log[entry, 1]), np.int64(log[entry, 2])
+        rest[place] = capacity[place]
+        into[receiver] = -1
+        is_open[row[sender] + (receiver >> 6)] |= bit(receiver)
