@@ -10,6 +10,7 @@ from jaxflow.attribution import Attribution, Certificate, attention_flow
 from jaxflow.baselines import raw_attention, rollout
 from jaxflow.capacities import Capacities, joint_capacities
 from jaxflow.capture import capture
+from jaxflow.cut import CutExplanation, cut_sentence, explain_cut
 from jaxflow.explanation import Explanation, explain, load
 from jaxflow.generation import explain_generation, generate, generate_with
 from jaxflow.models import load_model
@@ -39,6 +40,9 @@ __all__ = [  # noqa: RUF022
     "min_cut",
     "MinCut",
     "cut_layers",
+    "explain_cut",
+    "CutExplanation",
+    "cut_sentence",
     "flow_bounds",
     "attention_flow",
     "Attribution",

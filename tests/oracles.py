@@ -116,6 +116,8 @@ def linprog_value(capacity, source, sink):
 def minimum_cuts(capacity, source, sink):
     """Every cut is tried: the least capacity, and the arcs `(layer, query, key)` of the cuts nearest to either end.
 
+    `source` and `sink` are positions, or lists of them: all inputs against all outputs.
+
     Exact for capacities that add up without rounding, such as whole numbers and sixteenths.
     """
     n_layers, n_tokens, _ = capacity.shape
@@ -124,8 +126,8 @@ def minimum_cuts(capacity, source, sink):
         for layer, query, key in itertools.product(range(n_layers), range(n_tokens), range(n_tokens))
         if capacity[layer, query, key] > 0
     ]
-    s, t = source, n_layers * n_tokens + sink
-    free = [node for node in range((n_layers + 1) * n_tokens) if node not in (s, t)]
+    s, t = np.atleast_1d(source), n_layers * n_tokens + np.atleast_1d(sink)
+    free = [node for node in range((n_layers + 1) * n_tokens) if node not in s and node not in t]
     choice = np.arange(2 ** len(free))
     sides = np.zeros((len(choice), (n_layers + 1) * n_tokens), bool)
     sides[:, s] = True

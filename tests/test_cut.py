@@ -1,0 +1,180 @@
+"""explain_cut: against every cut there is, against the flow that is left without one of its arcs; and its sentence."""
+
+import itertools
+
+import jax
+import networkx as nx
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracles import minimum_cuts
+from strategies import make_attention, sixteenths
+from test_general_networks import example
+
+from jaxflow import (
+    Attention,
+    Capacities,
+    cut_sentence,
+    explain_cut,
+    flow_network,
+    joint_capacities,
+    min_cut,
+)
+
+
+def value_by_networkx(network, capacity, sources, sinks):
+    graph = nx.DiGraph()
+    for sender, receiver, number in zip(network.senders.tolist(), network.receivers.tolist(), capacity, strict=True):
+        if number > 0:
+            graph.add_edge(sender, receiver, capacity=number)
+    graph.add_edges_from(("in", int(node)) for node in sources)
+    graph.add_edges_from((int(node), "out") for node in sinks)
+    return nx.maximum_flow_value(graph, "in", "out")
+
+
+@settings(deadline=None, max_examples=40)
+@given(sixteenths((1, 3), (1, 3)), st.data())
+def test_is_the_nearest_of_all_minimum_cuts(capacity, data):
+    """Of sets of inputs and outputs, where every cut is tried."""
+    some = st.lists(st.integers(0, capacity.shape[-1] - 1), min_size=1, unique=True)
+    sources, sinks = data.draw(some), data.draw(some)
+    value, near_source, near_sink = minimum_cuts(capacity, sources, sinks)
+    network = flow_network(Capacities(encoder=capacity))
+    ends = network.encoder_players[sources], network.outputs[sinks]
+    for nearest, expected in (("source", near_source), ("sink", near_sink)):
+        cut = explain_cut(network, *ends, nearest=nearest)
+        assert cut.value == value
+        if value:
+            assert set(zip(cut.layer.tolist(), cut.query.tolist(), cut.key.tolist(), strict=True)) == expected
+            np.testing.assert_allclose(cut.share.sum(), 1)
+        np.testing.assert_array_equal(cut.capacity, np.ravel(capacity)[cut.arc])
+        for layer in range(len(capacity)):
+            np.testing.assert_allclose(cut.share[layer] * value, cut.capacity[cut.layer == layer + 1].sum(), atol=1e-12)
+        assert cut.is_all_sent == (value == capacity[0][:, sources].sum())
+        assert cut.is_all_taken == (value == capacity[-1][sinks].sum())
+
+
+@pytest.mark.parametrize("nearest", ["source", "sink"])
+@pytest.mark.parametrize(
+    ("architecture", "decoder_layer", "feedback"),
+    [
+        ("encoder", "sublayers", "prefix"),
+        ("decoder", "sublayers", "unrolled"),
+        ("encoder-decoder", "sublayers", "prefix"),
+        ("encoder-decoder", "parallel", "unrolled"),
+    ],
+)
+def test_without_an_arc_of_it_less_flows_by_its_capacity(architecture, decoder_layer, feedback, nearest):
+    n_prompt = 2 if feedback == "unrolled" else None
+    network = flow_network(
+        joint_capacities(Attention(**example(architecture)), residual=0.3),
+        decoder_layer=decoder_layer,
+        feedback=feedback,
+        n_prompt=n_prompt,
+    )
+    capacity = np.asarray(network.capacity, np.float64)
+    sources, sinks = network.players[[0, 1]], network.outputs[-1:]
+    cut = explain_cut(network, sources, sinks, nearest=nearest)
+    np.testing.assert_allclose(cut.value, value_by_networkx(network, capacity, sources, sinks), atol=1e-9)
+    for arc, lost in zip(cut.arc, cut.capacity, strict=True):
+        without = capacity.copy()
+        without[arc] = 0
+        left = value_by_networkx(network, without, sources, sinks)
+        np.testing.assert_allclose(left, cut.value - lost, atol=1e-9)
+    without = capacity.copy()
+    without[cut.arc] = 0
+    assert value_by_networkx(network, without, sources, sinks) == 0
+
+
+def test_one_pair_is_min_cut():
+    network = flow_network(Capacities(encoder=make_attention("softmax", 2, (4, 6, 6))))
+    for nearest in ("source", "sink"):
+        cut = explain_cut(network, 3, int(network.outputs[1]), nearest=nearest)
+        expected = min_cut(network, 3, int(network.outputs[1]), nearest=nearest)
+        for name in ("layer", "query", "key"):
+            np.testing.assert_array_equal(getattr(cut, name), getattr(expected, name))
+        np.testing.assert_allclose(cut.value, expected.value, rtol=1e-12)
+
+
+def test_kinds_and_layers_of_an_encoder_decoder():
+    """Every arc of a cut is where its kind, layer and positions say; layers count on from the encoder's."""
+    capacities = joint_capacities(Attention(**example("encoder-decoder")), residual=0.3)
+    network = flow_network(capacities)
+    stacks = [np.asarray(getattr(capacities, name)) for name in ("encoder", "decoder", "cross")]
+    seen = set()
+    for sources, sink, nearest in itertools.product(network.players, network.outputs, ("source", "sink")):
+        cut = explain_cut(network, sources, sink, nearest=nearest)
+        for kind, layer, query, key, number in zip(cut.kind, cut.layer, cut.query, cut.key, cut.capacity, strict=True):
+            seen.add(int(kind))
+            if kind == 3:
+                assert query == key
+                np.testing.assert_allclose(number, 0.3, rtol=1e-6)
+            else:
+                level = layer - 1 if kind == 0 else layer - 1 - len(stacks[0])
+                np.testing.assert_allclose(number, stacks[kind][level, query, key], rtol=1e-6)
+    assert seen == {0, 1, 2, 3}
+
+
+def test_sentences():
+    ones = np.ones((4, 3, 3))
+    words = ["the", "keys", "are"]
+
+    def sentence(capacity, source, sink, tokens=words):
+        network = flow_network(Capacities(encoder=capacity))
+        return cut_sentence(explain_cut(network, source, network.outputs[sink]), encoder_tokens=tokens)
+
+    narrow = ones.copy()
+    narrow[2] = 0.01
+    narrow[2, 1] = [0.3, 0.2, 0.1]
+    assert sentence(narrow, 0, 2) == (
+        "Layer 3 is the bottleneck: all of the cut (0.66), most of it read by position 1 (keys)."
+    )
+    assert sentence(narrow.swapaxes(1, 2), 0, 2, ()) == (
+        "Layer 3 is the bottleneck: all of the cut (0.66), most of it read from position 1."
+    )
+    assert sentence(ones, 1, 2) == (
+        "Layer 1 is the bottleneck: all of the cut (3.00), all of it read from position 1 (keys). It is all that the input "
+        "sends: the score says nothing of what happens after."
+    )
+    last = ones.copy()
+    last[-1] = 0.25
+    assert sentence(last, 1, 2).endswith(
+        "all of it read by position 2 (are). It is all that the output takes: the score says nothing of what happens before."
+    )
+    two = np.zeros((2, 3, 3))
+    two[0, 1, 0], two[1, 2, 1], two[0, 0, 0], two[1, 2, 0] = 0.25, 1, 1, 0.5
+    assert sentence(two, 0, 2) == (
+        "Layer 2 is the bottleneck: 67% of the cut (0.75), all of it read from position 0 (the); layer 1 holds 33%."
+    )
+    assert sentence(np.zeros((2, 3, 3)), 0, 1) == "Nothing flows: no path leads from the inputs to the outputs."
+
+
+def test_sentence_of_an_encoder_decoder():
+    capacities = joint_capacities(Attention(**example("encoder-decoder")))
+    network = flow_network(capacities)
+    cut = explain_cut(network, network.encoder_players, network.outputs[2])
+    text = cut_sentence(cut, encoder_tokens=list("abcd"), decoder_tokens=list("vwxyz"))
+    assert "of the decoder is the bottleneck" in text
+    assert "read by position 2 (x)" in text
+
+
+def test_is_a_pytree():
+    network = flow_network(Capacities(encoder=np.ones((2, 2, 2))))
+    cut = explain_cut(network, 0, network.outputs[0])
+    assert jax.tree.map(lambda leaf: 2 * leaf, cut).value == 2 * cut.value
+
+
+def test_bad_input():
+    network = flow_network(Capacities(encoder=np.ones((2, 2, 2))))
+    with pytest.raises(ValueError, match="nearest is 'input'; expected 'source' or 'sink'"):
+        explain_cut(network, 0, 5, nearest="input")
+    with pytest.raises(ValueError, match="sources names node 9, which does not exist: the network has nodes 0 to 5"):
+        explain_cut(network, [0, 9], 5)
+    with pytest.raises(ValueError, match=r"sinks names a node more than once: \[5, 5\]"):
+        explain_cut(network, 0, [5, 5])
+    with pytest.raises(ValueError, match="Node 4 is among sources and sinks"):
+        explain_cut(network, [0, 4], [4, 5])
+    for wrong in ([], 0.5, [[0]]):
+        with pytest.raises(ValueError, match=r"sources is .*; expected a node, or nodes"):
+            explain_cut(network, wrong, 5)
