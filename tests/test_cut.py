@@ -15,6 +15,7 @@ from test_general_networks import example
 from jaxflow import (
     Attention,
     Capacities,
+    cut_layers,
     cut_sentence,
     explain_cut,
     flow_network,
@@ -178,3 +179,14 @@ def test_bad_input():
     for wrong in ([], 0.5, [[0]]):
         with pytest.raises(ValueError, match=r"sources is .*; expected a node, or nodes"):
             explain_cut(network, wrong, 5)
+
+
+def test_cut_layers_counts_the_decoders_layers_after_the_encoders():
+    network = flow_network(joint_capacities(Attention(**example("encoder-decoder")), residual=0.3))
+    sink = network.outputs[3]
+    layers = cut_layers(network, network.players, sink)
+    for player, found in zip(network.players, layers, strict=True):
+        if found.any():
+            cut = explain_cut(network, player, sink)
+            np.testing.assert_allclose(found, cut.share * cut.value, atol=1e-9)
+    assert layers[:, 3:].any()  # the encoder has three

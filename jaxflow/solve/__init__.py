@@ -229,7 +229,7 @@ def cut_layers(
     sources, sinks = _check_ends(network, source, sink)
     check_options(solver)
     quantised = _quantise(network, sources.ravel(), sinks.ravel(), solver)
-    layer = np.asarray(network.level)[quantised.receivers] - 1
+    layer = network.layer[quantised.receivers] - 1
     quanta = np.zeros((sources.size, network.n_layers), np.int64)
     for pair, (_, arcs) in enumerate(ortools.solve_pairs(quantised, sources.ravel(), sinks.ravel())):
         np.add.at(quanta[pair], layer[arcs], quantised.capacity[arcs])
