@@ -16,7 +16,14 @@ from jaxflow.generation import explain_generation, generate, generate_with
 from jaxflow.models import load_model
 from jaxflow.network import FlowNetwork, flow_network
 from jaxflow.prediction import Prediction
-from jaxflow.shapley import ShapleyValues, additive_shapley, fixed_flow_shapley, sample_set_shapley, set_shapley
+from jaxflow.shapley import (
+    ShapleyValues,
+    additive_shapley,
+    fixed_flow_shapley,
+    sample_set_shapley,
+    set_shapley,
+    shapley_flow,
+)
 from jaxflow.solve import MaxFlow, MinCut, cut_layers, max_flow, min_cut
 from jaxflow.solve.bounds import flow_bounds
 from jaxflow.spans import join_outputs, join_players, span_masks
@@ -47,6 +54,7 @@ __all__ = [  # noqa: RUF022
     "attention_flow",
     "Attribution",
     "Certificate",
+    "shapley_flow",
     "additive_shapley",
     "fixed_flow_shapley",
     "set_shapley",

@@ -68,6 +68,8 @@ class Attribution:
         outputs: `[output]`, positions that are explained, of the decoder if there is one; numbers of the sets, where
             outputs are explained in sets.
         certificate: what proves the scores; None for methods that have nothing to prove (rollout, raw attention).
+        standard_error: `[*batch, output, player]`, of sampled scores, inputs in the order of `certificate`, 0 where they are
+            exact; None for methods that do not sample.
 
     Source: Metzger et al. 2022 (2205.15389).
     """
@@ -76,6 +78,7 @@ class Attribution:
     decoder: Float[Array | np.ndarray, "*batch output target"] | None
     outputs: Int[np.ndarray, " output"]
     certificate: Certificate | None = None
+    standard_error: Float[np.ndarray, "*batch output player"] | None = None
 
     @property
     def saturated(self) -> Bool[np.ndarray, "*batch output source"] | None:

@@ -78,8 +78,9 @@ def _parser() -> argparse.ArgumentParser:
         help="what counts as one input, by the joint flow of its tokens (default: each token)",
     )  # fmt: skip
     explain.add_argument(
-        "--method", choices=("flow", "rollout", "raw"), default="flow",
-        help="maximum flow, product of the layers, or the last layer's attention (default: %(default)s)",
+        "--method", choices=("flow", "shapley", "rollout", "raw"), default="flow",
+        help="maximum flow of each token, all tokens' flow shared among them, product of the layers, or the last layer's "
+        "attention (default: %(default)s)",
     )  # fmt: skip
     explain.add_argument(
         "--heads",

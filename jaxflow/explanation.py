@@ -22,21 +22,16 @@ from jaxflow.network import DecoderLayer, Feedback, FlowNetwork, flow_network
 from jaxflow.prediction import Prediction, read_predictions
 from jaxflow.progress import progress_bar
 from jaxflow.selection import check_outputs, select, selected_networks
+from jaxflow.shapley import shapley_flow
 from jaxflow.solve import Solver, cut_layers
 from jaxflow.spans import span_masks
 from jaxflow.words import Span, Unit, cover, short, text_spans
 
-Method = Literal["flow", "rollout", "raw"]
-METHODS = ("flow", "rollout", "raw")
-FLOW_DEFAULTS = {
-    "decoder_layer": "sublayers",
-    "feedback": "prefix",
-    "n_prompt": None,
-    "solver": "certified",
-    "tolerance": 0.0,
-    "budget_seconds": None,
-    "correction": None,
-}
+Method = Literal["flow", "shapley", "rollout", "raw"]
+METHODS = ("flow", "shapley", "rollout", "raw")
+# Defaults of what only some methods take.
+STRUCTURE = {"decoder_layer": "sublayers", "feedback": "prefix", "n_prompt": None}
+SOLVING = {"solver": "certified", "tolerance": 0.0, "budget_seconds": None, "correction": None}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,9 +50,9 @@ class Explanation:
             decoder predicts is the token after it.
         bottleneck: `[layer]`, share of the minimum cuts' capacity that lies in each layer (the encoder's, then the
             decoder's), over the cuts from every token to the first explained output, each the one nearest its token;
-            None for methods without a flow, and where time ran out.
+            None for other methods, and where time ran out.
         model: the model's class or name.
-        method: "flow", "rollout" or "raw".
+        method: "flow", "shapley", "rollout" or "raw".
         conventions: heads, residual and the other choices that the numbers depend on.
         version: the version of jaxflow that made it.
     """
@@ -164,7 +159,7 @@ def explain(
         tokenizer: turns a text into inputs and names tokens; as `load_model` returns it.
         labels: names of the labels that a model's logits stand for; the model's own by default.
         produced: `[target]`, the token that each position of a decoder produced; the likeliest by default.
-        method: "flow", "rollout" or "raw".
+        method: "flow", "shapley" (`shapley_flow`), "rollout" or "raw".
         outputs: positions to explain; None for all.
         together: explain these outputs as one set: what can flow to any of them.
         spans: inputs that count as one, by the joint flow of their tokens: "words", "lines" or "paragraphs" of the text
@@ -176,10 +171,10 @@ def explain(
         residual: as in `joint_capacities`; 0.5 if None. Raw attention has none.
         encoder_mask: `[*batch, source]`, False where padded; the input `attention_mask` by default.
         decoder_mask: `[*batch, target]`, likewise; the input `decoder_attention_mask` by default.
-        decoder_layer: as in `attention_flow`, like the next three; for the method "flow" alone.
+        decoder_layer: as in `attention_flow`, like the next three; for the methods "flow" and "shapley" alone.
         feedback: "prefix" or "unrolled".
         n_prompt: how many of the decoder's first tokens were not generated.
-        correction: None, "decay" or "uniform".
+        correction: None, "decay" or "uniform"; for the method "flow" alone.
         normalise: divide each output's scores by their sum.
         solver: as in `max_flow`.
         tolerance: as in `attention_flow`.
@@ -210,9 +205,10 @@ def explain(
         )
     structure: dict[str, Any] = {"decoder_layer": decoder_layer, "feedback": feedback, "n_prompt": n_prompt}
     solving: dict[str, Any] = {"solver": solver, "tolerance": tolerance, "budget_seconds": budget_seconds}
-    of_flow = {**structure, **solving, "correction": correction}
-    if method != "flow" and of_flow != FLOW_DEFAULTS:
-        raise ValueError(f"{', '.join(of_flow)} are for method='flow'; method is {method!r}.")
+    if method != "flow" and {**solving, "correction": correction} != SOLVING:
+        raise ValueError(f"{', '.join(SOLVING)} are for method='flow'; method is {method!r}.")
+    if method not in ("flow", "shapley") and structure != STRUCTURE:
+        raise ValueError(f"{', '.join(STRUCTURE)} are for the methods 'flow' and 'shapley'; method is {method!r}.")
     text = args[0] if args else None
     if isinstance(text, str):
         args, inputs = args[1:], {**encode(tokenizer, text), **inputs}
@@ -255,6 +251,7 @@ def explain(
     )
     capacities = jax.tree.map(lambda leaf: np.asarray(leaf)[(0,) * len(batch)], capacities)
     bottleneck = None
+    structure: dict[str, Any] = {"decoder_layer": decoder_layer, "feedback": feedback, "n_prompt": n_prompt}
     if method == "flow":
         attribution = attention_flow(
             capacities,
@@ -271,6 +268,10 @@ def explain(
         network, explained, _ = next(selected_networks(flow_network(capacities, **structure), selection, ()))
         if not np.isnan(attribution_scores(attribution)).any():
             bottleneck = _bottleneck(network, explained[0], attribution, solver, progress)
+    elif method == "shapley":
+        attribution = shapley_flow(
+            capacities, outputs=outputs, normalise=normalise, progress=progress, **masks_of, **structure
+        )
     else:
         attribute = rollout if method == "rollout" else raw_attention
         attribution = jax.device_get(attribute(capacities, outputs=outputs))

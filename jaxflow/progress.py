@@ -7,6 +7,6 @@ from tqdm import tqdm
 DELAY = 2.0  # seconds before a bar appears
 
 
-def progress_bar(total: int, what: str, *, shown: bool) -> tqdm:
+def progress_bar(total: int, what: str, *, unit: str = "pair", shown: bool) -> tqdm:
     """Make a bar that appears after two seconds, on a terminal alone; with `shown=False` it never does."""
-    return tqdm(total=total, desc=what, unit="pair", delay=DELAY, disable=None if shown else True, leave=False)
+    return tqdm(total=total, desc=what, unit=unit, delay=DELAY, disable=None if shown else True, leave=False)

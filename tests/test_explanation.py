@@ -200,7 +200,7 @@ def test_saved_and_loaded_it_is_the_same(explanation, tmp_path, suffix):
 
 
 def test_bad_method(agreement):
-    with pytest.raises(ValueError, match=r"method is 'shap'; expected one of 'flow', 'rollout', 'raw'"):
+    with pytest.raises(ValueError, match=r"method is 'shap'; expected one of 'flow', 'shapley', 'rollout', 'raw'"):
         explain(agreement[0], TEXT, tokenizer=agreement[1], method="shap")
 
 

@@ -244,7 +244,7 @@ def test_bad_steps(step, tokens, options, message):
 
 def test_feedback_without_a_flow(loaded):
     model, _ = loaded("GPT2")
-    with pytest.raises(ValueError, match="are for method='flow'; method is 'rollout'"):
+    with pytest.raises(ValueError, match="are for the methods 'flow' and 'shapley'; method is 'rollout'"):
         explain(model, np.array([[3, 4, 5]]), method="rollout", feedback="unrolled", n_prompt=2)
 
 

@@ -3,12 +3,20 @@
 - `additive_shapley`: a coalition is worth the sum of its members' scores, so the Shapley values *are* the scores.
 - `fixed_flow_shapley`: one flow is given, and a coalition of one layer's nodes is worth what flows through it.
 - `set_shapley`, `sample_set_shapley`: a coalition is worth the maximum flow it can send together, so players share what
-  each could have sent as well. These alone say something that the scores do not.
+  each could have sent as well. These alone say something that the scores do not. `shapley_flow` has them for whole batches.
 """
 
 from jaxflow.shapley.additive import additive_shapley
+from jaxflow.shapley.attribution import shapley_flow
 from jaxflow.shapley.fixed_flow import fixed_flow_shapley
 from jaxflow.shapley.set_game import sample_set_shapley, set_shapley
 from jaxflow.shapley.values import ShapleyValues
 
-__all__ = ["ShapleyValues", "additive_shapley", "fixed_flow_shapley", "sample_set_shapley", "set_shapley"]
+__all__ = [
+    "ShapleyValues",
+    "additive_shapley",
+    "fixed_flow_shapley",
+    "sample_set_shapley",
+    "set_shapley",
+    "shapley_flow",
+]

@@ -107,7 +107,7 @@ def sample_set_shapley(
     groups = check_players(network, sink, players)
     game, joining = set_game(network, groups, sink)
     values, error = np.zeros((2, len(groups)))
-    with progress_bar(n_permutations, "orders", shown=progress) as bar:
+    with progress_bar(n_permutations, "Shapley values", unit="order", shown=progress) as bar:
         values[joining], error[joining], used = sample(
             game, precision=precision, n_permutations=n_permutations, seed=seed, on_order=bar.update
         )

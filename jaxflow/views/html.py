@@ -10,6 +10,8 @@ from jaxtyping import Float
 from jaxflow.explanation import Explanation
 from jaxflow.views.wording import (
     bottleneck_sentence,
+    error_bars,
+    error_sentence,
     headline,
     output_name,
     output_sentence,
@@ -64,7 +66,12 @@ def to_html(explanation: Explanation) -> str:
     scores = explanation.scores
     largest = float(np.fmax.reduce(scores, axis=None, initial=np.finfo(np.float64).tiny))  # passes over what is unknown
     predicted = prediction_sentence(explanation)
-    notes = (proof_sentence(explanation), saturation_sentence(explanation), bottleneck_sentence(explanation))
+    notes = (
+        proof_sentence(explanation),
+        saturation_sentence(explanation),
+        bottleneck_sentence(explanation),
+        error_sentence(explanation),
+    )
     return (
         f'<section class="jaxflow"><style>{STYLE}</style><h1>{escape(headline(explanation))}</h1>'
         f"{_paragraphs(predicted)}<h2>{escape(output_sentence(explanation, 0))}</h2>"
@@ -82,8 +89,8 @@ def _paragraphs(*sentences: str | None) -> str:
 def _strip(explanation: Explanation, scores: Float[np.ndarray, " source"], largest: float) -> str:
     spans = (
         f'<span class="s{_shade(score, largest)}" title="{escape(token)}: {_precisely(score)}">{escape(token)}'
-        f"<small>{score_text(score)}</small></span>"
-        for token, score in zip(explanation.tokens, scores, strict=True)
+        f"<small>{score_text(score)}{off}</small></span>"
+        for token, score, off in zip(explanation.tokens, scores, error_bars(explanation, 0), strict=True)
     )
     return f'<div class="strip">{"".join(spans)}</div>'
 
@@ -116,7 +123,7 @@ def _shade(score: float, largest: float) -> int:
 def _certificate(explanation: Explanation) -> str:
     certificate = explanation.attribution.certificate
     if certificate is None:
-        return "no maximum flow involved"
+        return "scores without certificate" if explanation.method == "shapley" else "no maximum flow involved"
     settled = ", ".join(f"{count} by {stage}" for stage, count in certificate.stages.items() if count)
     exact = (
         "every score exact: a flow and an upper bound of equal value" if certificate.exact.all() else "not all exact"

@@ -11,6 +11,8 @@ import numpy as np
 from jaxflow.explanation import Explanation
 from jaxflow.views.wording import (
     bottleneck_sentence,
+    error_bars,
+    error_sentence,
     headline,
     output_sentence,
     prediction_sentence,
@@ -33,7 +35,12 @@ def to_text(explanation: Explanation, *, rows: Sequence[int] | None = None, widt
     width = shutil.get_terminal_size().columns if width is None else width
     rows = range(len(explanation.attribution.outputs)) if rows is None else rows
     head = _paragraph(headline(explanation), prediction_sentence(explanation))
-    notes = _paragraph(proof_sentence(explanation), saturation_sentence(explanation), bottleneck_sentence(explanation))
+    notes = _paragraph(
+        proof_sentence(explanation),
+        saturation_sentence(explanation),
+        bottleneck_sentence(explanation),
+        error_sentence(explanation),
+    )
     return "\n\n".join(filter(None, [head, *(_block(explanation, row, width) for row in rows), notes]))
 
 
@@ -45,12 +52,13 @@ def _block(explanation: Explanation, row: int, width: int) -> str:
     scores = explanation.scores[row]
     words = [_printable(token) for token in explanation.tokens]
     column = max(map(_columns, words))
-    bar = max(min(MAX_BAR, width - column - 10), 1)
+    errors = error_bars(explanation, row)
+    bar = max(min(MAX_BAR, width - column - 10 - len(errors[0])), 1)
     longest = np.fmax(np.fmax.reduce(scores), np.finfo(np.float64).tiny)  # which pass over what is unknown
     lines = [_printable(output_sentence(explanation, row))]
-    for word, score in zip(words, scores, strict=True):
+    for word, score, off in zip(words, scores, errors, strict=True):
         drawn = "" if np.isnan(score) else "█" * round(bar * score / longest)
-        lines.append(f"  {word}{' ' * (column - _columns(word))}  {score_text(score)} {drawn}".rstrip())
+        lines.append(f"  {word}{' ' * (column - _columns(word))}  {score_text(score)}{off} {drawn}".rstrip())
     return "\n".join(lines)
 
 

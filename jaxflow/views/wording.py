@@ -8,7 +8,12 @@ from jaxflow.explanation import Explanation
 from jaxflow.prediction import Prediction
 from jaxflow.solve.flows import UNFINISHED
 
-METHOD_NAMES = {"flow": "attention flow", "rollout": "attention rollout", "raw": "raw attention"}
+METHOD_NAMES = {
+    "flow": "attention flow",
+    "shapley": "Shapley values of joint attention flow",
+    "rollout": "attention rollout",
+    "raw": "raw attention",
+}
 
 
 def headline(explanation: Explanation) -> str:
@@ -85,6 +90,26 @@ def saturation_sentence(explanation: Explanation) -> str | None:
     if saturation == 0:
         return f"{sentence}."
     return f"{sentence}; those say what a token sends or an output takes, not what happens between."
+
+
+def error_sentence(explanation: Explanation) -> str | None:
+    """Say how far sampled scores may be off; None for methods that do not sample."""
+    error = explanation.attribution.standard_error
+    if error is None:
+        return None
+    if not np.any(error):
+        return "Exact: every coalition of tokens was tried."
+    return (
+        f"Sampled: ± is twice the standard error, at most {2 * np.max(error):.4f}; about 19 of 20 scores are that near."
+    )
+
+
+def error_bars(explanation: Explanation, row: int) -> list[str]:
+    """Write what a score may be off by, twice its standard error, for each input; nothing where no score is sampled."""
+    error = explanation.attribution.standard_error
+    if error is None or not np.any(error):
+        return [""] * len(explanation.tokens)
+    return [f" ±{2 * one:.3f}" for one in error[row]]
 
 
 def bottleneck_sentence(explanation: Explanation) -> str | None:
