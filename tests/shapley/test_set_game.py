@@ -27,6 +27,7 @@ from jaxflow import (
     set_shapley,
 )
 from jaxflow.solve.coalitions import _play, _scratch, _walk, all_values, latin_square, set_game
+from jaxflow.solve.extending import _extend, _undo
 from jaxflow.solve.joining import join_ends
 
 
@@ -378,3 +379,28 @@ def test_without_numba(monkeypatch):
     for shapley in (set_shapley, sample_set_shapley):
         with pytest.raises(ImportError, match=r'The set game needs Numba: pip install "jaxflow\[fast\]"'):
             shapley(network, network.outputs[0])
+
+
+def test_a_full_log_is_written_anew():
+    """The log of touched arcs may hold an arc twice; before it can overflow it is rebuilt, and nothing changes."""
+    network = encoder("peaked", 20, 4, residual=0.0)
+    game, joining = set_game(network, [np.array([player]) for player in network.players], int(network.outputs[5]))
+    plain, full = np.zeros((2, len(joining)), np.int64)
+    for gains in (plain, full):
+        scratch = _scratch(game)
+        scratch.reach[:], scratch.room[:] = scratch.able, scratch.near
+        n_log = np.int64(0)
+        for player, node in enumerate(game.nodes):
+            if gains is full and n_log:
+                more = len(scratch.log) - 64 - n_log
+                scratch.log[n_log : n_log + more] = scratch.log[0]
+                n_log += more
+            left = game.whole - gains.sum()
+            gains[player], n_log = _extend(game.graph, scratch, node, game.sink, left, n_log)
+            assert n_log <= len(scratch.log)
+        _undo(game.graph, scratch, n_log)
+        np.testing.assert_array_equal(scratch.rest, game.graph.capacity)
+        np.testing.assert_array_equal(scratch.open, game.graph.open)
+    np.testing.assert_array_equal(full, plain)
+    assert plain.sum() == game.whole
+    assert (plain > 0).sum() > 2
