@@ -25,7 +25,7 @@ def additive_shapley(
     Raises:
         ValueError: as `max_flow`; players that are no nodes, or that are the sink.
 
-    Source: Metzger et al. 2022 (2205.15389), as its abstract puts it: influence "as Shapley values".
+    Source: Metzger et al. 2022 (2205.15389) speak of Shapley values; this is how we read them.
     """
     groups = check_players(network, sink, players)
     if any(len(group) > 1 for group in groups):

@@ -28,7 +28,7 @@ UNKNOWN = 2**62
 
 def aimed_scratch(graph: Graph, sink: int) -> Scratch:
     """Make the scratch of one thread, with all that depends on the sink."""
-    # Two entries a place: however full the log is, after `_relog` one more search fits.
+    # Two entries a place: a search logs an arc once at most, so with one entry a place left, it fits.
     scratch = new_scratch(graph)._replace(log=np.empty((2 * len(graph.capacity) + 64, 4), np.int32))
     aim(graph, scratch, sink)
     return scratch
