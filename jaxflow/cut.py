@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from jaxflow.network import DECODER, ENCODER, MIDDLE, FlowNetwork
 from jaxflow.solve import ortools
 from jaxflow.solve.joining import join_ends
-from jaxflow.solve.quantise import quantise
+from jaxflow.solve.quantise import check_arcs, quantise
 
 # What an arc of the network stands for.
 KINDS = ("encoder", "decoder", "cross", "residual")
@@ -90,7 +90,7 @@ sends: the score says nothing of what happens after.
     """
     if nearest not in ("source", "sink"):
         raise ValueError(f"nearest is {nearest!r}; expected 'source' or 'sink'.")
-    quantise(network)  # for its checks
+    check_arcs(network)
     sources, sinks = _check_nodes(network, "sources", sources), _check_nodes(network, "sinks", sinks)
     both = np.intersect1d(sources, sinks)
     if both.size:

@@ -251,7 +251,6 @@ def explain(
     )
     capacities = jax.tree.map(lambda leaf: np.asarray(leaf)[(0,) * len(batch)], capacities)
     bottleneck = None
-    structure: dict[str, Any] = {"decoder_layer": decoder_layer, "feedback": feedback, "n_prompt": n_prompt}
     if method == "flow":
         attribution = attention_flow(
             capacities,

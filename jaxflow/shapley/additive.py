@@ -10,7 +10,7 @@ from jaxflow.solve import Solver, max_flow
 
 
 def additive_shapley(
-    network: FlowNetwork, sink: int, *, players: Players | None = None, solver: Solver = "ortools"
+    network: FlowNetwork, sink: int, *, players: Players | None = None, solver: Solver = "certified"
 ) -> ShapleyValues:
     """Take `v(S) = sum of maxflow(i -> sink) over i in S`: Shapley values are the scores of `attention_flow`.
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import ArrayLike, Bool, Float, Int
 
 from jaxflow.attention import Attention, is_traced
-from jaxflow.attribution import Attribution, check_outputs, normalise_scores, real_tokens
-from jaxflow.capacities import Capacities, Heads, as_capacities
+from jaxflow.attribution import Attribution, split_scores
+from jaxflow.capacities import Capacities, Heads, as_capacities, batch_of
 from jaxflow.network import DecoderLayer, Feedback, flow_network
 from jaxflow.progress import progress_bar
+from jaxflow.selection import select, selected_networks
 from jaxflow.shapley.set_game import MOST_PLAYERS, sample_set_shapley, set_shapley
 
 
@@ -20,6 +23,9 @@ def shapley_flow(
     attention: Attention | Capacities | Float[ArrayLike, "*batch layer head source source"],
     *,
     outputs: int | Sequence[int] | None = None,
+    encoder_spans: Bool[ArrayLike, "*batch span source"] | None = None,
+    decoder_spans: Bool[ArrayLike, "*batch span target"] | None = None,
+    output_spans: Bool[ArrayLike, "*batch span output"] | None = None,
     heads: Heads | None = None,
     residual: float | None = None,
     encoder_mask: Bool[ArrayLike, "*batch source"] | None = None,
@@ -42,6 +48,9 @@ def shapley_flow(
     Args:
         attention: as in `attention_flow`, like all up to `normalise`.
         outputs: positions to explain; None for all. Rows of padded positions are 0 then.
+        encoder_spans: players that are sets of tokens.
+        decoder_spans: likewise, of the decoder's.
+        output_spans: outputs that are sets of positions.
         heads: as in `joint_capacities`.
         residual: as in `joint_capacities`.
         encoder_mask: `[*batch, source]`, False where padded.
@@ -61,7 +70,6 @@ def shapley_flow(
 
     Raises:
         ValueError: as `attention_flow` and `sample_set_shapley`.
-        ImportError: Numba is not installed.
 
     Example:
         >>> import jax.numpy as jnp
@@ -78,50 +86,44 @@ def shapley_flow(
     if is_traced(capacities):
         raise ValueError("shapley_flow solves on the host and cannot be traced: call it outside jit, vmap and grad.")
     capacities = jax.device_get(capacities)
-    source, target = real_tokens(capacities)
-    n_source, n_target = source.shape[-1], target.shape[-1]
-    explained = target if n_target else source
-    positions = check_outputs(outputs, explained)
-    *batch, _ = explained.shape
-    prompts = None if n_prompt is None else np.broadcast_to(np.asarray(n_prompt), batch)
-    is_player = np.concatenate([source, target], axis=-1)
-    values, error = np.zeros((2, *batch, len(positions), n_source + n_target))
-    with progress_bar(int(np.prod(batch)) * len(positions), "Shapley values", unit="output", shown=progress) as bar:
+    prompts = None if n_prompt is None else np.broadcast_to(np.asarray(n_prompt), batch_of(capacities))
+    selection = select(
+        capacities,
+        outputs=outputs,
+        encoder_spans=encoder_spans,
+        decoder_spans=decoder_spans,
+        output_spans=output_spans,
+        n_prompt=prompts,
+    )
+    *batch, n_players = selection.players.shape
+    values, error = np.zeros((2, *batch, len(selection.outputs), n_players))
+    sampling: dict[str, Any] = {"precision": precision, "n_permutations": n_permutations, "seed": seed}
+    with progress_bar(int(selection.explained.sum()), "Shapley values", unit="output", shown=progress) as bar:
         for index in np.ndindex(*batch):
-            network = flow_network(
+            whole = flow_network(
                 jax.tree.map(lambda leaf, index=index: leaf[index], capacities),
                 decoder_layer=decoder_layer,
                 feedback=feedback,
                 n_prompt=None if prompts is None else int(prompts[index]),
             )
-            # What is fed back passes on the prompt's influence, and has none of its own.
-            plays = is_player[index] & ~np.isin(network.players, network.receivers)
-            for row, position in enumerate(positions):
-                sink = network.outputs[position]
-                (players,) = np.nonzero(plays & (network.players < sink))  # nothing flows to a lower node
-                if explained[index][position] and players.size:
-                    nodes = network.players[players]
-                    found = (
-                        set_shapley(network, sink, players=nodes)
-                        if len(nodes) <= MOST_PLAYERS
-                        else sample_set_shapley(
-                            network,
-                            sink,
-                            players=nodes,
-                            precision=precision,
-                            n_permutations=n_permutations,
-                            seed=seed,
+            for network, sinks, rows in selected_networks(whole, selection, index):
+                for row, sink in zip(np.arange(len(selection.outputs))[rows], sinks, strict=True):
+                    # Nothing flows to a lower node.
+                    (players,) = np.nonzero(selection.players[index] & (network.players < sink))
+                    if not selection.explained[index][row]:
+                        continue
+                    if players.size:
+                        nodes = network.players[players]
+                        found = (
+                            set_shapley(network, sink, players=nodes)
+                            if len(nodes) <= MOST_PLAYERS
+                            else sample_set_shapley(network, sink, players=nodes, **sampling)
                         )
-                    )
-                    values[(*index, row, players)] = found.values
-                    error[(*index, row, players)] = found.standard_error
-                bar.update()
+                        values[(*index, row, players)] = found.values
+                        error[(*index, row, players)] = found.standard_error
+                    bar.update()
     if normalise:
         total = values.sum(-1, keepdims=True)
-        values, error = normalise_scores(values), error / (total + (total == 0))
-    return Attribution(
-        encoder=values[..., :n_source] if n_source else None,
-        decoder=values[..., n_source:] if n_target else None,
-        outputs=positions,
-        standard_error=error,
-    )
+        error = error / (total + (total == 0))
+    attribution = split_scores(values, selection.n_encoder, outputs=selection.outputs, normalise=normalise)
+    return dataclasses.replace(attribution, standard_error=error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 
 import numpy as np
@@ -21,8 +20,7 @@ def set_shapley(network: FlowNetwork, sink: int, *, players: Players | None = No
 
     The game is monotone and submodular: what a player adds shrinks as others join, and who stands in for others shares with
     them. Where rows of attention sum to 1, all inputs together are worth 1 ("parallel": up to 2 - r).
-    Cost: at most 2^players extensions of a flow, fewer where few players send all; 0.01 to 0.5 s at 16. Needs Numba (extra
-    `fast`).
+    Cost: at most 2^players extensions of a flow, fewer where few players send all; 0.01 to 0.5 s at 16.
 
     Args:
         network: one example's network.
@@ -34,7 +32,6 @@ def set_shapley(network: FlowNetwork, sink: int, *, players: Players | None = No
 
     Raises:
         ValueError: as `max_flow`; more than 16 players that reach the sink; players that are no nodes, or overlap.
-        ImportError: Numba is not installed.
 
     Example:
         >>> from jaxflow.capacities import Capacities
@@ -46,7 +43,6 @@ def set_shapley(network: FlowNetwork, sink: int, *, players: Players | None = No
 
     Source: Shapley 1953. The set game: ours; monotone and submodular as a minimum cut is (Megiddo 1974).
     """
-    _require_numba()
     from jaxflow.solve.coalitions import all_values, set_game
 
     groups = check_players(network, sink, players)
@@ -75,8 +71,7 @@ def sample_set_shapley(
 
     In each order players join one after another and extend one flow. Orders are rows of random Latin squares, so that every
     player joins once at every place, and their reverses. Standard errors come from independent blocks of them, at least 16.
-    Stops at the first of: `precision` is reached; `n_permutations` are used up, and then `is_reached` is False. Needs
-    Numba (extra `fast`).
+    Stops at the first of: `precision` is reached; `n_permutations` are used up, and then `is_reached` is False.
 
     Args:
         network: one example's network.
@@ -92,12 +87,10 @@ def sample_set_shapley(
 
     Raises:
         ValueError: as `set_shapley`, but for the number of players; a precision or number of orders out of range.
-        ImportError: Numba is not installed.
 
     Source: Castro, Gomez & Tejada 2009 for sampled orders; Mitchell et al. 2022 (2104.12199) for reversed ones; McKay, Beckman
     & Conover 1979 for samples in Latin squares.
     """
-    _require_numba()
     from jaxflow.solve.coalitions import N_BLOCKS, sample, set_game
 
     if not precision >= 0:
@@ -134,8 +127,3 @@ def _average(values: Int[np.ndarray, " set"]) -> Float[np.ndarray, " player"]:
         without = sets[sets >> player & 1 == 0]
         shares[player] = (weight[size[without]] * (values[without | 1 << player] - values[without])).sum()
     return shares
-
-
-def _require_numba() -> None:
-    if importlib.util.find_spec("numba") is None:
-        raise ImportError('The set game needs Numba: pip install "jaxflow[fast]".')

@@ -9,7 +9,7 @@ from flax import struct
 from jaxtyping import Float, Int
 
 from jaxflow.network import FlowNetwork
-from jaxflow.solve.quantise import quantise
+from jaxflow.solve.quantise import check_arcs
 
 Players = Int[np.ndarray, " player"] | Sequence[int | Sequence[int]]
 
@@ -55,7 +55,7 @@ def exact(values: Float[np.ndarray, " player"], game: str) -> ShapleyValues:
 
 def check_players(network: FlowNetwork, sink: int | None, players: Players | None) -> list[Int[np.ndarray, " member"]]:
     """Check network, sink and players; return each player's nodes. Tokens that outputs feed back are none by default."""
-    quantise(network)  # for its checks
+    check_arcs(network)
     if players is None:
         players = np.setdiff1d(network.players, network.receivers)
     groups = [np.atleast_1d(np.asarray(player)) for player in players]

@@ -13,6 +13,7 @@ from jaxflow import (
     attention_flow,
     explain,
     flow_network,
+    join_outputs,
     joint_capacities,
     load,
     load_model,
@@ -111,5 +112,19 @@ def test_from_the_command_line(capsys):
 
 def test_a_correction_is_for_flows():
     model, tokenizer = load_model("agreement")
-    with pytest.raises(ValueError, match="correction is for method='flow'; method is 'shapley'"):
+    with pytest.raises(ValueError, match="correction are for method='flow'; method is 'shapley'"):
         explain(model, "the keys", tokenizer=tokenizer, method="shapley", correction="uniform")
+
+
+def test_spans_play_the_game_that_groups_play():
+    attention = Attention(**example("encoder-decoder", 4))
+    spans, outputs = np.array([[1, 1, 0, 0], [0, 0, 0, 1]], bool), np.array([[0, 1, 1, 0, 1]], bool)
+    got = shapley_flow(attention, encoder_spans=spans, output_spans=outputs)
+    network = join_outputs(flow_network(joint_capacities(attention)), [1, 2, 4])
+    groups = [network.encoder_players[:2], network.encoder_players[3:], *network.decoder_players[:, None]]
+    reached = [group for group in groups if group[0] < network.outputs[0]]
+    expected = set_shapley(network, network.outputs[0], players=reached)
+    assert got.encoder.shape == (1, 2)
+    np.testing.assert_allclose([*got.encoder[0], *got.decoder[0]][: len(reached)], expected.values, atol=1e-7)
+    total = attention_flow(attention, encoder_spans=np.ones((1, 4), bool), output_spans=outputs).encoder
+    assert got.encoder.sum() + got.decoder.sum() >= total - 1e-7

@@ -1,6 +1,5 @@
 """The set game: exact against all orders of players, the axioms, and samples whose errors cover the truth."""
 
-import importlib.util
 import itertools
 import math
 
@@ -370,15 +369,6 @@ def test_bad_input():
         sample_set_shapley(network, sink, n_permutations=31)
     with pytest.raises(ValueError, match="the network is being traced"):
         jax.jit(lambda c: set_shapley(network.replace(capacity=c), sink))(network.capacity)
-
-
-def test_without_numba(monkeypatch):
-    network = encoder()
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "numba" else find(name, *rest))
-    for shapley in (set_shapley, sample_set_shapley):
-        with pytest.raises(ImportError, match=r'The set game needs Numba: pip install "jaxflow\[fast\]"'):
-            shapley(network, network.outputs[0])
 
 
 def test_a_full_log_is_written_anew():
