@@ -61,7 +61,7 @@ def check_attention(
             "Give at least one, [*batch, layer, head, query, key]."
         )
     for name, weights in stacks.items():
-        _check_shape(name, weights)
+        check_shape(name, weights)
     check_architecture("Attention", {name: weights.shape for name, weights in stacks.items()}, n_axes=4)
     for name, mask, sides in (
         ("encoder_mask", encoder_mask, (("encoder", -1), ("cross", -1))),
@@ -70,7 +70,7 @@ def check_attention(
         shapes = {(stack, axis): stacks[stack].shape for stack, axis in sides if stack in stacks}
         check_mask(name, mask, {stack: (*shape[:-4], shape[axis]) for (stack, axis), shape in shapes.items()})
     for name, weights in stacks.items():
-        _check_rows(name, weights, masks[name])
+        check_rows(name, weights, masks[name])
 
 
 def check_architecture(kind: str, shapes: dict[str, tuple[int, ...]], *, n_axes: int) -> None:
@@ -115,7 +115,8 @@ def at_least_float32(values: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return values.astype(jnp.float32) if jnp.finfo(values.dtype).bits < 32 else values
 
 
-def _check_shape(name: str, weights: Array) -> None:
+def check_shape(name: str, weights: Array) -> None:
+    """Raise unless `weights` are those of one stack: an array of probabilities, [*batch, layer, head, query, key]."""
     if not hasattr(weights, "dtype"):
         raise ValueError(
             f"Attention.{name} is a {type(weights).__name__}; expected one array, [*batch, layer, head, query, key]. A tuple "
@@ -143,7 +144,8 @@ def _check_shape(name: str, weights: Array) -> None:
         )
 
 
-def _check_rows(name: str, weights: Array, mask: ArrayLike | None) -> None:
+def check_rows(name: str, weights: Array, mask: ArrayLike | None) -> None:
+    """Raise unless rows of queries that `mask` leaves are finite, not negative and sum to 1, where there are values."""
     if is_traced(weights, mask):
         return
     with jax.ensure_compile_time_eval():  # weights that a traced function closes over have values too

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import functools
 import time
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -99,7 +100,7 @@ class Attribution:
 
 
 def attention_flow(
-    attention: Attention | Capacities | Float[ArrayLike, "*batch layer head source source"],
+    attention: Attention | Capacities | Float[ArrayLike, "*batch layer head source source"] | Iterable[Any],
     *,
     outputs: int | Sequence[int] | None = None,
     encoder_spans: Bool[ArrayLike, "*batch span source"] | None = None,
@@ -127,7 +128,8 @@ def attention_flow(
     pairs cost about what `rollout` costs, not a solve each. Ctrl-C ends it.
 
     Args:
-        attention: `Attention`, `Capacities`, or an encoder's bare array `[*batch, layer, head, source, source]`.
+        attention: `Attention`, `Capacities`, an encoder's bare array `[*batch, layer, head, source, source]`, or layers one by
+            one, as `joint_capacities` takes them.
         outputs: positions to explain, in the decoder if there is one; None for all. Rows of padded positions are 0 then.
         encoder_spans: players that are sets of tokens: for each a mask over the encoder's tokens, the same for all
             examples or `[*batch, span, source]`; `span_masks` makes them. A span's score is the joint flow of its tokens,

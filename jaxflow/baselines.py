@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from jaxflow.selection import check_outputs
 
 
 def rollout(
-    attention: Attention | Capacities | Float[ArrayLike, "*batch layer head source source"],
+    attention: Attention | Capacities | Float[ArrayLike, "*batch layer head source source"] | Iterable[Any],
     *,
     outputs: int | Sequence[int] | None = None,
     heads: Heads | None = None,
@@ -67,7 +68,7 @@ def rollout(
 
 
 def raw_attention(
-    attention: Attention | Capacities | Float[ArrayLike, "*batch layer head source source"],
+    attention: Attention | Capacities | Float[ArrayLike, "*batch layer head source source"] | Iterable[Any],
     *,
     layer: int = -1,
     outputs: int | Sequence[int] | None = None,

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import operator
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Any, cast
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -17,14 +14,13 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 from jaxflow.attention import (
     STACKS,
     Attention,
-    at_least_float32,
     check_architecture,
     check_attention,
     check_mask,
     is_traced,
 )
-
-Heads = str | int | Float[ArrayLike, "layer head"]
+from jaxflow.heads import Heads, Masks, stack_capacities
+from jaxflow.layers import is_layers, join_layers
 
 
 @struct.dataclass
@@ -51,7 +47,7 @@ class Capacities:
 
 
 def joint_capacities(
-    attention: Attention,
+    attention: Attention | Iterable[Attention | Float[ArrayLike, "*batch head source source"]],
     *,
     heads: Heads = "mean",
     residual: float = 0.5,
@@ -65,7 +61,10 @@ def joint_capacities(
     arc included, so padding scores exactly 0 and a batch gives exactly what its rows give alone.
 
     Args:
-        attention: `Attention` with any number of leading batch axes.
+        attention: `Attention` with any number of leading batch axes; or its layers one by one, from the first to the last,
+            as any iterable: an encoder's as `[*batch, head, query, key]`, any as an `Attention` of one layer. Heads are
+            reduced as a layer arrives, before the next is asked for, so only one layer's are held; the result is the
+            same, bit for bit.
         heads: "mean", "max", the index of one head, or weights `[layer, head]` (finite, not negative) whose weighted
             sum is taken. Rows of C sum to 1 for the mean, for one head, and for weights that sum to 1 in each layer.
         residual: r in [0, 1]; 0.5 is Abnar & Zuidema's choice, 0 leaves the residual stream out.
@@ -76,7 +75,9 @@ def joint_capacities(
         `Capacities`, float32 (float64 if the attention is), with the masks it was made with.
 
     Raises:
-        ValueError: attention that is none, a residual outside [0, 1], heads that do not exist, masks that do not fit.
+        ValueError: attention that is none, a residual outside [0, 1], heads that do not exist, masks that do not fit; no
+            layers, or layers that differ in shape.
+        TypeError: neither an `Attention` nor layers.
 
     Example:
         >>> import jax.numpy as jnp
@@ -84,48 +85,68 @@ def joint_capacities(
         >>> joint_capacities(Attention(encoder=weights)).encoder
         Array([[[0.875, 0.125],
                 [0.25 , 0.75 ]]], dtype=float32)
+        >>> joint_capacities(weights for _ in range(3)).encoder.shape
+        (3, 2, 2)
     """
-    check_attention(attention, encoder_mask=encoder_mask, decoder_mask=decoder_mask)
-    residual = residual if is_traced(residual) else float(residual)  # a NumPy scalar's type would win over float32
-    if not is_traced(residual) and not 0 <= residual <= 1:
-        raise ValueError(
-            f"residual is {residual}; expected a number in [0, 1], the residual stream's share of each capacity."
-        )
-    masks = {
-        "encoder": None if encoder_mask is None else jnp.asarray(encoder_mask, bool),
-        "decoder": None if decoder_mask is None else jnp.asarray(decoder_mask, bool),
+    residual = check_residual(residual)
+    masks = {"encoder": encoder_mask, "decoder": decoder_mask}
+    if isinstance(attention, Attention):
+        check_attention(attention, encoder_mask=encoder_mask, decoder_mask=decoder_mask)
+        return build_capacities(attention, heads=heads, residual=residual, masks=masks)
+    if is_layers(attention):
+        stacks = join_layers(attention, heads=heads, residual=residual, masks=masks)
+        return _with_masks(stacks, residual, masks)
+    raise TypeError(
+        f"got {type(attention).__name__}; expected an Attention (an encoder's array becomes one by Attention(encoder=array)), "
+        "or its layers one by one."
+    )
+
+
+def build_capacities(attention: Attention, *, heads: Heads, residual: float, masks: Masks) -> Capacities:
+    """Do what `joint_capacities` does, with attention, masks and a residual that were checked."""
+    stacks = {
+        name: stack_capacities(name, weights, heads=heads, residual=residual, masks=masks)
+        for name in STACKS
+        if (weights := getattr(attention, name)) is not None
     }
-    stacks: dict[str, Array | None] = {}
-    for name, query, key in (("encoder",) * 3, ("decoder",) * 3, ("cross", "decoder", "encoder")):
-        weights = getattr(attention, name)
-        if weights is None:
-            continue
-        unbatched = functools.partial(
-            _stack_capacities,
-            reduce=_head_reduction(heads, name, weights.shape),
-            residual=residual,
-            is_self=query == key,
-        )
-        batched = functools.reduce(lambda f, _: jax.vmap(f), range(weights.ndim - 4), unbatched)
-        stacks[name] = batched(jnp.asarray(weights), masks[query], masks[key])
-    some = next(stack for stack in stacks.values() if stack is not None)
+    return _with_masks(stacks, residual, masks)
+
+
+def _with_masks(stacks: dict[str, Array], residual: float, masks: Masks) -> Capacities:
+    some = next(iter(stacks.values()))
+    encoder_mask, decoder_mask = (None if mask is None else jnp.asarray(mask, bool) for mask in masks.values())
     return Capacities(
         **stacks,
-        encoder_mask=masks["encoder"],
-        decoder_mask=masks["decoder"],
+        encoder_mask=encoder_mask,
+        decoder_mask=decoder_mask,
         residual=jnp.full(some.shape[:-3], residual, some.dtype),
     )
 
 
+def check_residual(residual: float) -> float:
+    """Return the residual as a plain number, unless it is traced.
+
+    Raises:
+        ValueError: a residual outside [0, 1].
+    """
+    if is_traced(residual):
+        return residual
+    if not 0 <= residual <= 1:
+        raise ValueError(
+            f"residual is {residual}; expected a number in [0, 1], the residual stream's share of each capacity."
+        )
+    return float(residual)  # a NumPy scalar's type would win over float32
+
+
 def as_capacities(
-    attention: Attention | Capacities | Float[ArrayLike, "*batch layer head source source"],
+    attention: Attention | Capacities | Float[ArrayLike, "*batch layer head source source"] | Iterable[Any],
     *,
     heads: Heads | None = None,
     residual: float | None = None,
     encoder_mask: Bool[ArrayLike, "*batch source"] | None = None,
     decoder_mask: Bool[ArrayLike, "*batch target"] | None = None,
 ) -> Capacities:
-    """Let a pipeline be entered at any stage: arrays, `Attention` or `Capacities`.
+    """Let a pipeline be entered at any stage: arrays, layers one by one, `Attention` or `Capacities`.
 
     Options that are None take the defaults of `joint_capacities`.
 
@@ -146,9 +167,9 @@ def as_capacities(
             )
         check_capacities(attention)
         return attention
-    if not isinstance(attention, Attention):
+    if not isinstance(attention, Attention) and not is_layers(attention):
         attention = Attention(encoder=cast(Array, attention))  # anything else is refused by check_attention
-    return joint_capacities(attention, **given)
+    return joint_capacities(cast(Any, attention), **given)
 
 
 def uniform_capacities(capacities: Capacities) -> Capacities:
@@ -238,59 +259,3 @@ def check_capacities(capacities: Capacities) -> None:
                     f"Capacities.{stack} has arcs of tokens that {name} marks as padding; expected 0 there. "
                     "joint_capacities(attention, ...) with that mask cuts them off."
                 )
-
-
-def _stack_capacities(
-    weights: Float[Array, "layer head query key"],
-    query_mask: Bool[Array, " query"] | None,
-    key_mask: Bool[Array, " key"] | None,
-    *,
-    reduce: Callable[[Array], Array],
-    residual: float,
-    is_self: bool,
-) -> Float[Array, "layer query key"]:
-    weights = at_least_float32(weights)
-    identity = jnp.eye(weights.shape[-2], weights.shape[-1], dtype=weights.dtype)
-    # What padding holds may be NaN: hence `where`, not a product, and first of all, or gradients were NaN too.
-    for mask, axis in ((query_mask, -1), (key_mask, -2)):
-        if mask is not None:
-            visible = jnp.expand_dims(mask, axis)
-            weights, identity = jnp.where(visible[None, None], weights, 0), jnp.where(visible, identity, 0)
-    capacity = (1 - residual) * reduce(weights)
-    return capacity + residual * identity[None] if is_self else capacity
-
-
-def _head_reduction(heads: Heads, name: str, shape: tuple[int, ...]) -> Callable[[Array], Array]:
-    """Return the function `[layer, head, query, key] -> [layer, query, key]` that `heads` names.
-
-    It adds one head after the other: a reduction of XLA's adds in an order that depends on how many tokens there are,
-    so a padded example would differ in the last bit from the same example alone.
-    """
-    n_layers, n_heads = shape[-4:-2]
-    if isinstance(heads, str):
-        if heads not in ("mean", "max"):
-            raise ValueError(
-                f"heads is {heads!r}; expected 'mean', 'max', the index of a head, or weights [layer, head]."
-            )
-        if heads == "max":
-            return functools.partial(jnp.max, axis=1)
-        return lambda weights: functools.reduce(operator.add, jnp.unstack(weights, axis=1)) / n_heads
-    if isinstance(heads, int | np.integer) and not isinstance(heads, bool):
-        if not 0 <= heads < n_heads:
-            raise ValueError(
-                f"heads is {heads}, but Attention.{name} has {n_heads} heads: expected 0 to {n_heads - 1}."
-            )
-        return lambda weights: weights[:, heads]
-    if np.shape(heads) != (n_layers, n_heads):
-        raise ValueError(
-            f"heads has shape {np.shape(heads)}; expected weights {(n_layers, n_heads)}, [layer, head], for "
-            f"Attention.{name} {tuple(shape)}."
-        )
-    if not is_traced(heads) and not (np.isfinite(heads) & (np.asarray(heads) >= 0)).all():
-        raise ValueError("heads holds weights that are negative, NaN or infinite; expected finite weights >= 0.")
-
-    def weighted_sum(weights: Float[Array, "layer head query key"]) -> Float[Array, "layer query key"]:
-        head_weights = jnp.asarray(heads).astype(weights.dtype)[:, :, None, None]
-        return functools.reduce(operator.add, jnp.unstack(head_weights * weights, axis=1))
-
-    return weighted_sum

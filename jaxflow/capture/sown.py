@@ -52,6 +52,10 @@ class Sown:
         return "/".join(self.path) or "(the model itself)"
 
 
+# Makes one head of all, `[*batch, 1, query, key]`, where it can; any weights keep their number of axes.
+Fuse = Callable[[Sown, chex.Array], chex.Array]
+
+
 class Recorder:
     """Watches one run of a flax module: `nn.intercept_methods(recorder.watch)`.
 
@@ -66,12 +70,14 @@ class Recorder:
         self_attention: of modules that tell, whether keys and queries were the same array, in each of their calls.
         roles: the stack of the modules of transformers.
         names: every name that was sown, for the error message when none was `name`.
+        fuse: what is kept instead of the weights that the module of that path sows as the how manieth.
     """
 
-    def __init__(self, name: str, wanted: CollectionFilter = False) -> None:
+    def __init__(self, name: str, wanted: CollectionFilter = False, fuse: Fuse | None = None) -> None:
         """Start with nothing seen."""
         self.name = name
         self.wanted = wanted
+        self.fuse = fuse
         self.forced: list[nn.Module] = []
         self.weights: dict[tuple[Path, int], Sown] = {}
         self.n_recorded = 0
@@ -126,6 +132,8 @@ class Recorder:
         # A body traced a second time sows the same values at the same index: the first trace names the order.
         place = Sown(scope.path, index, self._scans(_count("scan", module)), _count("vmap", module))
         self.weights.setdefault((scope.path, index), place)
+        if self.fuse is not None:
+            weights = self.fuse(place, weights)
         # The empty array goes through the same loops as the weights, so that afterwards its axes of non-zero
         # length are the axes which the loops added, wherever variable_axes put them.
         probe = jnp.zeros((0,) * weights.ndim, weights.dtype)
