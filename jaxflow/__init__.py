@@ -28,6 +28,7 @@ from jaxflow.solve import MaxFlow, MinCut, cut_layers, max_flow, min_cut
 from jaxflow.solve.bounds import flow_bounds
 from jaxflow.spans import join_outputs, join_players, span_masks
 from jaxflow.words import text_spans
+from jaxflow.streaming import capture_capacities
 
 # In the order of the pipeline.
 __all__ = [  # noqa: RUF022
@@ -36,6 +37,7 @@ __all__ = [  # noqa: RUF022
     "Attention",
     "joint_capacities",
     "Capacities",
+    "capture_capacities",
     "flow_network",
     "FlowNetwork",
     "join_players",

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 STACKS = ("encoder", "decoder", "cross")
@@ -53,7 +54,20 @@ def check_attention(
     Raises:
         ValueError: says what was got, what was expected and what to do.
     """
+    check_structure(attention, encoder_mask=encoder_mask, decoder_mask=decoder_mask)
     masks = {"encoder": encoder_mask, "decoder": decoder_mask, "cross": decoder_mask}
+    for name in STACKS:
+        if getattr(attention, name) is not None:
+            check_rows(name, getattr(attention, name), masks[name])
+
+
+def check_structure(
+    attention: Attention,
+    *,
+    encoder_mask: Bool[ArrayLike, "*batch source"] | None = None,
+    decoder_mask: Bool[ArrayLike, "*batch target"] | None = None,
+) -> None:
+    """Raise unless ranks, lengths, types and masks are those of one model's attention, whatever its values."""
     stacks = {name: getattr(attention, name) for name in STACKS if getattr(attention, name) is not None}
     if not stacks:
         raise ValueError(
@@ -69,8 +83,6 @@ def check_attention(
     ):
         shapes = {(stack, axis): stacks[stack].shape for stack, axis in sides if stack in stacks}
         check_mask(name, mask, {stack: (*shape[:-4], shape[axis]) for (stack, axis), shape in shapes.items()})
-    for name, weights in stacks.items():
-        check_rows(name, weights, masks[name])
 
 
 def check_architecture(kind: str, shapes: dict[str, tuple[int, ...]], *, n_axes: int) -> None:
@@ -144,8 +156,11 @@ def check_shape(name: str, weights: Array) -> None:
         )
 
 
-def check_rows(name: str, weights: Array, mask: ArrayLike | None) -> None:
-    """Raise unless rows of queries that `mask` leaves are finite, not negative and sum to 1, where there are values."""
+def check_rows(name: str, weights: Array, mask: ArrayLike | None, *, computed_in: DTypeLike | None = None) -> None:
+    """Raise unless rows of queries that `mask` leaves are finite, not negative and sum to 1, where there are values.
+
+    They must sum to 1 to the precision of the type that they were computed in, their own by default.
+    """
     if is_traced(weights, mask):
         return
     with jax.ensure_compile_time_eval():  # weights that a traced function closes over have values too
@@ -160,13 +175,14 @@ def check_rows(name: str, weights: Array, mask: ArrayLike | None) -> None:
             f"Attention.{name} holds {smallest:.3g}; expected probabilities >= 0. Are these the scores before the softmax?"
         )
     # Softmax in a narrow type rounds each weight once and its denominator once.
-    tolerance = max(1e-4, 4 * float(jnp.finfo(weights.dtype).eps))
+    computed_in = weights.dtype if computed_in is None else jnp.dtype(computed_in)
+    tolerance = max(1e-4, 4 * float(jnp.finfo(computed_in).eps))
     if deviation > tolerance:
         index = tuple(int(i) for i in np.unravel_index(where, jnp.shape(weights)[:-1]))
         total = float(np.asarray(weights)[index].astype(np.float64).sum())
         raise ValueError(
             f"Attention.{name}: row {list(index)} ([*batch, layer, head, query]) sums to {total:.6g}; expected 1 within "
-            f"{tolerance:.2g} ({weights.dtype}). Take the probabilities after the softmax and before dropout or head masks; "
+            f"{tolerance:.2g} ({computed_in}). Take the probabilities after the softmax and before dropout or head masks; "
             "capacities that do not sum to 1 are `Capacities`."
         )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import functools
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal

@@ -83,11 +83,15 @@ def head_reduction(heads: Heads, name: str, shape: tuple[int, ...]) -> Callable[
     if not is_traced(heads) and not (np.isfinite(heads) & (np.asarray(heads) >= 0)).all():
         raise ValueError("heads holds weights that are negative, NaN or infinite; expected finite weights >= 0.")
 
-    def weighted_sum(weights: Float[Array, "*batch layer head query key"]) -> Float[Array, "*batch layer query key"]:
-        head_weights = jnp.asarray(heads).astype(weights.dtype)[(None,) * (weights.ndim - 4) + (..., None, None)]
-        return functools.reduce(operator.add, jnp.unstack(head_weights * weights, axis=-3))
+    return lambda weights: weigh_heads(weights, jnp.asarray(heads)[(None,) * (weights.ndim - 4)])
 
-    return weighted_sum
+
+def weigh_heads(
+    weights: Float[Array, "*shape head query key"], head_weights: Float[Array, "*shape head"]
+) -> Float[Array, "*shape query key"]:
+    """Sum heads, each times its weight; axes of length 1 in `head_weights` are broadcast."""
+    head_weights = head_weights.astype(weights.dtype)[..., None, None]
+    return functools.reduce(operator.add, jnp.unstack(head_weights * weights, axis=-3))
 
 
 def is_named(heads: Heads) -> bool:

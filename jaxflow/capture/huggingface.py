@@ -17,21 +17,26 @@ import numpy as np
 
 from jaxflow.attention import Attention
 from jaxflow.capture.linen import capture_apply
+from jaxflow.heads import Heads
 
 COUNTS_FROM_PADDING = ("camembert", "roberta", "roberta-prelayernorm", "xlm-roberta")  # position 0 is pad_token_id + 1
 
 
-def capture_huggingface(model: Any, args: tuple, kwargs: dict) -> tuple[Any, Attention]:
+def capture_huggingface(
+    model: Any, args: tuple, kwargs: dict, *, fuse_heads: Heads | None = None
+) -> tuple[Any, Attention]:
     """Run a model of transformers once, and take its attention.
 
     Args:
         model: an instance of a Flax class of transformers 4.
         args: positional arguments of the model's call.
         kwargs: its keyword arguments; `params=` runs it with other parameters.
+        fuse_heads: heads, as in `joint_capacities`, to make one of all where they are computed.
 
     Returns:
         What `model(*args, **kwargs)` returns, and the attention, probabilities after the softmax:
-        `[batch, layer, head, query, key]` in `encoder`, `decoder` and `cross`, as many of them as the model has.
+        `[batch, layer, head, query, key]` in `encoder`, `decoder` and `cross`, as many of them as the model has; of one head
+        if heads are fused.
 
     Raises:
         ValueError: the model has no attention in that sense; it is called so that there is none of all tokens.
@@ -51,7 +56,7 @@ def capture_huggingface(model: Any, args: tuple, kwargs: dict) -> tuple[Any, Att
         )
     _refuse_too_long(model, arguments)
     watched = copy.copy(model)
-    watched._module = stand_in = _Watched(model.module)
+    watched._module = stand_in = _Watched(model.module, fuse_heads)
     outputs = watched(*args, **kwargs)
     if stand_in.attention is None:
         raise ValueError(f"{type(model).__name__} did not run its module, so there is no attention to take.")
@@ -87,12 +92,13 @@ def require_transformers() -> None:
 class _Watched:
     """Stands in for a model's flax module: runs it as it is, and keeps its attention."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, fuse_heads: Heads | None) -> None:
         self.module = module
+        self.fuse_heads = fuse_heads
         self.attention: Attention | None = None
 
     def apply(self, variables: Mapping, *args: Any, **kwargs: Any) -> Any:
-        outputs, self.attention = capture_apply(self.module, variables, *args, **kwargs)
+        outputs, self.attention = capture_apply(self.module, variables, *args, fuse_heads=self.fuse_heads, **kwargs)
         return outputs
 
     def __getattr__(self, name: str) -> Any:

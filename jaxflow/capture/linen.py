@@ -11,9 +11,11 @@ from flax.core.scope import in_filter, union_filters
 
 from jaxflow.attention import Attention
 from jaxflow.capture.asking import ask_linen, ask_transformers
+from jaxflow.capture.fusing import Stacks, run_fused
 from jaxflow.capture.roles import Role, linen_roles
-from jaxflow.capture.sown import COLLECTION, Recorder, listed, read, shape, stack, without_weights
+from jaxflow.capture.sown import COLLECTION, Fuse, Recorder, listed, read, shape, stack, without_weights
 from jaxflow.capture.t5 import mended_t5
+from jaxflow.heads import Heads
 
 DEFAULT_NAME = "attention_weights"
 
@@ -26,6 +28,7 @@ def capture_linen(
     variables: Mapping | None,
     sown: str,
     roles: Mapping[str, Role] | None,
+    fuse_heads: Heads | None = None,
 ) -> tuple[Any, Attention]:
     """Run a linen module once, bound or with `variables`, and take the attention that its modules sow.
 
@@ -36,22 +39,24 @@ def capture_linen(
         variables: what `apply` takes; None for a bound module, which holds its own.
         sown: the name under which attention is sown.
         roles: the stack of modules whose path tells it wrongly or not: fragment of the path -> stack.
+        fuse_heads: heads, as in `joint_capacities`, to make one of all where they are sown.
 
     Returns:
         What `apply` returns, with the state if `mutable` asks for it (a bound module: what calling it returns; its
-        own state stays as it is), and the attention.
+        own state stays as it is), and the attention; of one head if heads are fused.
 
     Raises:
         ValueError: variables missing or given twice; no attention, or not that of all layers.
     """
     name = type(model).__name__
+    kwargs = {**kwargs, "sown": sown, "roles": roles, "fuse_heads": fuse_heads}
     if model.scope is None:
         if variables is None:
             raise ValueError(
                 f"{name} is an unbound linen module, so it has no variables. Call capture(model, ..., "
                 "variables=variables), or bind it first: model.bind(variables)."
             )
-        return capture_apply(model, variables, *args, sown=sown, roles=roles, **kwargs)
+        return capture_apply(model, variables, *args, **kwargs)
     if variables is not None:
         raise ValueError(
             f"{name} is bound and holds its own variables, but got variables= as well. Leave them out, or take the "
@@ -61,10 +66,10 @@ def capture_linen(
     model, variables = model.unbind()
     kwargs = {"rngs": dict(scope.rngs), **kwargs}
     if "mutable" in kwargs:
-        return capture_apply(model, variables, *args, sown=sown, roles=roles, **kwargs)
+        return capture_apply(model, variables, *args, **kwargs)
     # The module may write to what it was bound with as mutable, here to a copy; calling it returns no state.
     mutable = union_filters(scope.mutable, ())
-    (outputs, _), attention = capture_apply(model, variables, *args, sown=sown, roles=roles, mutable=mutable, **kwargs)
+    (outputs, _), attention = capture_apply(model, variables, *args, mutable=mutable, **kwargs)
     return outputs, attention
 
 
@@ -74,34 +79,42 @@ def capture_apply(
     *args: Any,
     sown: str = DEFAULT_NAME,
     roles: Mapping[str, Role] | None = None,
+    fuse_heads: Heads | None = None,
     **kwargs: Any,
 ) -> tuple[Any, Attention]:
     """Return what `module.apply(variables, *args, **kwargs)` returns, and the attention sown meanwhile."""
     wanted = kwargs.pop("mutable", False)
     if kwargs.get("capture_intermediates"):
         wanted = union_filters(wanted, COLLECTION)
-    recorder = Recorder(sown, wanted)
-    with contextlib.ExitStack() as interceptors:
-        interceptors.enter_context(nn.intercept_methods(recorder.watch))
-        if sown == DEFAULT_NAME:  # another name means what is sown under it, and nothing that we force
-            interceptors.enter_context(nn.intercept_methods(ask_linen(recorder)))
-            interceptors.enter_context(nn.intercept_methods(ask_transformers(recorder)))
-        interceptors.enter_context(mended_t5())
-        outputs, state = module.apply(variables, *args, mutable=union_filters(wanted, COLLECTION), **kwargs)
-    attention = _attention(recorder, state.get(COLLECTION, {}), type(module).__name__, roles)
+
+    def run(fuse: Fuse | None) -> tuple[Any, Mapping, Stacks]:
+        recorder = Recorder(sown, wanted, fuse)
+        with contextlib.ExitStack() as interceptors:
+            interceptors.enter_context(nn.intercept_methods(recorder.watch))
+            if sown == DEFAULT_NAME:  # another name means what is sown under it, and nothing that we force
+                interceptors.enter_context(nn.intercept_methods(ask_linen(recorder)))
+                interceptors.enter_context(nn.intercept_methods(ask_transformers(recorder)))
+            interceptors.enter_context(mended_t5())
+            outputs, state = module.apply(variables, *args, mutable=union_filters(wanted, COLLECTION), **kwargs)
+        return outputs, state, _stacks(recorder, state.get(COLLECTION, {}), type(module).__name__, roles)
+
+    outputs, state, stacks = run(None) if fuse_heads is None else run_fused(run, fuse_heads)
+    attention = Attention(**{role: stack(layers) for role, layers in stacks.items()})
     if wanted is False:
         return outputs, attention
     state = {collection: tree for collection, tree in state.items() if in_filter(wanted, collection)}
     return (outputs, without_weights(state)), attention
 
 
-def _attention(recorder: Recorder, intermediates: Mapping, model: str, said: Mapping[str, Role] | None) -> Attention:
-    """Make attention of what was recorded, or say why it is not that of one model."""
+def _stacks(recorder: Recorder, intermediates: Mapping, model: str, said: Mapping[str, Role] | None) -> Stacks:
+    """Sort what was recorded by stack, or say why it is not the attention of one model."""
     _refuse_incomplete(recorder, model)
     layers = read(recorder, intermediates)
     paths = dict.fromkeys(sown.path for sown, _ in layers)
     roles = linen_roles(model, paths, known=recorder.roles, self_attention=recorder.self_attention, said=said)
-    stacks = {role: [layer for layer in layers if roles[layer[0].path] == role] for role in set(roles.values())}
+    stacks = {
+        role: [layer for layer in layers if roles[layer[0].path] == role] for role in dict.fromkeys(roles.values())
+    }
     for role, stacked in stacks.items():
         oblong = [layer for layer in stacked if shape(layer)[-1] != shape(layer)[-2]]
         if oblong and role != "cross":
@@ -110,7 +123,7 @@ def _attention(recorder: Recorder, intermediates: Mapping, model: str, said: Map
                 'If it is cross-attention, say so by a fragment of its path: capture(..., roles={"cross": "cross"}). If '
                 "it is one step of decoding with a cache, capture the pass over the whole sequence instead."
             )
-    return Attention(**{role: stack(stacked) for role, stacked in stacks.items()})
+    return stacks
 
 
 def _refuse_incomplete(recorder: Recorder, model: str) -> None:

@@ -12,13 +12,16 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import chex
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.core import freeze
 from flax.core.scope import CollectionFilter, in_filter
 
@@ -214,6 +217,26 @@ def stack(layers: Sequence[Layer]) -> chex.Array:
         # Strict dtype promotion would refuse to mix them.
         layers = [(sown, array.astype(jnp.float32)) for sown, array in layers]
     return jnp.moveaxis(_in_order(layers, 0), 0, -4)
+
+
+def layer_numbers(layers: Sequence[tuple[Sown, tuple[int, ...]]]) -> dict[tuple[Path, int], np.ndarray]:
+    """Number layers in the order in which `stack` puts them.
+
+    Args:
+        layers: in order of execution: each weight's place, and the number of steps of each scan around it.
+
+    Returns:
+        For each place, by path and index, its layers' numbers, `[*scans]`.
+    """
+    first = itertools.accumulate((math.prod(steps) for _, steps in layers), initial=0)
+    serials = [
+        np.arange(start, start + math.prod(steps)).reshape(steps)
+        for start, (_, steps) in zip(first, layers, strict=False)
+    ]
+    with jax.ensure_compile_time_eval():  # whole numbers, also inside jit
+        order = np.asarray(_in_order([(sown, serial) for (sown, _), serial in zip(layers, serials, strict=True)], 0))
+    number = np.argsort(order)
+    return {(sown.path, sown.index): number[serial] for (sown, _), serial in zip(layers, serials, strict=True)}
 
 
 def listed(layers: Sequence[Layer]) -> str:
