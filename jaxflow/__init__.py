@@ -11,6 +11,7 @@ from jaxflow.baselines import raw_attention, rollout
 from jaxflow.capacities import Capacities, joint_capacities
 from jaxflow.capture import capture
 from jaxflow.cut import CutExplanation, cut_sentence, explain_cut
+from jaxflow.cost import CostEstimate, estimate_cost
 from jaxflow.explanation import Explanation, explain, load
 from jaxflow.generation import explain_generation, generate, generate_with
 from jaxflow.models import load_model
@@ -62,6 +63,8 @@ __all__ = [  # noqa: RUF022
     "set_shapley",
     "sample_set_shapley",
     "ShapleyValues",
+    "estimate_cost",
+    "CostEstimate",
     "rollout",
     "raw_attention",
     "explain",

@@ -85,7 +85,7 @@ def joint_capacities(
         >>> joint_capacities(Attention(encoder=weights)).encoder
         Array([[[0.875, 0.125],
                 [0.25 , 0.75 ]]], dtype=float32)
-        >>> joint_capacities(weights for _ in range(3)).encoder.shape
+        >>> joint_capacities(weights[0] for _ in range(3)).encoder.shape
         (3, 2, 2)
     """
     residual = check_residual(residual)

@@ -26,11 +26,14 @@ def transformers_role(module: nn.Module) -> Role:
     kind = getattr(config, "model_type", None)
     if any(name in CROSS for name in module.path):
         return "cross"
-    if kind in DECODERS:
-        return "decoder"
-    if kind in EITHER:
-        return "decoder" if config.is_decoder else "encoder"
+    if kind in DECODERS or kind in EITHER:
+        return "decoder" if is_decoder(config) else "encoder"
     return next((name for name in module.path if name in ("encoder", "decoder")), "encoder")
+
+
+def is_decoder(config: Any) -> bool:
+    """Tell whether a model of transformers that is no encoder-decoder is a decoder, by its config."""
+    return config.model_type in DECODERS or (config.model_type in EITHER and config.is_decoder)
 
 
 def linen_roles(

@@ -78,7 +78,7 @@ def solve_pairs(
     lower, upper = np.zeros_like(trivial), trivial.copy()
     stage = np.where(trivial, UNFINISHED, SEARCHED).astype(np.int8)
     slack = int(min(tolerance / quantum, INT32_MAX))
-    n_threads = n_threads or _n_cores()
+    n_threads = n_threads or n_cores()
     size = int(np.clip(-(-len(sources) // (4 * n_threads)), 1, BLOCK))
     patience = search.PATIENCE * max(len(graph.capacity), 1)
     halt, done = np.zeros(1, np.int64), np.zeros((n_threads, 8), np.int64)  # 8: a cache line for each thread
@@ -112,7 +112,7 @@ def _ortools_seconds(network: FlowNetwork, n_pairs: int) -> float:
     return n_pairs * (5e-5 + 6e-8 * np.count_nonzero(network.capacity))
 
 
-def _n_cores() -> int:
+def n_cores() -> int:
     """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
