@@ -132,7 +132,8 @@ def check_shape(name: str, weights: Array) -> None:
     if not hasattr(weights, "dtype"):
         raise ValueError(
             f"Attention.{name} is a {type(weights).__name__}; expected one array, [*batch, layer, head, query, key]. A tuple "
-            "of layers, [*batch, head, query, key] each, becomes one by jnp.stack(layers, axis=-4)."
+            "of layers, [*batch, head, query, key] each, becomes one by jnp.stack(layers, axis=-4); or pass iter(layers) in the "
+            "attention's place."
         )
     shape = tuple(jnp.shape(weights))
     if len(shape) < 4:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import jax
@@ -99,7 +99,7 @@ class Attribution:
 
 
 def attention_flow(
-    attention: Attention | Capacities | Float[ArrayLike, "*batch layer head source source"] | Iterable[Any],
+    attention: Attention | Capacities | Float[ArrayLike, "*batch layer head source source"] | Iterator[Any],
     *,
     outputs: int | Sequence[int] | None = None,
     encoder_spans: Bool[ArrayLike, "*batch span source"] | None = None,

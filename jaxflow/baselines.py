@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -18,7 +18,7 @@ from jaxflow.selection import check_outputs
 
 
 def rollout(
-    attention: Attention | Capacities | Float[ArrayLike, "*batch layer head source source"] | Iterable[Any],
+    attention: Attention | Capacities | Float[ArrayLike, "*batch layer head source source"] | Iterator[Any],
     *,
     outputs: int | Sequence[int] | None = None,
     heads: Heads | None = None,
@@ -68,7 +68,7 @@ def rollout(
 
 
 def raw_attention(
-    attention: Attention | Capacities | Float[ArrayLike, "*batch layer head source source"] | Iterable[Any],
+    attention: Attention | Capacities | Float[ArrayLike, "*batch layer head source source"] | Iterator[Any],
     *,
     layer: int = -1,
     outputs: int | Sequence[int] | None = None,

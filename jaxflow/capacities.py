@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import Any, cast
 
 import jax.numpy as jnp
@@ -47,7 +47,7 @@ class Capacities:
 
 
 def joint_capacities(
-    attention: Attention | Iterable[Attention | Float[ArrayLike, "*batch head source source"]],
+    attention: Attention | Iterator[Attention | Float[ArrayLike, "*batch head source source"]],
     *,
     heads: Heads = "mean",
     residual: float = 0.5,
@@ -61,9 +61,9 @@ def joint_capacities(
     arc included, so padding scores exactly 0 and a batch gives exactly what its rows give alone.
 
     Args:
-        attention: `Attention` with any number of leading batch axes; or its layers one by one, from the first to the last,
-            as any iterable: an encoder's as `[*batch, head, query, key]`, any as an `Attention` of one layer. Heads are
-            reduced as a layer arrives, before the next is asked for, so only one layer's are held; the result is the
+        attention: `Attention` with any number of leading batch axes; or an iterator over its layers, from the first to the last
+            (`iter(layers)` of a list): an encoder's as `[*batch, head, query, key]`, any as an `Attention` of one layer. Heads
+            are reduced as a layer arrives, before the next is asked for, so only one layer's are held; the result is the
             same, bit for bit.
         heads: "mean", "max", the index of one head, or weights `[layer, head]` (finite, not negative) whose weighted
             sum is taken. Rows of C sum to 1 for the mean, for one head, and for weights that sum to 1 in each layer.
@@ -98,7 +98,7 @@ def joint_capacities(
         return _with_masks(stacks, residual, masks)
     raise TypeError(
         f"got {type(attention).__name__}; expected an Attention (an encoder's array becomes one by Attention(encoder=array)), "
-        "or its layers one by one."
+        "or an iterator over layers (iter(layers))."
     )
 
 
@@ -139,7 +139,7 @@ def check_residual(residual: float) -> float:
 
 
 def as_capacities(
-    attention: Attention | Capacities | Float[ArrayLike, "*batch layer head source source"] | Iterable[Any],
+    attention: Attention | Capacities | Float[ArrayLike, "*batch layer head source source"] | Iterator[Any],
     *,
     heads: Heads | None = None,
     residual: float | None = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ _END = object()
 
 
 def join_layers(
-    layers: Iterable[Any],
+    layers: Iterator[Any],
     *,
     heads: Heads,
     residual: float,
@@ -44,8 +44,7 @@ def join_layers(
     shapes: dict[str, tuple[int, ...]] = {}
     n_came = 0
     # No loop variable, and no enumerate, which would hold a layer until the next one is there.
-    iterator = iter(layers)
-    while (layer := next(iterator, _END)) is not _END:
+    while (layer := next(layers, _END)) is not _END:
         try:
             for name, weights in _stacks(layer).items():
                 _check_layer(name, weights, shapes.get(name), masks)
@@ -67,19 +66,15 @@ def join_layers(
     if not n_came:
         raise ValueError(
             "There are no layers: what was to hand them over ended at once. A generator can be read only once: was it read "
-            "before? Make it anew, or keep the layers in a list."
+            "before? Make it anew, or keep the layers in a list and pass iter(layers)."
         )
     _check_whole(found, shapes, heads, masks)
     return {name: jnp.concatenate(found[name], axis=-3) for name in STACKS if name in found}
 
 
 def is_layers(given: Any) -> bool:
-    """Whether `given` is a list, a tuple, a generator or the like, and no array."""
-    return (
-        isinstance(given, Iterable)
-        and not isinstance(given, str | bytes | Mapping | Attention)
-        and not hasattr(given, "shape")
-    )
+    """Whether `given` hands over layers one by one. A list does not: it could as well be one of examples."""
+    return isinstance(given, Iterator)
 
 
 def _stacks(layer: Any) -> dict[str, Array]:

@@ -253,13 +253,6 @@ def test_bad_options(options, message):
         encoder(GOOD, **options)
 
 
-def test_what_is_no_attention_at_all():
-    with pytest.raises(TypeError, match=r"got ndarray; expected an Attention .*Attention\(encoder=array\)"):
-        joint_capacities(GOOD)
-    with pytest.raises(TypeError, match="got str"):
-        joint_capacities("attention")
-
-
 def test_attention_is_checked():
     with pytest.raises(ValueError, match="forget vmap"):
         encoder(GOOD[0, 0])
@@ -282,10 +275,8 @@ def test_pipeline_is_entered_at_any_stage():
     for entry in (GOOD, jnp.asarray(GOOD), Attention(encoder=GOOD)):
         np.testing.assert_array_equal(as_capacities(entry, heads="max", residual=0.3).encoder, expected.encoder)
     np.testing.assert_array_equal(as_capacities(GOOD).encoder, encoder(GOOD))
-    layers = tuple(np.moveaxis(GOOD, 1, 0))
-    np.testing.assert_array_equal(as_capacities(layers, heads="max", residual=0.3).encoder, expected.encoder)
     with pytest.raises(ValueError, match=r"is a tuple.*jnp\.stack\(layers, axis=-4\)"):
-        as_capacities(Attention(encoder=layers))
+        as_capacities(tuple(GOOD))
 
 
 C = np.full((2, 3, 4, 4), 0.25)

@@ -67,10 +67,9 @@ def test_three_stacks_are_those_of_all_layers_at_once(heads, residual, masks):
 
 @pytest.mark.parametrize("convert", [np.asarray, jnp.asarray], ids=["numpy", "jax"])
 @pytest.mark.parametrize("batch", [(), (1, 2)], ids=str)
-@pytest.mark.parametrize("kind", [iter, list, tuple])
-def test_bare_layers_are_those_of_an_encoder(convert, batch, kind):
+def test_bare_layers_are_those_of_an_encoder(convert, batch):
     whole = convert(make_attention("softmax", 3, (*batch, LAYERS, HEADS, SOURCE, SOURCE)))
-    assert_same(joint_capacities(kind(list(arrays(whole)))), joint_capacities(Attention(encoder=whole)))
+    assert_same(joint_capacities(arrays(whole)), joint_capacities(Attention(encoder=whole)))
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
@@ -190,6 +189,13 @@ def test_bad_layers(layers, options, message):
         joint_capacities(iter(layers), **options)
 
 
+def test_a_list_could_be_of_examples():
+    with pytest.raises(TypeError, match=r"got list; expected an Attention .*iterator over layers \(iter\(layers\)\)"):
+        joint_capacities([E[:, 0]])
+    with pytest.raises(ValueError, match=r"is a list; expected one array.*or pass iter\(layers\)"):
+        rollout([E[:, 0]])
+
+
 def test_a_generator_that_was_read_before():
     layers = arrays(WHOLE.encoder)
     joint_capacities(layers)
@@ -202,7 +208,7 @@ def test_layers_of_two_precisions():
         wide = E[:, 1].astype(np.float64)
         wide /= wide.sum(-1, keepdims=True)
         with pytest.raises(ValueError, match=r"Layer 1 .*gives float64, after layers that gave float32"):
-            joint_capacities([E[:, 0], wide])
+            joint_capacities(iter([E[:, 0], wide]))
 
 
 def test_what_the_layers_raise_comes_through():

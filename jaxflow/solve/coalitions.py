@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxflow.network import FlowNetwork
-from jaxflow.solve.certified import _n_cores, _run
+from jaxflow.solve.certified import n_cores, _run
 from jaxflow.solve.joining import join_ends
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def _play(
 ) -> Float[np.ndarray, "block player"]:
     """Average what each player adds, over each block of orders."""
     n_players = len(game.starts) - 1
-    n_threads = min(n_threads or _n_cores(), len(blocks))
+    n_threads = min(n_threads or n_cores(), len(blocks))
     means = np.zeros((len(blocks), n_players))
     halt, done = np.zeros(1, np.int64), np.zeros((n_threads, 8), np.int64)
     places = iter(range(len(blocks)))  # next() on it is atomic
