@@ -10,8 +10,8 @@ from jaxflow.attribution import Attribution, Certificate, attention_flow
 from jaxflow.baselines import raw_attention, rollout
 from jaxflow.capacities import Capacities, joint_capacities
 from jaxflow.capture import capture
-from jaxflow.cut import CutExplanation, cut_sentence, explain_cut
 from jaxflow.cost import CostEstimate, estimate_cost
+from jaxflow.cut import CutExplanation, cut_sentence, explain_cut
 from jaxflow.explanation import Explanation, explain, load
 from jaxflow.generation import explain_generation, generate, generate_with
 from jaxflow.models import load_model
@@ -28,8 +28,8 @@ from jaxflow.shapley import (
 from jaxflow.solve import MaxFlow, MinCut, cut_layers, max_flow, min_cut
 from jaxflow.solve.bounds import flow_bounds
 from jaxflow.spans import join_outputs, join_players, span_masks
-from jaxflow.words import text_spans
 from jaxflow.streaming import capture_capacities
+from jaxflow.words import text_spans
 
 # In the order of the pipeline.
 __all__ = [  # noqa: RUF022

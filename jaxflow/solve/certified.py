@@ -91,7 +91,7 @@ def solve_pairs(
             ends = number[sources[here]], number[sinks[here]]
             search.solve_block(graph, scratch, *ends, slack, patience, halt, done[thread], here, lower, upper, stage)
 
-    _run(work, n_threads, halt, done, deadline, on_solved)
+    run_in_threads(work, n_threads, halt, done, deadline, on_solved)
     left = np.flatnonzero(stage == ORTOOLS)
     if left.size:
         last = ortools.find_flows(
@@ -117,7 +117,7 @@ def n_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _run(
+def run_in_threads(
     work: Callable[[int], None],
     n_threads: int,
     halt: Int[np.ndarray, " 1"],

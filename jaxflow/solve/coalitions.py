@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxflow.network import FlowNetwork
-from jaxflow.solve.certified import n_cores, _run
+from jaxflow.solve.certified import n_cores, run_in_threads
 from jaxflow.solve.joining import join_ends
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def all_values(game: SetGame) -> Int[np.ndarray, " set"]:
 
     halt = np.zeros(1, np.int64)
     if len(values) > 1:
-        _run(work, 1, halt, np.zeros((1, 8), np.int64), None, None)
+        run_in_threads(work, 1, halt, np.zeros((1, 8), np.int64), None, None)
     return values
 
 
@@ -169,7 +169,7 @@ def _play(
                 return
             means[place] = gains.mean(0) * game.quantum
 
-    _run(work, n_threads, halt, done, None, on_order)
+    run_in_threads(work, n_threads, halt, done, None, on_order)
     return means
 
 
