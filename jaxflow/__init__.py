@@ -26,10 +26,13 @@ from jaxflow.shapley import (
     shapley_flow,
 )
 from jaxflow.solve import MaxFlow, MinCut, cut_layers, max_flow, min_cut
+from jaxflow.solve.barrier import BarrierFlow, barrier_flow
 from jaxflow.solve.bounds import flow_bounds
 from jaxflow.spans import join_outputs, join_players, span_masks
 from jaxflow.streaming import capture_capacities
 from jaxflow.words import text_spans
+from jaxflow.solve.gradient import flow_value, smooth_flow_value
+from jaxflow.solve.ranges import ArcRange, arc_range
 
 # In the order of the pipeline.
 __all__ = [  # noqa: RUF022
@@ -54,6 +57,12 @@ __all__ = [  # noqa: RUF022
     "CutExplanation",
     "cut_sentence",
     "flow_bounds",
+    "flow_value",
+    "smooth_flow_value",
+    "barrier_flow",
+    "BarrierFlow",
+    "arc_range",
+    "ArcRange",
     "attention_flow",
     "Attribution",
     "Certificate",
