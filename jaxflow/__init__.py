@@ -33,6 +33,7 @@ from jaxflow.streaming import capture_capacities
 from jaxflow.words import text_spans
 from jaxflow.solve.gradient import flow_value, smooth_flow_value
 from jaxflow.solve.ranges import ArcRange, arc_range
+from jaxflow.what_if import Scale, WhatIf, edit, edited_capacities, what_if
 
 # In the order of the pipeline.
 __all__ = [  # noqa: RUF022
@@ -74,6 +75,11 @@ __all__ = [  # noqa: RUF022
     "ShapleyValues",
     "estimate_cost",
     "CostEstimate",
+    "what_if",
+    "Scale",
+    "WhatIf",
+    "edit",
+    "edited_capacities",
     "rollout",
     "raw_attention",
     "explain",
