@@ -199,8 +199,10 @@ def test_several_sinks_give_what_each_gives_alone():
         np.testing.assert_allclose(together.inputs[index], alone.inputs, atol=1e-9)
 
 
-@pytest.mark.parametrize("feedback", ["prefix", "unrolled"])
-@pytest.mark.parametrize("stacks", ["decoder", "sublayers", "parallel"])
+@pytest.mark.parametrize(
+    ("stacks", "feedback"),
+    [("decoder", "unrolled"), ("sublayers", "prefix"), ("sublayers", "unrolled"), ("parallel", "prefix")],
+)
 def test_every_network_the_library_builds(stacks, feedback):
     weights = {"decoder": make_attention("causal", 1, (2, 2, 4, 4))}
     if stacks != "decoder":
