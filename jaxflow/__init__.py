@@ -28,12 +28,12 @@ from jaxflow.shapley import (
 from jaxflow.solve import MaxFlow, MinCut, cut_layers, max_flow, min_cut
 from jaxflow.solve.barrier import BarrierFlow, barrier_flow
 from jaxflow.solve.bounds import flow_bounds
-from jaxflow.spans import join_outputs, join_players, span_masks
-from jaxflow.streaming import capture_capacities
-from jaxflow.words import text_spans
 from jaxflow.solve.gradient import flow_value, smooth_flow_value
 from jaxflow.solve.ranges import ArcRange, arc_range
+from jaxflow.spans import join_outputs, join_players, span_masks
+from jaxflow.streaming import capture_capacities
 from jaxflow.what_if import Scale, WhatIf, edit, edited_capacities, what_if
+from jaxflow.words import text_spans
 
 # In the order of the pipeline.
 __all__ = [  # noqa: RUF022

@@ -12,10 +12,10 @@ import numpy as np
 from ortools.graph.python.max_flow import SimpleMaxFlow
 
 from jaxflow.attention import STACKS, Attention, check_architecture
-from jaxflow.attribution import check_outputs
 from jaxflow.capacities import Capacities
 from jaxflow.capture.roles import is_decoder
 from jaxflow.network import DecoderLayer
+from jaxflow.selection import check_outputs
 from jaxflow.solve import SOLVERS, Solver
 from jaxflow.solve.certified import n_cores
 

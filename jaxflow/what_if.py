@@ -157,7 +157,7 @@ def what_if(
     decoder_layer: DecoderLayer = "sublayers",
     feedback: Feedback = "prefix",
     n_prompt: int | None = None,
-    solver: Solver = "ortools",
+    solver: Solver = "certified",
 ) -> WhatIf:
     """Tell how every score would change if some of the attention were weaker or gone. The model is not run.
 

@@ -90,7 +90,7 @@ def flow_value(
     value = _differentiable(
         lambda capacity: call(capacity, with_cuts=False)[0], functools.partial(call, with_cuts=True)
     )
-    return value(capacity).reshape(shape)
+    return value(jnp.asarray(capacity)).reshape(shape)
 
 
 def smooth_flow_value(
@@ -159,7 +159,7 @@ def smooth_flow_value(
             return values.astype(capacity.dtype), gradients.astype(capacity.dtype)
 
     value = _differentiable(lambda capacity: values_and_gradients(capacity)[0], values_and_gradients)
-    return value(network.capacity).reshape(shape)
+    return value(jnp.asarray(network.capacity)).reshape(shape)
 
 
 def _differentiable(
