@@ -12,8 +12,9 @@ from jaxtyping import Float, Int
 
 from jaxflow.network import FlowNetwork
 from jaxflow.solve import certified, ortools
+from jaxflow.solve.cuts import minimum_cuts
 from jaxflow.solve.flows import UNFINISHED, count_stages
-from jaxflow.solve.quantise import QuantisedNetwork, quantise, quantise_to_int32, refuse_traced
+from jaxflow.solve.quantise import quantise, refuse_traced
 
 SOLVERS = ("certified", "ortools")
 Solver = Literal["certified", "ortools"]
@@ -164,7 +165,7 @@ def min_cut(
         sink: node.
         nearest: which of the two to return.
         solver: whose quanta capacities are rounded to; the cut's capacity is the value that `max_flow` finds with it, to the
-            last bit. OR-Tools finds it.
+            last bit.
 
     Returns:
         `MinCut`; no arcs where nothing flows.
@@ -189,8 +190,8 @@ def min_cut(
     if nearest not in ("source", "sink"):
         raise ValueError(f"nearest is {nearest!r}; expected 'source' or 'sink'.")
     check_options(solver)
-    quantised = _quantise(network, sources.ravel(), sinks.ravel(), solver)
-    ((_, arcs),) = ortools.solve_pairs(quantised, sources.ravel(), sinks.ravel(), nearest=nearest)
+    quantised, cuts = minimum_cuts(network, sources.ravel(), sinks.ravel(), nearest=nearest, solver=solver)
+    (arcs,) = cuts
     capacity = quantised.capacity[arcs]
     return MinCut(
         layer=network.level[quantised.receivers[arcs]],
@@ -228,20 +229,14 @@ def cut_layers(
     """
     sources, sinks = _check_ends(network, source, sink)
     check_options(solver)
-    quantised = _quantise(network, sources.ravel(), sinks.ravel(), solver)
+    quantised, cuts = minimum_cuts(
+        network, sources.ravel(), sinks.ravel(), nearest="source", solver=solver, on_solved=on_solved
+    )
     layer = network.layer[quantised.receivers] - 1
     quanta = np.zeros((sources.size, network.n_layers), np.int64)
-    for pair, (_, arcs) in enumerate(ortools.solve_pairs(quantised, sources.ravel(), sinks.ravel())):
-        np.add.at(quanta[pair], layer[arcs], quantised.capacity[arcs])
-        if on_solved is not None:
-            on_solved()
+    for row, arcs in zip(quanta, cuts, strict=True):
+        np.add.at(row, layer[arcs], quantised.capacity[arcs])
     return quanta.reshape(*sources.shape, network.n_layers) * quantised.quantum
-
-
-def _quantise(
-    network: FlowNetwork, sources: Int[np.ndarray, " pair"], sinks: Int[np.ndarray, " pair"], solver: Solver
-) -> QuantisedNetwork:
-    return quantise(network) if solver == "ortools" else quantise_to_int32(network, sources, sinks)
 
 
 def check_options(solver: Solver, tolerance: float = 0.0, budget_seconds: float | None = None) -> None:

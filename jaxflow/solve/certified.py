@@ -67,7 +67,7 @@ def solve_pairs(
     """
     sources, sinks = np.asarray(sources, np.int64), np.asarray(sinks, np.int64)
     check_arcs(network)
-    if _ortools_seconds(network, len(sources)) < SMALL_WORK:
+    if is_small(network, len(sources)):
         quantised = quantise_to_int32(network, sources, sinks)
         return ortools.find_flows(quantised, sources, sinks, deadline=deadline, on_solved=on_solved)
     from jaxflow.solve import search, windows  # importing Numba takes longer than all the rest of jaxflow
@@ -107,9 +107,9 @@ def solve_pairs(
     return Flows(lower=lower, upper=upper, trivial=trivial, stage=stage, quantum=quantum)
 
 
-def _ortools_seconds(network: FlowNetwork, n_pairs: int) -> float:
-    """Estimate what OR-Tools needs for so many pairs."""
-    return n_pairs * (5e-5 + 6e-8 * np.count_nonzero(network.capacity))
+def is_small(network: FlowNetwork, n_pairs: int) -> bool:
+    """Whether OR-Tools is done with so many pairs before compiled code would be loaded. Depends on them alone."""
+    return bool(n_pairs * (5e-5 + 6e-8 * np.count_nonzero(network.capacity)) < SMALL_WORK)
 
 
 def n_cores() -> int:

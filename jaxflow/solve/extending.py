@@ -1,4 +1,4 @@
-"""Compiled: one flow that is extended source by source, for the values of sets of sources. Leaves JAX: Numba.
+"""Compiled: one flow that is extended source by source, for values of sets of sources and for cuts. Leaves JAX: Numba.
 
 Extending is enough, nothing has to be solved anew: `maxflow(S + i) = maxflow(S) + what i can still send over residual
 arcs`. While i sends, flow changes among nodes with a residual path to the sink alone; so who has none will never have one
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numba
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from jaxflow.solve.pushing import bit, push_ahead, push_around
 from jaxflow.solve.search import aim, find_reach
@@ -128,6 +128,77 @@ def fill_table(
             depth += 1
             kept_rest[depth], kept_open[depth], kept_reach[depth], kept_room[depth] = rest, is_open, reach, room
             members[depth], following[depth] = joined, player + 1
+
+
+@_compiled
+def find_sides(
+    graph: Graph,
+    scratch: Scratch,
+    sources: Int[np.ndarray, " pair"],
+    sink: Whole,
+    of_source: bool,
+    where: Int[np.ndarray, " pair"],
+    values: Int[np.ndarray, " result"],
+    sides: Bool[np.ndarray, "result node"],
+    halt: Int[np.ndarray, " 1"],
+    done: Int[np.ndarray, " counter"],
+) -> None:
+    """Find the maximum flow of each source alone, and the source's side of its minimum cut nearest to one end.
+
+    Args:
+        graph: shared.
+        scratch: this thread's, aimed at the sink.
+        sources: numbers of their nodes, in the order of `graph`.
+        sink: likewise.
+        of_source: whether the cut nearest the source is wanted, or the one nearest the sink.
+        where: place of each pair among the results.
+        values: written, in quanta.
+        sides: written, expected to be False.
+        halt: not 0 to stop after the pair under way.
+        done: `done[0]` counts pairs.
+    """
+    reach = scratch.reach
+    for i in range(sources.size):
+        if halt[0] != 0:
+            return
+        reach[:] = scratch.able
+        scratch.room[:] = scratch.near
+        values[where[i]], n_log = _extend(graph, scratch, sources[i], sink, np.int64(UNKNOWN), np.int64(0))
+        side = sides[where[i]]
+        if of_source:
+            _reach_from(graph, scratch, sources[i], side)
+        else:
+            find_reach(graph, scratch, sources[i], sink)
+            for node in range(side.size):
+                side[node] = not reach[node >> 6] & bit(node)
+        _undo(graph, scratch, n_log)
+        done[0] += 1
+
+
+@_compiled
+def _reach_from(graph: Graph, scratch: Scratch, source: Whole, side: Bool[np.ndarray, " node"]) -> None:
+    """Mark all nodes to which a residual path leads from `source`."""
+    start, stop, row, capacity = graph.start, graph.stop, graph.row, graph.capacity
+    rest, is_open, into, log, stack = scratch.rest, scratch.open, scratch.into, scratch.log, scratch.stack
+    side[source] = True
+    stack[0, 0] = source
+    depth = 1
+    while depth > 0:
+        depth -= 1
+        node = stack[depth, 0]
+        for receiver in range(start[node], stop[node]):
+            if not side[receiver] and is_open[row[node] + (receiver >> 6)] & bit(receiver):
+                side[receiver] = True
+                stack[depth, 0] = receiver
+                depth += 1
+        entry = into[node]
+        while entry >= 0:
+            sender, place = log[entry, 1], log[entry, 0]
+            if not side[sender] and rest[place] < capacity[place]:
+                side[sender] = True
+                stack[depth, 0] = sender
+                depth += 1
+            entry = log[entry, 3]
 
 
 @_compiled

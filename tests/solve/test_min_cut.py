@@ -6,9 +6,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import is_connected, minimum_cuts
+from solve import stress
 from strategies import capacities, make_attention, sixteenths
 
-from jaxflow import Capacities, flow_network, max_flow, min_cut
+from jaxflow import Capacities, cut_layers, flow_network, max_flow, min_cut
+from jaxflow.solve import certified, cuts, ortools
+from jaxflow.solve.quantise import quantise_to_int32
+
+
+@pytest.fixture(params=["OR-Tools", "compiled"], scope="module", autouse=True)
+def _finder(request):
+    """Small work is done by OR-Tools, unless there is no such thing as small work."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "compiled":
+            patch.setattr(certified, "SMALL_WORK", 0.0)
+        yield
 
 
 def arcs_of(cut):
@@ -96,3 +108,26 @@ def test_bad_input():
         min_cut(network, 0, [11])
     with pytest.raises(ValueError, match="nearest is 'input'; expected 'source' or 'sink'"):
         min_cut(network, 0, 11, nearest="input")
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.integers(0, 2**63 - 1), st.sampled_from(["source", "sink"]))
+def test_on_any_network_the_cuts_are_those_of_ortools(seed, nearest):
+    network = stress.random_network(np.random.default_rng(seed))
+    sources, sinks = (ends.ravel() for ends in np.meshgrid(network.players, network.outputs))
+    solved = []
+    quantised, found = cuts.minimum_cuts(
+        network, sources, sinks, nearest=nearest, solver="certified", on_solved=lambda: solved.append(1)
+    )
+    reference = ortools.solve_pairs(quantise_to_int32(network, sources, sinks), sources, sinks, nearest=nearest)
+    for arcs, (value, expected) in zip(found, reference, strict=True):
+        assert quantised.capacity[arcs].sum() == value
+        np.testing.assert_array_equal(arcs, expected)
+    assert len(solved) == len(sources)
+
+
+def test_layers_of_a_long_text_add_up_to_the_values():
+    layers = np.random.default_rng(0).dirichlet(np.full(90, 0.2), (6, 90)).astype(np.float32)
+    network = flow_network(Capacities(encoder=(layers + np.eye(90, dtype=np.float32)) / 2))
+    ends = network.encoder_players, network.outputs[:2, None]
+    np.testing.assert_array_equal(cut_layers(network, *ends).sum(-1), max_flow(network, *ends).value)
