@@ -9,7 +9,7 @@ from jaxflow.attention import Attention
 from jaxflow.attribution import Attribution, Certificate, attention_flow
 from jaxflow.baselines import raw_attention, rollout
 from jaxflow.capacities import Capacities, joint_capacities
-from jaxflow.capture import capture
+from jaxflow.capture import attention_weights, capture
 from jaxflow.cost import CostEstimate, estimate_cost
 from jaxflow.cut import CutExplanation, cut_sentence, explain_cut
 from jaxflow.explanation import Explanation, explain, load
@@ -39,6 +39,7 @@ from jaxflow.words import text_spans
 __all__ = [  # noqa: RUF022
     "load_model",
     "capture",
+    "attention_weights",
     "Attention",
     "joint_capacities",
     "Capacities",

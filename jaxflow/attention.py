@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -12,6 +13,26 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 STACKS = ("encoder", "decoder", "cross")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Provenance:
+    """Where attention was taken from: a remark that makes no difference.
+
+    It is no leaf, and any two are equal, so attention from different backends has one PyTree structure: `jax.tree.map` takes
+    both, and `jax.jit` compiles once for both. The price: what passes through a function that was compiled
+    before has the remark of the first that did.
+    """
+
+    backend: str | None = None
+
+    def __eq__(self, other: object) -> bool:
+        """All are equal."""
+        return isinstance(other, Provenance)
+
+    def __hash__(self) -> int:
+        """All are equal."""
+        return 0
 
 
 @struct.dataclass
@@ -26,6 +47,7 @@ class Attention:
         encoder: `[*batch, layer, head, source, source]`.
         decoder: `[*batch, layer, head, target, target]`.
         cross: `[*batch, layer, head, target, source]`.
+        provenance: which backend of `capture` served: see `backend`.
 
     Source: Metzger et al. 2022 (2205.15389); for the encoder also Abnar & Zuidema 2020 (2005.00928).
     """
@@ -33,6 +55,12 @@ class Attention:
     encoder: Float[Array, "*batch layer head source source"] | None = None
     decoder: Float[Array, "*batch layer head target target"] | None = None
     cross: Float[Array, "*batch layer head target source"] | None = None
+    provenance: Provenance = struct.field(pytree_node=False, default=Provenance(), repr=False)
+
+    @property
+    def backend(self) -> str | None:
+        """The backend of `capture` that served: "transformers", "linen", "nnx" or "traced"; None of arrays made by hand."""
+        return self.provenance.backend
 
 
 def check_attention(

@@ -17,6 +17,7 @@ from jaxflow.attribution import Attribution, Certificate, attention_flow
 from jaxflow.baselines import add_up, raw_attention, rollout
 from jaxflow.capacities import Heads, joint_capacities
 from jaxflow.capture import capture
+from jaxflow.capture.jaxpr import model_name
 from jaxflow.inputs import arguments, encode, name_tokens, padding_mask, reads
 from jaxflow.network import DecoderLayer, Feedback, FlowNetwork, flow_network
 from jaxflow.prediction import Prediction, read_predictions
@@ -284,7 +285,7 @@ def explain(
             model, model_outputs, batch=tuple(batch), labels=labels, tokenizer=tokenizer, produced=produced
         ),
         bottleneck=bottleneck,
-        model=type(model).__name__,
+        model=model_name(model),
         method=method,
         conventions={
             "heads": heads,

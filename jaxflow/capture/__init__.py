@@ -9,10 +9,13 @@ import flax.linen as nn
 
 from jaxflow.attention import Attention
 from jaxflow.capture.huggingface import capture_huggingface, is_huggingface
+from jaxflow.capture.jaxpr import capture_traced
 from jaxflow.capture.linen import DEFAULT_NAME, capture_linen
+from jaxflow.capture.nnx import capture_nnx, is_nnx
+from jaxflow.capture.recompute import attention_weights
 from jaxflow.capture.roles import Role
 
-__all__ = ["capture"]
+__all__ = ["attention_weights", "capture"]
 
 
 def capture(
@@ -34,39 +37,51 @@ def capture(
             - a `flax.linen` module, bound, or unbound with `variables`. It need not have been written for this:
               `nn.MultiHeadDotProductAttention` is made to sow its weights. Modules that compute attention by
               themselves sow it: `self.sow("intermediates", "attention_weights", weights)`. An `nn.scan` over
-              layers must declare `variable_axes={"intermediates": 0}`.
+              layers must declare `variable_axes={"intermediates": 0}`;
+            - a `flax.nnx` module, or a method of one. What it sows as `nnx.Intermediate` serves, or it is traced. It runs as a copy;
+            - any other function, or object that can be called, of which nothing is asked. It is traced, and every softmax of
+              queries times keys that weighs values is found in what it computes. Arrays among the arguments are traced; other
+              arguments are passed as they are.
         *args: what the model is called with.
         variables: the variables of an unbound linen module, as its `apply` takes them.
-        sown: the name under which a linen module sows its attention. With another name than the default no
-            module is made to sow: what is sown as `sown` is all that is taken.
-        roles: which stack the modules of a linen model belong to, where their paths do not tell or tell it wrongly:
-            a fragment of the path -> "encoder", "decoder" or "cross", such as `{"": "decoder", "cross": "cross"}`. Of
-            several that fit, the last counts; "/" begins and ends a path.
+        sown: the name under which a linen or NNX module sows its attention. With another name than the default no
+            linen module is made to sow: what is sown as `sown` is all that is taken.
+        roles: which stack attention belongs to, where that cannot be told or is told wrongly: a fragment of its path ->
+            "encoder", "decoder" or "cross", such as `{"": "decoder", "cross": "cross"}`. Of several that fit, the last counts; "/"
+            begins and ends a path. A path is that of the module; in a function, the scopes (`jax.named_scope`) and jitted functions around
+            the softmax and then its number in order of execution, such as `/decoder/layer_0/3/`.
         **kwargs: what the model is called with. A linen module takes those of `apply` too: rngs, method, mutable,
             capture_intermediates.
 
     Returns:
         What the model returns without capture, and its attention, `[*batch, layer, head, query, key]`:
         probabilities after the softmax and before dropout, in the model's own dtype. A decoder-only model has
-        `decoder` alone, an encoder-decoder all three. Of linen modules, the paths tell ("encoder", "decoder", "cross"
-        in a component), and in a decoder whether keys and queries are one array; a model whose paths tell nothing
-        is an `encoder`, causal or not.
+        `decoder` alone, an encoder-decoder all three. Of modules, the paths tell ("encoder", "decoder", "cross"
+        in a component), and in a decoder whether keys and queries are one array; of functions, what queries and keys are
+        computed of. A model of which nothing tells is an `encoder`, causal or not. `attention.backend` says how it
+        was taken: "transformers", "linen", "nnx" (sown) or "traced".
 
     Raises:
         TypeError: `model` is nothing that can be run here.
-        ValueError: attention is missing, in whole or in part (fused, not sown, lost in an `nn.scan`); its layers
-            differ in shape; the stack it belongs to cannot be told. The message says what to do.
+        ValueError: attention is missing, in whole or in part (fused, not sown, lost in an `nn.scan`, in a `while` or `cond`,
+            in chunks); its layers differ in shape; the stack it belongs to cannot be told. The message says what to do.
 
     Not supported: decoding step by step with a cache. `nn.scan(reverse=True)` gives its layers in reverse. A module
-    with `nn.jit` inside is compiled anew by each call of capture; put `jax.jit` around capture instead.
+    with `nn.jit` inside is compiled anew by each call of capture; put `jax.jit` around capture instead. A traced function runs
+    operation by operation unless `jax.jit` is around capture; its `jax.checkpoint` is without effect in gradients through
+    capture, and functions with derivatives of their own have plain ones if attention is inside. With attention sinks, rows
+    sum to less than 1.
 
     >>> import jax, flax.linen as nn
     >>> model = nn.MultiHeadDotProductAttention(num_heads=2)
     >>> x = jax.random.normal(jax.random.key(0), (1, 5, 8))
     >>> variables = model.init(jax.random.key(1), x)
     >>> outputs, attention = capture(model, x, variables=variables)
-    >>> outputs.shape, attention.encoder.shape
-    ((1, 5, 8), (1, 1, 2, 5, 5))
+    >>> outputs.shape, attention.encoder.shape, attention.backend
+    ((1, 5, 8), (1, 1, 2, 5, 5), 'linen')
+    >>> outputs, attention = capture(lambda x: model.apply(variables, x), x)
+    >>> attention.encoder.shape, attention.backend
+    ((1, 1, 2, 5, 5), 'traced')
 
     Source: probabilities as in Metzger et al. 2022 (2205.15389), which leaves open how they are obtained.
     """
@@ -74,26 +89,34 @@ def capture(
         if variables is not None or sown != DEFAULT_NAME or roles is not None:
             raise ValueError(
                 f"{type(model).__name__} holds its own parameters and sows nothing, and its stacks are known: variables=, "
-                "sown= and roles= are for linen modules. Other parameters go in as params=."
+                "sown= and roles= are for others. Other parameters go in as params=."
             )
         return capture_huggingface(model, args, kwargs)
     if isinstance(model, nn.Module):
         return capture_linen(model, args, kwargs, variables=variables, sown=sown, roles=roles)
+    if variables is not None:
+        raise ValueError(
+            f"variables= is for linen modules; got {type(model).__name__}. Pass parameters as the function's own arguments, or let "
+            "the function hold them."
+        )
+    if is_nnx(model):
+        return capture_nnx(model, args, kwargs, sown=sown, roles=roles)
+    if callable(model) and not isinstance(model, type):
+        if sown != DEFAULT_NAME:
+            raise ValueError(
+                f"sown={sown!r} is for modules that sow; a function is traced, and nothing in it has a name."
+            )
+        return capture_traced(model, args, kwargs, roles=roles)
     raise TypeError(_not_a_model(model))
 
 
 def _not_a_model(model: Any) -> str:
     accepted = (
-        "Accepted: an instance of a Flax class of transformers 4, or a flax.linen module (bound, or with "
-        "variables=). Attention that you have as arrays needs no capture: Attention(encoder=array)."
+        "Accepted: an instance of a Flax class of transformers 4, a flax.linen module (bound, or with variables=), a flax.nnx "
+        "module, or any function that JAX can trace. Attention that you have as arrays needs no capture: Attention(encoder=array)."
     )
     if isinstance(model, type):
         return f"got the class {model.__name__}; expected an instance of it. {accepted}"
     if isinstance(model, str):
         return f"got the text {model!r}; load the model first: model, tokenizer = load_model({model!r}). {accepted}"
-    if any(cls.__module__.startswith("flax.nnx") for cls in type(model).__mro__):
-        return f"got the NNX module {type(model).__name__}: not supported yet. {accepted}"
-    if callable(model):
-        name = getattr(model, "__qualname__", type(model).__name__)
-        return f"got the function {name}: plain functions are not supported yet. {accepted}"
     return f"got {type(model).__name__}. {accepted}"

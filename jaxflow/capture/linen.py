@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import chex
 import flax.linen as nn
 from flax.core.scope import in_filter, union_filters
 
-from jaxflow.attention import Attention
+from jaxflow.attention import Attention, Provenance
 from jaxflow.capture.asking import ask_linen, ask_transformers
 from jaxflow.capture.fusing import Stacks, run_fused
-from jaxflow.capture.roles import Role, linen_roles
-from jaxflow.capture.sown import COLLECTION, Fuse, Recorder, listed, read, shape, stack, without_weights
+from jaxflow.capture.roles import Path, Role, linen_roles
+from jaxflow.capture.sown import COLLECTION, Fuse, Layer, Recorder, listed, read, shape, stack, without_weights
 from jaxflow.capture.t5 import mended_t5
 from jaxflow.heads import Heads
 
@@ -87,7 +88,10 @@ def capture_apply(
     if kwargs.get("capture_intermediates"):
         wanted = union_filters(wanted, COLLECTION)
 
+    provenance = Provenance("linen")
+
     def run(fuse: Fuse | None) -> tuple[Any, Mapping, Stacks]:
+        nonlocal provenance
         recorder = Recorder(sown, wanted, fuse)
         with contextlib.ExitStack() as interceptors:
             interceptors.enter_context(nn.intercept_methods(recorder.watch))
@@ -96,10 +100,12 @@ def capture_apply(
                 interceptors.enter_context(nn.intercept_methods(ask_transformers(recorder)))
             interceptors.enter_context(mended_t5())
             outputs, state = module.apply(variables, *args, mutable=union_filters(wanted, COLLECTION), **kwargs)
+        if recorder.roles:
+            provenance = Provenance("transformers")
         return outputs, state, _stacks(recorder, state.get(COLLECTION, {}), type(module).__name__, roles)
 
     outputs, state, stacks = run(None) if fuse_heads is None else run_fused(run, fuse_heads)
-    attention = Attention(**{role: stack(layers) for role, layers in stacks.items()})
+    attention = Attention(**{role: stack(layers) for role, layers in stacks.items()}, provenance=provenance)
     if wanted is False:
         return outputs, attention
     state = {collection: tree for collection, tree in state.items() if in_filter(wanted, collection)}
@@ -112,6 +118,11 @@ def _stacks(recorder: Recorder, intermediates: Mapping, model: str, said: Mappin
     layers = read(recorder, intermediates)
     paths = dict.fromkeys(sown.path for sown, _ in layers)
     roles = linen_roles(model, paths, known=recorder.roles, self_attention=recorder.self_attention, said=said)
+    return by_role(model, layers, roles)
+
+
+def by_role(model: str, layers: Sequence[Layer], roles: Mapping[Path, Role]) -> Stacks:
+    """Sort layers by the stack they belong to, or say why they make none."""
     stacks = {
         role: [layer for layer in layers if roles[layer[0].path] == role] for role in dict.fromkeys(roles.values())
     }
@@ -146,8 +157,8 @@ def _refuse_incomplete(recorder: Recorder, model: str) -> None:
             f"No attention was found in {model}: nothing was sown as {recorder.name!r} (sown was: {names}). Likely "
             "causes:\n"
             "  - the weights are sown under another name: capture(..., sown=name);\n"
-            "  - the model computes its own softmax: sow the weights there, "
-            'self.sow("intermediates", "attention_weights", weights), or build Attention(encoder=...) of them;\n'
+            "  - the model computes its own softmax: capture it as a function, capture(lambda x: model.apply(variables, x), x), or sow "
+            'the weights there, self.sow("intermediates", "attention_weights", weights), or build Attention(encoder=...) of them;\n'
             "  - attention is fused (jax.nn.dot_product_attention or a kernel), and its weights never exist: use "
             "nn.MultiHeadDotProductAttention, or nn.dot_product_attention with module=self, for the capture;\n"
             '  - it runs in an nn.scan without variable_axes={"intermediates": 0}, which drops what is sown.'

@@ -63,7 +63,7 @@ def linen_roles(
     Raises:
         ValueError: the stack of some module cannot be told; what the user says is no stack, or fits no module.
     """
-    roles = {**{path: role for path, role in known.items() if path in paths}, **_said(model, paths, said)}
+    roles = {**{path: role for path, role in known.items() if path in paths}, **said_roles(model, paths, said)}
     open_paths = [path for path in paths if path not in roles]
     names = {path: _named(path, self_attention.get(path, set())) for path in open_paths}
     if not {"decoder", "cross"} & {*names.values(), *roles.values()}:
@@ -102,7 +102,12 @@ def _named(path: Path, self_attention: set[bool]) -> Role | None:
     return role
 
 
-def _said(model: str, paths: Collection[Path], said: Mapping[str, Role] | None) -> dict[Path, Role]:
+def said_roles(model: str, paths: Collection[Path], said: Mapping[str, Role] | None) -> dict[Path, Role]:
+    """Read what the user says of the stacks: a fragment of a path -> its stack, of which the last that fits counts.
+
+    Raises:
+        ValueError: it is no stack, or fits nothing.
+    """
     roles: dict[Path, Role] = {}
     for fragment, role in (said or {}).items():
         if role not in get_args(Role):

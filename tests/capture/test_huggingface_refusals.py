@@ -167,7 +167,7 @@ def test_arguments_of_linen_modules():
         capture(build("Bert"), IDS, variables={"params": {}})
     with pytest.raises(ValueError, match=r"FlaxBertModel holds its own parameters and sows nothing"):
         capture(build("Bert"), IDS, sown="weights")
-    with pytest.raises(ValueError, match=r"its stacks are known: variables=, sown= and roles= are for linen modules"):
+    with pytest.raises(ValueError, match=r"its stacks are known: variables=, sown= and roles= are for others"):
         capture(build("GPT2"), IDS, roles={"": "encoder"})
 
 
