@@ -38,7 +38,8 @@ def capture(
               `nn.MultiHeadDotProductAttention` is made to sow its weights. Modules that compute attention by
               themselves sow it: `self.sow("intermediates", "attention_weights", weights)`. An `nn.scan` over
               layers must declare `variable_axes={"intermediates": 0}`;
-            - a `flax.nnx` module, or a method of one. What it sows as `nnx.Intermediate` serves, or it is traced. It runs as a copy;
+            - a `flax.nnx` module, or a method of one. What it sows as `nnx.Intermediate` serves,
+              or it is traced. It runs as a copy;
             - any other function, or object that can be called, of which nothing is asked. It is traced, and every softmax of
               queries times keys that weighs values is found in what it computes. Arrays among the arguments are traced; other
               arguments are passed as they are.
@@ -47,9 +48,9 @@ def capture(
         sown: the name under which a linen or NNX module sows its attention. With another name than the default no
             linen module is made to sow: what is sown as `sown` is all that is taken.
         roles: which stack attention belongs to, where that cannot be told or is told wrongly: a fragment of its path ->
-            "encoder", "decoder" or "cross", such as `{"": "decoder", "cross": "cross"}`. Of several that fit, the last counts; "/"
-            begins and ends a path. A path is that of the module; in a function, the scopes (`jax.named_scope`) and jitted functions around
-            the softmax and then its number in order of execution, such as `/decoder/layer_0/3/`.
+            "encoder", "decoder" or "cross", such as `{"": "decoder", "cross": "cross"}`. Of several that fit, the last
+            counts; "/" begins and ends a path. A path is that of the module; in a function, the scopes (`jax.named_scope`)
+            and jitted functions around the softmax, and then its number in order of execution: `/decoder/layer_0/3/`.
         **kwargs: what the model is called with. A linen module takes those of `apply` too: rngs, method, mutable,
             capture_intermediates.
 
@@ -88,7 +89,8 @@ def capture(
     if is_huggingface(model):
         if variables is not None or sown != DEFAULT_NAME or roles is not None:
             raise ValueError(
-                f"{type(model).__name__} holds its own parameters and sows nothing, and its stacks are known: variables=, "
+                f"{type(model).__name__} holds its own parameters and sows nothing, and its stacks are known: "
+                "variables=, "
                 "sown= and roles= are for others. Other parameters go in as params=."
             )
         return capture_huggingface(model, args, kwargs)
@@ -96,7 +98,8 @@ def capture(
         return capture_linen(model, args, kwargs, variables=variables, sown=sown, roles=roles)
     if variables is not None:
         raise ValueError(
-            f"variables= is for linen modules; got {type(model).__name__}. Pass parameters as the function's own arguments, or let "
+            f"variables= is for linen modules; got {type(model).__name__}. Pass parameters as the function's own "
+            "arguments, or let "
             "the function hold them."
         )
     if is_nnx(model):
@@ -112,8 +115,10 @@ def capture(
 
 def _not_a_model(model: Any) -> str:
     accepted = (
-        "Accepted: an instance of a Flax class of transformers 4, a flax.linen module (bound, or with variables=), a flax.nnx "
-        "module, or any function that JAX can trace. Attention that you have as arrays needs no capture: Attention(encoder=array)."
+        "Accepted: an instance of a Flax class of transformers 4, a flax.linen module (bound, or with variables=), a "
+        "flax.nnx "
+        "module, or any function that JAX can trace. Attention that you have as arrays needs no capture: "
+        "Attention(encoder=array)."
     )
     if isinstance(model, type):
         return f"got the class {model.__name__}; expected an instance of it. {accepted}"

@@ -130,8 +130,10 @@ def by_role(model: str, layers: Sequence[Layer], roles: Mapping[Path, Role]) -> 
         oblong = [layer for layer in stacked if shape(layer)[-1] != shape(layer)[-2]]
         if oblong and role != "cross":
             raise ValueError(
-                f"The {role} of {model} has attention whose keys are more or fewer than its queries:\n{listed(oblong)}\n"
-                'If it is cross-attention, say so by a fragment of its path: capture(..., roles={"cross": "cross"}). If '
+                f"The {role} of {model} has attention whose keys are more or fewer than its "
+                f"queries:\n{listed(oblong)}\n"
+                'If it is cross-attention, say so by a fragment of its path: capture(..., roles={"cross": "cross"}). '
+                "If "
                 "it is one step of decoding with a cache, capture the pass over the whole sequence instead."
             )
     return stacks
@@ -157,8 +159,10 @@ def _refuse_incomplete(recorder: Recorder, model: str) -> None:
             f"No attention was found in {model}: nothing was sown as {recorder.name!r} (sown was: {names}). Likely "
             "causes:\n"
             "  - the weights are sown under another name: capture(..., sown=name);\n"
-            "  - the model computes its own softmax: capture it as a function, capture(lambda x: model.apply(variables, x), x), or sow "
-            'the weights there, self.sow("intermediates", "attention_weights", weights), or build Attention(encoder=...) of them;\n'
+            "  - the model computes its own softmax: capture it as a function, capture(lambda x: "
+            "model.apply(variables, x), x), or sow "
+            'the weights there, self.sow("intermediates", "attention_weights", weights), or build '
+            "Attention(encoder=...) of them;\n"
             "  - attention is fused (jax.nn.dot_product_attention or a kernel), and its weights never exist: use "
             "nn.MultiHeadDotProductAttention, or nn.dot_product_attention with module=self, for the capture;\n"
             '  - it runs in an nn.scan without variable_axes={"intermediates": 0}, which drops what is sown.'

@@ -91,7 +91,8 @@ def _layers(traced: Traced, places: Mapping, weights: Mapping, name: str) -> lis
             array = weights[path][index]
             if getattr(array, "ndim", 0) < 3:
                 raise ValueError(
-                    f"{'/'.join(map(str, path))} of {name} sowed an array of shape {getattr(array, 'shape', None)}; expected attention "
+                    f"{'/'.join(map(str, path))} of {name} sowed an array of shape {getattr(array, 'shape', None)}; "
+                    "expected attention "
                     "probabilities, [*batch, head, query, key]. If these lie under another name, pass it as sown=."
                 )
             order, scans = _made(traced.program, value)

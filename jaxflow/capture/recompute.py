@@ -64,14 +64,16 @@ def attention_weights(
         or query.shape[:-3] != key.shape[:-3]
     ):
         raise ValueError(
-            f"query has shape {query.shape} and key {key.shape}; expected [*batch, query, head, feature] and [*batch, key, "
+            f"query has shape {query.shape} and key {key.shape}; expected [*batch, query, head, feature] and [*batch, "
+            "key, "
             "group, feature] with the same batch and features."
         )
     *batch, n_queries, n_heads, n_features = query.shape
     n_keys, n_groups = key.shape[-3:-1]
     if n_heads % n_groups:
         raise ValueError(
-            f"query has {n_heads} heads and key {n_groups}; expected a multiple. Are heads and tokens transposed? Heads are "
+            f"query has {n_heads} heads and key {n_groups}; expected a multiple. Are heads and tokens transposed? "
+            "Heads are "
             "the last axis but one."
         )
     query, key = at_least_float32(query), at_least_float32(key)
@@ -101,5 +103,6 @@ def _spread(values: ArrayLike, logits: Array) -> Array:
         return jnp.broadcast_to(jnp.asarray(values), logits.shape)
     except ValueError:
         raise ValueError(
-            f"mask or bias has shape {np.shape(values)}; expected one that spreads to {logits.shape}, [*batch, head, query, key]."
+            f"mask or bias has shape {np.shape(values)}; expected one that spreads to {logits.shape}, [*batch, head, "
+            "query, key]."
         ) from None

@@ -51,7 +51,7 @@ def test_transformers_and_traced(name, standard_promotion):
     model, inputs = tiny_models.build(name), tiny_models.inputs(name)
     _, known = capture(model, **inputs)
     run = functools.partial(type(model).__call__, model)
-    outputs, traced = capture(
+    _, traced = capture(
         lambda params, inputs: run(**inputs, params=params), model.params, inputs, roles=ROLES.get(name)
     )
     assert (known.backend, traced.backend) == ("transformers", "traced")

@@ -114,7 +114,7 @@ def test_layers_in_order_and_module_untouched(sow, backend):
 def test_jit_through_split_and_merge(sow):
     model = Deep(3, sow)
     structure, state = nnx.split(model)
-    outputs, attention = jax.jit(lambda state, x: capture(nnx.merge(structure, state), x))(state, X)
+    _, attention = jax.jit(lambda state, x: capture(nnx.merge(structure, state), x))(state, X)
     np.testing.assert_allclose(attention.encoder, by_hand(Deep(3), X), atol=1e-6)
     assert attention.backend == ("nnx" if sow else "traced")
     gradient = jax.grad(

@@ -27,6 +27,7 @@ from jaxflow.capture import capture
 
 LOG2E = 1.4426950408889634
 P, X = parameters(), tokens()
+NEAR = np.abs(np.arange(T)[:, None] - np.arange(T)) < 2
 
 
 def check(function, expected, *args, **kwargs):
@@ -59,7 +60,7 @@ WRITTEN = {
     "where after": lambda z: jnp.where(jnp.tril(jnp.ones(z.shape, bool)), jax.nn.softmax(z), 0.0),
     "mask": lambda z: jax.nn.softmax(jnp.where(jnp.tril(jnp.ones(z.shape, bool)), z, NEG)),
     "safe sum": lambda z: exponential(z) / jnp.where((s := exponential(z).sum(-1, keepdims=True)) == 0, 1.0, s),
-    "sliding window": lambda z: jax.nn.softmax(z + jnp.broadcast_to(jnp.where(jnp.abs(jnp.arange(T)[:, None] - jnp.arange(T)[None]) < 2, 0.0, NEG), z.shape)),
+    "sliding window": lambda z: jax.nn.softmax(jnp.where(jnp.broadcast_to(NEAR, z.shape), z, NEG)),
     "sink in the logits": lambda z: jax.nn.softmax(jnp.concatenate([z, jnp.ones((B, H, T, 1))], -1))[..., :-1],
     "sink in the sum": lambda z: exponential(z) / (exponential(z).sum(-1, keepdims=True) + 0.3),
     "other keys in two dtypes": lambda z: jax.nn.softmax(z.astype(jnp.bfloat16)).astype(jnp.float32),

@@ -21,7 +21,7 @@ def tokens(*shape, seed=1):
 
 def layers(params):
     n_layers = len(next(iter(params.values())))
-    return [jax.tree.map(lambda leaf: leaf[i], params) for i in range(n_layers)]
+    return [jax.tree.map(lambda leaf, i=i: leaf[i], params) for i in range(n_layers)]
 
 
 def norm(x):

@@ -6,18 +6,21 @@ a length and a set of origins: (argument, axis) pairs, or whatever it was starte
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Hashable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from jaxflow.capture.tracing.program import Op, Value
+
+Origin = tuple[Any, Any]
 
 
 class Factor(NamedTuple):
     """A part of an axis."""
 
     length: int
-    origins: frozenset[Hashable]
+    origins: frozenset[Origin]
 
 
 Axis = tuple[Factor, ...]
@@ -29,12 +32,12 @@ def new(shape: Sequence[int]) -> Axes:
     return tuple((Factor(length, frozenset()),) for length in shape)
 
 
-def named(value: Value, name: Hashable) -> Axes:
+def named(value: Value, name: Any) -> Axes:
     """Axes of `value` whose origins are `(name, 0)`, `(name, 1)`, ..."""
     return tuple((Factor(length, frozenset([(name, i)])),) for i, length in enumerate(value.shape))
 
 
-def origins(*axes: Axis) -> frozenset[Hashable]:
+def origins(*axes: Axis) -> frozenset[Origin]:
     """Everything that these axes come from."""
     return frozenset().union(*(factor.origins for axis in axes for factor in axis))
 
@@ -54,7 +57,7 @@ def _merge(one: Axis, other: Axis) -> Axis:
             return other
         # Cut both at the ends of each other's factors, where these divide.
         cuts = sorted({*_ends(one), *_ends(other)})
-        if any(large % small for small, large in zip(cuts, cuts[1:], strict=False)):
+        if any(large % small for small, large in itertools.pairwise(cuts)):
             length = math.prod(factor.length for factor in one)
             return (Factor(length, origins(one, other)),)
         one, other = _cut(one, cuts), _cut(other, cuts)
@@ -70,7 +73,7 @@ def _ends(axis: Axis) -> list[int]:
 def _cut(axis: Axis, cuts: Sequence[int]) -> Axis:
     pieces: list[Factor] = []
     bounds = _ends(axis)
-    for small, large in zip(cuts, cuts[1:], strict=False):
+    for small, large in itertools.pairwise(cuts):
         found = [factor for i, factor in enumerate(axis) if bounds[i + 1] <= small and large <= bounds[i]]
         pieces.append(Factor(large // small, origins(tuple(found))))
     return tuple(reversed(pieces))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from jaxflow.capture.tracing import axes as ax
 from jaxflow.capture.tracing.program import Op, Scope, Value, scan_parts
@@ -10,7 +10,7 @@ from jaxflow.capture.tracing.program import Op, Scope, Value, scan_parts
 N_PASSES = 4  # through a loop's body, at most, until what it carries comes from nowhere new
 
 
-def axes_of(program: Scope, marks: Mapping[Op, tuple[Hashable, Sequence[int]]]) -> dict[Value, ax.Axes]:
+def axes_of(program: Scope, marks: Mapping[Op, tuple[ax.Origin, Sequence[int]]]) -> dict[Value, ax.Axes]:
     """Say where every axis of every value comes from.
 
     Args:
@@ -27,7 +27,7 @@ def axes_of(program: Scope, marks: Mapping[Op, tuple[Hashable, Sequence[int]]]) 
     return axes
 
 
-def _axes_of(scope: Scope, axes: dict[Value, ax.Axes], marks: Mapping[Op, tuple[Hashable, Sequence[int]]]) -> None:
+def _axes_of(scope: Scope, axes: dict[Value, ax.Axes], marks: Mapping[Op, tuple[ax.Origin, Sequence[int]]]) -> None:
     for value in scope.constants:
         axes[value] = ax.named(value, id(value.constant))
     for op in scope.ops:
@@ -43,7 +43,9 @@ def _axes_of(scope: Scope, axes: dict[Value, ax.Axes], marks: Mapping[Op, tuple[
         axes.update(zip(op.outs, made, strict=True))
 
 
-def _loop_axes(op: Op, axes: dict[Value, ax.Axes], marks: Mapping[Op, tuple[Hashable, Sequence[int]]]) -> list[ax.Axes]:
+def _loop_axes(
+    op: Op, axes: dict[Value, ax.Axes], marks: Mapping[Op, tuple[ax.Origin, Sequence[int]]]
+) -> list[ax.Axes]:
     ins = [axes[value] for value in op.ins]
     if op.name == "scan":
         (body,), parts = op.bodies, scan_parts(op)
@@ -79,7 +81,7 @@ def _loop_axes(op: Op, axes: dict[Value, ax.Axes], marks: Mapping[Op, tuple[Hash
 
 
 def computed_values(program: Scope) -> frozenset[Value]:
-    """Find the values that are more than a parameter or an input: products, rows picked by number, and what is made of these."""
+    """Find the values that are more than parameters or inputs: products, rows picked by number, and what follows."""
     computed: set[Value] = set()
     _computed(program, computed)
     return frozenset(computed)

@@ -238,7 +238,7 @@ def _run_scan(op: Op, values: Sequence[Any], keep: Any) -> tuple[list[Any], dict
     carried = values[parts.n_constants : parts.n_constants + parts.n_carried]
     sliced = values[parts.n_constants + parts.n_carried :]
 
-    def step(carry: list[Any], slices: list[Any]) -> tuple[list[Any], tuple[list[Any], dict[Any, Any]]]:
+    def step(carry: Sequence[Any], slices: Sequence[Any]) -> tuple[Sequence[Any], tuple[list[Any], dict[Any, Any]]]:
         results, kept = run(op.bodies[0], [*constants, *carry, *slices], keep)
         return results[: parts.n_carried], (results[parts.n_carried :], kept)
 

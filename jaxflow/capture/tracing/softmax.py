@@ -9,18 +9,18 @@ logarithm, or a product with values, and any other use of it is lost from sight.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from jaxflow.capture.tracing import axes as ax
 from jaxflow.capture.tracing.program import Op, Scope, Value
 
 Kind = Literal["weights", "sum", "inverse", "log", "logits", "product", "mixed", "lost"]
-Keys = frozenset[Hashable]
+Keys = frozenset[ax.Origin]  # ("exp", axis)
 UNCHANGED = {
-    "convert_element_type", "reshape", "transpose", "broadcast_in_dim", "squeeze", "copy", "copy_p", "slice", "dynamic_slice",
-    "stop_gradient", "reduce_precision", "name", "sharding_constraint", "optimization_barrier", "split", "rev", "pvary",
-    "reshard", "layout_constraint", "expand_dims",
+    "convert_element_type", "reshape", "transpose", "broadcast_in_dim", "squeeze", "expand_dims", "copy", "copy_p",
+    "slice", "dynamic_slice", "split", "rev", "stop_gradient", "reduce_precision", "optimization_barrier", "name",
+    "sharding_constraint", "layout_constraint", "reshard", "pvary",
 }  # fmt: skip
 ELSEWHERE = {"scan", "while", "cond", "shard_map"}  # where weights cannot be followed
 
@@ -139,7 +139,8 @@ def follow_exponential(scope: Scope, exp: Op, producers: Mapping[Value, Op]) -> 
             assert fact.product is not None
             products[op] = (fact, fact.product)
         if fact.kind == "product" and fact.divided:
-            assert fact.product is not None and fact.start is not None
+            assert fact.product is not None
+            assert fact.start is not None
             first, step = products[fact.product.op]
             if not any(softmax.product.op is step.op for softmax in found):
                 divisor = (

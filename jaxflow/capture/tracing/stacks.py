@@ -7,13 +7,14 @@ is attention whose queries and keys come from the same tokens, through the same 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from jaxflow.capture.roles import Role, said_roles
 from jaxflow.capture.tracing import axes as ax
 from jaxflow.capture.tracing.origins import axes_of
 from jaxflow.capture.tracing.program import Op, Scope
-from jaxflow.capture.tracing.sites import Part, Site
+from jaxflow.capture.tracing.scores import Part
+from jaxflow.capture.tracing.sites import Site
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,11 +31,11 @@ class Sides:
         n_keys: number of keys.
     """
 
-    query: frozenset[Hashable]
-    key: frozenset[Hashable]
+    query: frozenset[ax.Origin]
+    key: frozenset[ax.Origin]
     above_query: frozenset[int]
     above_key: frozenset[int]
-    batch: frozenset[Hashable]
+    batch: frozenset[ax.Origin]
     n_queries: int
     n_keys: int
 
@@ -71,8 +72,10 @@ def traced_roles(name: str, program: Scope, sites: Sequence[Site], said: Mapping
 
     def unclear(problem: str) -> ValueError:
         return ValueError(
-            f"Which stack the attention of {name} belongs to cannot be told. {problem}:\n{listed}\nName them by a fragment of these "
-            'paths, as in capture(..., roles={"": "decoder", "/1/": "cross"}): the last that fits counts; jax.named_scope gives a part of '
+            f"Which stack the attention of {name} belongs to cannot be told. {problem}:\n{listed}\nName them by a "
+            "fragment of these "
+            'paths, as in capture(..., roles={"": "decoder", "/1/": "cross"}): the last that fits counts; '
+            "jax.named_scope gives a part of "
             "a function a name. Or capture one part of the model by itself."
         )
 
@@ -83,7 +86,8 @@ def traced_roles(name: str, program: Scope, sites: Sequence[Site], said: Mapping
     oblong = [i for i in alone if sides[i].n_queries != sides[i].n_keys and paths[i] not in given]
     if oblong:
         raise unclear(
-            "Queries and keys of one sequence differ in number (a cache, of which only the last step's attention would be taken, or "
+            "Queries and keys of one sequence differ in number (a cache, of which only the last step's attention "
+            "would be taken, or "
             f"keys that are pooled) in {', '.join(sites[i].path for i in oblong)}"
         )
     above = frozenset().union(*(sides[i].above_key for i in crossed))
@@ -111,7 +115,7 @@ def traced_roles(name: str, program: Scope, sites: Sequence[Site], said: Mapping
 
 
 def _sides(program: Scope, sites: Sequence[Site]) -> list[Sides]:
-    marks: dict[Op, tuple[Hashable, Sequence[int]]] = {}
+    marks: dict[Op, tuple[ax.Origin, Sequence[int]]] = {}
     for number, site in enumerate(sites):
         product = site.softmax.product.op
         queries = {place for place, part in site.scores.parts.items() if part == "query"}

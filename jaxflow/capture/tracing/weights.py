@@ -57,7 +57,7 @@ def _weights(site: Site, env: Mapping[Value, Any]) -> Any:
     parts, rank = site.scores.parts, site.scores.rank
 
     def group(part: str) -> list[int]:
-        found = [i for i, place in enumerate(places) if (parts[place] if place in parts else "head") == part]
+        found = [i for i, place in enumerate(places) if parts.get(place, "head") == part]
         return sorted(found, key=lambda i: rank.get(places[i], (0, math.inf, ())))
 
     batch, heads, queries, keys = (group(part) for part in ("batch", "head", "query", "key"))
@@ -73,7 +73,8 @@ def _by_factors(array: Any, axes: ax.Axes) -> tuple[Any, list[Place]]:
     for factor in factors:
         if len(factor.origins) > 1:
             raise ValueError(
-                f"Attention of shape {list(array.shape)} has an axis into which several were merged in a way that cannot be undone. "
+                f"Attention of shape {list(array.shape)} has an axis into which several were merged in a way that "
+                "cannot be undone. "
                 "Sow the weights where they are computed, or build Attention(encoder=...) of them."
             )
         places.append(next(iter(factor.origins), ("new", len(places))))
