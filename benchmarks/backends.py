@@ -83,7 +83,14 @@ def plain(params: dict[str, jax.Array], x: jax.Array, *, attend: Callable | None
 
 def parameters(n_layers: int = N_LAYERS, width: int = WIDTH) -> dict[str, jax.Array]:
     head = (width, N_HEADS, width // N_HEADS)
-    shapes = {"q": head, "k": head, "v": head, "o": (*head[1:], width), "up": (width, 4 * width), "down": (4 * width, width)}
+    shapes = {
+        "q": head,
+        "k": head,
+        "v": head,
+        "o": (*head[1:], width),
+        "up": (width, 4 * width),
+        "down": (4 * width, width),
+    }
     draw = np.random.default_rng(0).normal
     return {name: jnp.asarray(draw(size=(n_layers, *shape)) * 0.05, jnp.float32) for name, shape in shapes.items()}
 
@@ -100,7 +107,11 @@ def bert() -> Any:
     import transformers
 
     config = transformers.BertConfig(
-        vocab_size=50, hidden_size=WIDTH, num_hidden_layers=N_LAYERS, num_attention_heads=N_HEADS, intermediate_size=4 * WIDTH
+        vocab_size=50,
+        hidden_size=WIDTH,
+        num_hidden_layers=N_LAYERS,
+        num_attention_heads=N_HEADS,
+        intermediate_size=4 * WIDTH,
     )
     return transformers.FlaxBertModel(config)
 
@@ -209,14 +220,23 @@ def cases() -> Iterator[Case]:
     small = {"layers": 2, "attention_heads": 4, "ffn_dim": 64}
     yield "transformers, encoder (BERT)", lambda: capture(bert(), IDS)
     yield "transformers, encoder-decoder (BART)", lambda: capture(bart(small), IDS, decoder_input_ids=IDS)
-    yield "the same through its module's `apply`", lambda: capture(
-        (model := bart(small)).module.apply, {"params": model.params}, *([jnp.asarray(IDS), jnp.ones_like(IDS)] * 2), IDS, IDS
+    yield (
+        "the same through its module's `apply`",
+        lambda: capture(
+            (model := bart(small)).module.apply,
+            {"params": model.params},
+            *([jnp.asarray(IDS), jnp.ones_like(IDS)] * 2),
+            IDS,
+            IDS,
+        ),
     )
-    yield "linen, `nn.MultiHeadDotProductAttention`", lambda: capture(
-        Linen(), hidden(), variables=Linen().init(jax.random.key(0), hidden())
+    yield (
+        "linen, `nn.MultiHeadDotProductAttention`",
+        lambda: capture(Linen(), hidden(), variables=Linen().init(jax.random.key(0), hidden())),
     )
-    yield "linen, any softmax, through `apply`", lambda: capture(
-        Linen().apply, Linen().init(jax.random.key(0), hidden()), hidden()
+    yield (
+        "linen, any softmax, through `apply`",
+        lambda: capture(Linen().apply, Linen().init(jax.random.key(0), hidden()), hidden()),
     )
     yield "NNX, `sow_weights` passed", lambda: capture(Nnx(sow=True), hidden())
     yield "NNX, not passed", lambda: capture(Nnx(sow=False), hidden())
@@ -252,7 +272,9 @@ def reached() -> Iterator[str]:
         except ImportError as error:
             print(f"left out: {name} ({error})", file=sys.stderr)
         except ValueError as error:
-            reason = next((line for line in str(error).splitlines() if line.startswith("  ")), str(error).splitlines()[0])
+            reason = next(
+                (line for line in str(error).splitlines() if line.startswith("  ")), str(error).splitlines()[0]
+            )
             yield f"| {name} | | | {reason.strip()} |"
 
 
@@ -262,7 +284,13 @@ def costs() -> Iterator[str]:
     x, params, variables = hidden(), parameters(), Linen().init(jax.random.key(0), hidden())
     model = bert()
     pairs: list[tuple[str, str, Callable, Callable, tuple]] = [
-        ("transformers", "BERT", lambda p: model(IDS, params=p)[0], lambda p: capture(model, IDS, params=p), (model.params,)),
+        (
+            "transformers",
+            "BERT",
+            lambda p: model(IDS, params=p)[0],
+            lambda p: capture(model, IDS, params=p),
+            (model.params,),
+        ),
         ("linen", "linen", Linen().apply, lambda v, x: capture(Linen(), x, variables=v), (variables, x)),
         ("traced", "linen", Linen().apply, lambda v, x: capture(Linen().apply, v, x), (variables, x)),
         ("traced", "plain, scan", plain, functools.partial(capture, plain), (params, x)),
@@ -290,7 +318,11 @@ def costs() -> Iterator[str]:
 
 if __name__ == "__main__":
     lines = [f"jax {jax.__version__}, flax {version('flax')}, transformers {version('transformers')}", "", *reached()]
-    lines += ["", f"{N_LAYERS} layers, {N_HEADS} heads, {WIDTH} wide, 4 x {N_TOKENS} tokens, under `jax.jit`, on {jax.default_backend()}:", ""]
+    lines += [
+        "",
+        f"{N_LAYERS} layers, {N_HEADS} heads, {WIDTH} wide, 4 x {N_TOKENS} tokens, under `jax.jit`, on {jax.default_backend()}:",
+        "",
+    ]
     lines += costs()
     print("\n".join(lines))
     if len(sys.argv) > 1:

@@ -37,7 +37,7 @@ def encode(tokenizer: Any, text: str) -> dict[str, np.ndarray]:
 def arguments(model: Any, args: tuple[Any, ...], inputs: dict[str, Any]) -> dict[str, Any]:
     """Name a model's inputs, however they were passed."""
     try:
-        call = inspect.signature(model if inspect.isroutine(model) else model.__call__)
+        call = inspect.signature(model)
     except ValueError:  # written in C, or wrapped in something that is
         return inputs
     named = {name: value for name, value in inputs.items() if name in call.parameters}

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import checkpoints
 import flax.linen as nn
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import transformers
+from flax import nnx
 
 from jaxflow import Attribution, attention_flow, capture, explain, load, load_model, raw_attention, rollout, span_masks
 
@@ -268,3 +270,39 @@ def test_a_mask_that_is_no_padding_mask():
     ):
         explain(Encoder(), x, mask, variables=variables)
     assert explain(Encoder(), x, mask, variables=variables, encoder_mask=np.ones((1, 3), bool)).tokens
+
+
+def causal_model(ids):
+    """A function that nobody prepared: one-hot tokens attend to those before them, in two layers."""
+    x = jax.nn.one_hot(ids, 7) @ jax.random.normal(jax.random.key(0), (7, 8))
+    for i in range(2):
+        q, k, v = (x @ jax.random.normal(jax.random.key(3 * i + j + 1), (8, 8)) for j in range(3))
+        seen = jnp.tril(jnp.ones((1, ids.shape[-1], ids.shape[-1]), bool))
+        x = x + jax.nn.softmax(jnp.where(seen, q @ k.swapaxes(-1, -2) / 8, -1e9)) @ v
+    return x
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit, functools.partial], ids=["function", "jit", "partial"])
+def test_functions(wrap):
+    words = ("a", "b", "c", "d")
+    explanation = explain(wrap(causal_model), jnp.asarray([[1, 2, 3, 4]]), tokens=words)
+    assert explanation.tokens == words
+    assert explanation.model == "causal_model"
+    np.testing.assert_array_equal(np.triu(explanation.attribution.encoder, 1), 0)
+    assert "causal_model" in str(explanation)
+
+
+def test_nnx_modules():
+    class Model(nnx.Module):
+        def __init__(self):
+            self.attention = nnx.MultiHeadAttention(num_heads=2, in_features=8, decode=False, rngs=nnx.Rngs(0))
+
+        def __call__(self, inputs, *, scale):
+            return inputs + self.attention(inputs * scale)
+
+    x = jax.random.normal(jax.random.key(0), (1, 3, 8))
+    explanation = explain(Model(), inputs=x, scale=2.0, tokens=["x", "y", "z"])
+    assert explanation.model == "Model"
+    assert explanation.scores.shape == (3, 3)
+    with pytest.raises(ValueError, match=r"tokens holds 2 words; the model's attention is over 3 tokens"):
+        explain(Model(), x, scale=2.0, tokens=["x", "y"])

@@ -199,7 +199,7 @@ def _kernels(closed: Any) -> Sequence[str]:
                 for key in ("name", "name_and_src_info", "target_name", "call_target_name", "callback")
             ]
             inside = getattr(getattr(eqn.params.get("jaxpr"), "debug_info", None), "func_src_info", None)
-            label = next((str(value) for value in (*known, inside) if value), "")
+            label = next((str(value).split(" at ")[0] for value in (*known, inside) if value), "")
             names[f"{primitive} {label}".strip()] = None
     return list(names)
 

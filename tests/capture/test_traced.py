@@ -244,6 +244,13 @@ def test_heads_that_share_values():
     check(shared_values, by_hand(shared_values, P, X), P, X)
 
 
+def test_a_batch_that_is_repeated():
+    def model(params, x):
+        return encoder(params, jnp.repeat(x, 3, axis=0))
+
+    check(model, by_hand(encoder, P, jnp.repeat(X, 3, axis=0)).reshape(B, 3, 2, H, T, T), P, X)
+
+
 def test_without_a_batch():
     check(unbatched, by_hand(encoder, P, X)[0], P, X[0])
 

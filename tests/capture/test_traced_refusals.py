@@ -125,6 +125,11 @@ def axial(x):
     return attend(ONE, (x + rows).swapaxes(1, 2).reshape(B * 2, 2, D))
 
 
+def batch_made_inside(x):
+    stacked = jnp.stack([x[0], x[0] + 1])
+    return attend(ONE, stacked)
+
+
 def kernel(x):
     def flash_attention_kernel(x_ref, out_ref):
         out_ref[...] = x_ref[...]
@@ -148,6 +153,7 @@ REFUSED = [
     (one_step_with_a_cache, r"Queries and keys of one sequence differ in number \(a cache"),
     (scaled, r"rows that sum to 3"),
     (axial, r"attend over different tokens|differs in shape|in blocks of tokens"),
+    (batch_made_inside, r"axes of length \[2\] that come from no argument of the function"),
     (kernel, r"pallas_call.*flash_attention_kernel.*fused attention, whose weights never exist.*implementation='xla'"),
 ]
 

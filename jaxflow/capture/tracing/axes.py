@@ -6,6 +6,7 @@ a length and a set of origins: (argument, axis) pairs, or whatever it was starte
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -135,6 +136,16 @@ def _broadcast(op: Op, ins: list[Axes]) -> Axes:
     return tuple(result)
 
 
+def _unstack(op: Op, ins: list[Axes]) -> Axes:
+    return tuple(axis for i, axis in enumerate(ins[0]) if i != op.params["axis"])
+
+
+def _stack(op: Op, ins: list[Axes]) -> Axes:
+    joined = functools.reduce(merge, ins)
+    place = op.params["axis"]
+    return (*joined[:place], *new((len(ins),)), *joined[place:])
+
+
 def _reshape(op: Op, ins: list[Axes]) -> Axes:
     shape = op.outs[0].shape
     factors = [factor for axis in ins[0] for factor in axis]
@@ -206,6 +217,8 @@ def _first(op: Op, ins: list[Axes]) -> Axes:
 _RULES = {
     "transpose": _transpose,
     "squeeze": _squeeze,
+    "stack": _stack,
+    "unstack": _unstack,
     "broadcast_in_dim": _broadcast,
     "reshape": _reshape,
     "dot_general": _dot,

@@ -183,9 +183,8 @@ def _parts(
     data = arrays_of(tokens)
     parts: dict[Place, Part] = {}
     for place, factor in known.items():
-        is_batch = bool(arrays_of(factor.origins) & data) or (
-            place in both and factor.length == 1 and not factor.origins
-        )
+        whence = arrays_of(factor.origins or ax.origins(around.axes[out][place[0]]))  # repeated: what is repeated
+        is_batch = bool(whence & data) or (place in both and factor.length == 1 and not whence)
         of_queries = sides[place[0]] == 1 - key_side
         part: Part = "batch" if is_batch and (not of_queries or place[0] not in {i for i, _ in queries}) else "head"
         parts[place] = "key" if place in keys else "query" if place in queries else part

@@ -226,6 +226,12 @@ def _site(around: Around, exp: Op, softmax: Softmax, scores: Scores) -> Site | s
             "capture (attention_type, "
             "window or chunk sizes in the model's config)."
         )
+    lost = [factor.length for axis in around.axes[out] if not ax.origins(axis) for factor in axis if factor.length > 1]
+    if lost:
+        return (
+            f"attention of shape {shape} has axes of length {lost} that come from no argument of the function, so it cannot be "
+            "told what they are. Pass the arrays that the function makes by itself as arguments, or map over them with jax.vmap."
+        )
     layers: list[Passes] = []
     for loop in around.loops:
         kind = passes_of(around, loop, scores, tokens)

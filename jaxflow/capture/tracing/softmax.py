@@ -19,7 +19,7 @@ Kind = Literal["weights", "sum", "inverse", "log", "logits", "product", "mixed",
 Keys = frozenset[ax.Origin]  # ("exp", axis)
 UNCHANGED = {
     "convert_element_type", "reshape", "transpose", "broadcast_in_dim", "squeeze", "expand_dims", "copy", "copy_p",
-    "slice", "dynamic_slice", "split", "rev", "stop_gradient", "reduce_precision", "optimization_barrier", "name",
+    "slice", "dynamic_slice", "split", "unstack", "rev", "stop_gradient", "reduce_precision", "optimization_barrier", "name",
     "sharding_constraint", "layout_constraint", "reshard", "pvary",
 }  # fmt: skip
 ELSEWHERE = {"scan", "while", "cond", "shard_map"}  # where weights cannot be followed
