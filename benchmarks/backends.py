@@ -2,7 +2,7 @@
 
     python benchmarks/backends.py
 
-Models of packages that are not installed are left out (penzai, equinox, gemma: from the package index; none pulls in torch). Cost is
+Models of packages that are not installed are left out (penzai and equinox; neither pulls in torch). Cost is
 the time of `jax.jit` around capture, as a multiple of that of `jax.jit` around the model alone, the median of interleaved runs.
 """
 
@@ -147,21 +147,6 @@ def equinox_encoder() -> tuple[Any, ...]:
     return capture(eqx.filter_jit(model), layers, hidden()[:, :12, :32])
 
 
-def gemma_3() -> tuple[Any, ...]:
-    from gemma import gm
-    from gemma.gm.nn import _config, _modules
-
-    types = [_modules.AttentionType.LOCAL_SLIDING, _modules.AttentionType.GLOBAL]
-    config = _config.TransformerConfig(
-        num_embed=50, embed_dim=32, hidden_dim=40, num_heads=4, head_dim=8, num_kv_heads=2, final_logit_softcap=30.0,
-        use_post_attn_norm=True, use_post_ffw_norm=True, attention_types=types, attn_logits_soft_cap=50.0,
-        sliding_window_size=4, use_qk_norm=True,
-    )  # fmt: skip
-    model, ids = gm.nn.Transformer(config=config), jnp.asarray(IDS[:, :12])
-    variables = model.init(jax.random.key(0), ids)
-    return capture(model.apply, variables, ids, roles={"": "decoder"})
-
-
 def bonsai_layout(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     """Grouped queries, logits `[B, T, S, K, G]`, softmax over axis 2."""
     b, t, n, h = q.shape
@@ -245,7 +230,6 @@ def cases() -> Iterator[Case]:
     yield "the same with soft cap and attention sinks", lambda: traced(sinks)
     yield f"penzai {version('penzai')}, Llama", penzai_llama
     yield f"equinox {version('equinox')}, `nn.MultiheadAttention`, `vmap`, `filter_jit`", equinox_encoder
-    yield f"gemma {version('gemma')}, sliding window, soft cap, grouped queries", gemma_3
     yield "queries in chunks (`lax.map`)", lambda: traced(query_chunks)
     yield "keys in blocks with a running sum (flash attention in JAX)", lambda: traced(flash)
     yield "a Pallas kernel", lambda: traced(pallas)
