@@ -2,7 +2,7 @@
 
     python benchmarks/backends.py
 
-Models of packages that are not installed are left out (penzai and equinox; neither pulls in torch). Cost is
+Models of packages that are not installed are left out (penzai, equinox, google-tunix; none pulls in torch). Cost is
 the time of `jax.jit` around capture, as a multiple of that of `jax.jit` around the model alone, the median of interleaved runs.
 """
 
@@ -147,6 +147,18 @@ def equinox_encoder() -> tuple[Any, ...]:
     return capture(eqx.filter_jit(model), layers, hidden()[:, :12, :32])
 
 
+def tunix_llama() -> tuple[Any, ...]:
+    from tunix.models.llama3 import model as llama
+
+    config = llama.ModelConfig(
+        num_layers=3, vocab_size=50, embed_dim=32, hidden_dim=40, num_heads=4, head_dim=8, num_kv_heads=2,
+        rope_theta=10000, norm_eps=1e-6, remat_config=llama.RematConfig.DECODER,
+    )  # fmt: skip
+    seen = jnp.broadcast_to(jnp.tril(jnp.ones((12, 12), bool)), (4, 12, 12))
+    ids, positions = jnp.asarray(IDS[:, :12]), jnp.broadcast_to(jnp.arange(12), (4, 12))
+    return capture(llama.Llama3(config, rngs=nnx.Rngs(0)), ids, positions, None, seen, roles={"": "decoder"})
+
+
 def bonsai_layout(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     """Grouped queries, logits `[B, T, S, K, G]`, softmax over axis 2."""
     b, t, n, h = q.shape
@@ -230,6 +242,7 @@ def cases() -> Iterator[Case]:
     yield "the same with soft cap and attention sinks", lambda: traced(sinks)
     yield f"penzai {version('penzai')}, Llama", penzai_llama
     yield f"equinox {version('equinox')}, `nn.MultiheadAttention`, `vmap`, `filter_jit`", equinox_encoder
+    yield f"tunix {version('google-tunix')}, Llama 3, grouped queries, remat", tunix_llama
     yield "queries in chunks (`lax.map`)", lambda: traced(query_chunks)
     yield "keys in blocks with a running sum (flash attention in JAX)", lambda: traced(flash)
     yield "a Pallas kernel", lambda: traced(pallas)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from jaxflow.capture import capture
 
@@ -55,3 +56,18 @@ def test_equinox(standard_promotion):
 
     _, attention = capture(eqx.filter_jit(jax.vmap(model, (None, 0))), layers, x)
     np.testing.assert_allclose(attention.encoder, jax.vmap(by_hand)(x), atol=1e-6)
+
+
+@pytest.mark.parametrize("remat", ["NONE", "DECODER"])
+def test_tunix(remat, standard_promotion):
+    llama = pytest.importorskip("tunix.models.llama3.model")
+    config = llama.ModelConfig(
+        num_layers=3, vocab_size=11, embed_dim=16, hidden_dim=20, num_heads=4, head_dim=8, num_kv_heads=2,
+        rope_theta=10000, norm_eps=1e-6, remat_config=llama.RematConfig[remat],
+    )  # fmt: skip
+    model = llama.Llama3(config, rngs=nnx.Rngs(0))
+    seen = jnp.broadcast_to(jnp.tril(jnp.ones((6, 6), bool)), (2, 6, 6))
+    _, attention = capture(model, jnp.asarray(IDS), jnp.broadcast_to(jnp.arange(6), (2, 6)), None, seen)
+    assert attention.encoder.shape == (2, 3, 4, 6, 6)
+    np.testing.assert_allclose(attention.encoder.sum(-1), 1, atol=1e-5)
+    assert np.triu(attention.encoder, 1).max() == 0

@@ -244,11 +244,18 @@ def test_heads_that_share_values():
     check(shared_values, by_hand(shared_values, P, X), P, X)
 
 
+def test_models_side_by_side():
+    """vmap over parameters: their axis is no heads."""
+    params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(parameters(seed=seed) for seed in range(3)))
+    expected = jnp.stack([by_hand(encoder, parameters(seed=seed), X) for seed in range(3)])
+    check(jax.vmap(encoder, (0, None)), expected, params, X)
+
+
 def test_a_batch_that_is_repeated():
     def model(params, x):
         return encoder(params, jnp.repeat(x, 3, axis=0))
 
-    check(model, by_hand(encoder, P, jnp.repeat(X, 3, axis=0)).reshape(B, 3, 2, H, T, T), P, X)
+    check(model, by_hand(encoder, P, jnp.repeat(X, 3, axis=0)), P, X)
 
 
 def test_without_a_batch():

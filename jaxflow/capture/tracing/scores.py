@@ -33,6 +33,7 @@ class Around:
         computed: the values that are more than a parameter or an input.
         producers: the operation that makes each value.
         random: what random bits were made into.
+        lasting: what every result of the whole function has an axis of: no heads, but models that run side by side.
     """
 
     scope: Scope
@@ -42,6 +43,7 @@ class Around:
     computed: frozenset[Value]
     producers: Mapping[Value, Op]
     random: frozenset[Value]
+    lasting: frozenset[ax.Origin]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,7 +55,7 @@ class Scores:
         key_side: which of its arguments are the keys.
         axes: of values between it and the product with the values: their factors come from `(axis, factor)` of what it makes.
         parts: what each of its factors is.
-        rank: by which those of one part are ordered.
+        rank: by which those of one part are ordered; a batch that is repeated has the rank of its repetitions but for the end.
         raw: whether queries and keys are arguments of the function, and no projections of anything.
     """
 
@@ -195,11 +197,16 @@ def _parts(
                 parts[place] = "head"
         if batches and (len(batches) > 1 or len(around.axes[dot.ins[0]]) == 3):
             parts[batches[-1]] = "head"
+    heads = [place for place, part in parts.items() if part == "head" and known[place].origins]
+    side_by_side = [place for place in heads if known[place].origins & around.lasting]
+    if not raw and len(side_by_side) < len(heads):
+        parts.update(dict.fromkeys(side_by_side, "batch"))
     places = _places(dot, 1 - key_side)
     rank: dict[Place, tuple] = {}
     for place, factor in known.items():
-        axes = [axis for array, axis in factor.origins if array in data and parts[place] == "batch"]
-        rank[place] = (min(axes, default=0), places[place[0]], place)
+        whence = factor.origins or ax.origins(around.axes[out][place[0]])
+        axes = [axis for array, axis in whence if array in data and parts[place] == "batch"]
+        rank[place] = (min(axes, default=-1), places[place[0]], place)
     return parts, rank
 
 

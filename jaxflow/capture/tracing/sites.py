@@ -73,7 +73,9 @@ def find(program: Scope) -> Findings:
     """Find all attention of a program."""
     findings = Findings()
     axes = axes_of(program, {})
-    _search(program, (), (), axes, computed_values(program), findings)
+    results = [ax.origins(*axes[value]) for value in program.outs if value.shape]
+    lasting = frozenset.intersection(*results) if results else frozenset()
+    _search(program, (), (), axes, computed_values(program), lasting, findings)
     findings.sites.sort(key=lambda site: site.order)
     findings.sites = [
         dataclasses.replace(site, path=f"/{site.path}/{i}/".replace("//", "/")) for i, site in enumerate(findings.sites)
@@ -87,9 +89,10 @@ def _search(
     place: tuple[int, ...],
     axes: Mapping[Value, ax.Axes],
     computed: frozenset[Value],
+    lasting: frozenset[ax.Origin],
     findings: Findings,
 ) -> None:
-    around = Around(scope, loops, place, axes, computed, scope.producers(), random_values(scope))
+    around = Around(scope, loops, place, axes, computed, scope.producers(), random_values(scope), lasting)
     every = [(exp, follow_exponential(scope, exp, around.producers)) for exp in exponentials(scope)]
     # exp(x - log(sum(exp(x)))) are two exponentials, and one softmax: that of the first.
     divided = {softmax.product.op for _, followed in every for softmax in followed.softmaxes}
@@ -107,7 +110,7 @@ def _search(
     for op in scope.ops:
         for body in op.bodies:
             inner = findings if op.name == "scan" else Findings()
-            _search(body, (*loops, op) if op.name == "scan" else (), (*place, op.index), axes, computed, inner)
+            _search(body, (*loops, op) if op.name == "scan" else (), (*place, op.index), axes, computed, lasting, inner)
             if op.name != "scan" and (inner.sites or inner.refused):
                 findings.refused.append(_unreachable(op))
 
@@ -226,6 +229,9 @@ def _site(around: Around, exp: Op, softmax: Softmax, scores: Scores) -> Site | s
             "capture (attention_type, "
             "window or chunk sizes in the model's config)."
         )
+    n_queries = length_of(scores, around.axes[out], "query")
+    if around.loops and n_queries == 1 and length_of(scores, around.axes[out], "key") > 1:
+        return f"attention of shape {shape} {ONE_QUERY}"
     lost = [factor.length for axis in around.axes[out] if not ax.origins(axis) for factor in axis if factor.length > 1]
     if lost:
         return (
@@ -244,9 +250,6 @@ def _site(around: Around, exp: Op, softmax: Softmax, scores: Scores) -> Site | s
                 "and pass the whole sequence at once."
             )
         layers.append(kind)
-    n_queries = length_of(scores, around.axes[out], "query")
-    if around.loops and n_queries == 1 and length_of(scores, around.axes[out], "key") > 1:
-        return f"attention of shape {shape} {ONE_QUERY}"
     order = (*around.place, softmax.product.op.index)
     return Site(around.scope, around.loops, tuple(layers), softmax, steps, scores, exp.path, order)
 

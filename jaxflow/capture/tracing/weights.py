@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -62,7 +63,10 @@ def _weights(site: Site, env: Mapping[Value, Any]) -> Any:
 
     batch, heads, queries, keys = (group(part) for part in ("batch", "head", "query", "key"))
     lengths = weights.shape
-    shape = [lengths[i] for i in batch] + [math.prod(lengths[i] for i in part) for part in (heads, queries, keys)]
+    merged = [list(same) for _, same in itertools.groupby(batch, lambda i: rank[places[i]][:2])]
+    shape = [math.prod(lengths[i] for i in same) for same in merged] + [
+        math.prod(lengths[i] for i in part) for part in (heads, queries, keys)
+    ]
     return jnp.transpose(weights, (*batch, *heads, *queries, *keys)).reshape(shape)
 
 
