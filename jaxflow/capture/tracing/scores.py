@@ -197,9 +197,9 @@ def _parts(
                 parts[place] = "head"
         if batches and (len(batches) > 1 or len(around.axes[dot.ins[0]]) == 3):
             parts[batches[-1]] = "head"
-    heads = [place for place, part in parts.items() if part == "head" and known[place].origins]
-    side_by_side = [place for place in heads if known[place].origins & around.lasting]
-    if not raw and len(side_by_side) < len(heads):
+    heads_found = [place for place, part in parts.items() if part == "head" and known[place].origins]
+    side_by_side = [place for place in heads_found if known[place].origins & around.lasting]
+    if not raw and len(side_by_side) < len(heads_found):
         parts.update(dict.fromkeys(side_by_side, "batch"))
     places = _places(dot, 1 - key_side)
     rank: dict[Place, tuple] = {}
