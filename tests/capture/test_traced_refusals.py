@@ -130,6 +130,12 @@ def batch_made_inside(x):
     return attend(ONE, stacked)
 
 
+def sharded(x):
+    mesh = jax.sharding.Mesh(np.asarray(jax.devices()[:1]), ("batch",))
+    spec = jax.sharding.PartitionSpec("batch")
+    return jax.shard_map(lambda x: x + attend(ONE, x), mesh=mesh, in_specs=spec, out_specs=spec)(x)
+
+
 def kernel(x):
     def flash_attention_kernel(x_ref, out_ref):
         out_ref[...] = x_ref[...]
@@ -154,6 +160,7 @@ REFUSED = [
     (scaled, r"rows that sum to 3"),
     (axial, r"attend over different tokens|differs in shape|in blocks of tokens"),
     (batch_made_inside, r"axes of length \[2\] that come from no argument of the function"),
+    (sharded, r"attention inside a shard_map, which capture does not enter"),
     (kernel, r"pallas_call.*flash_attention_kernel.*fused attention, whose weights never exist.*implementation='xla'"),
 ]
 
@@ -165,7 +172,9 @@ def test_refused(function, message):
         capture(function, X)
 
 
-@pytest.mark.parametrize("function", [while_loop, online, local_blocks, query_chunks, two_parts, talking_heads, kernel])
+@pytest.mark.parametrize(
+    "function", [while_loop, online, local_blocks, query_chunks, two_parts, talking_heads, sharded, kernel]
+)
 def test_no_layer_is_left_out(function):
     """One layer that can be taken does not hide another that cannot."""
     with pytest.raises(

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from jax.extend import core
 
-CALLS = {"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"}
+CALLS = {"jit", "pjit", "closed_call", "core_call", "composite", "remat", "remat2", "checkpoint"}
 CUSTOM_CALLS = {"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
 LOOPS = {"scan", "while", "cond"}
 
@@ -112,9 +112,16 @@ def _parts(closed: Any) -> tuple[Any, Sequence[Any]]:
     return getattr(closed, "jaxpr", closed), getattr(closed, "consts", ())
 
 
-def _inline(scope: Scope, jaxpr: Any, constants: Sequence[Any], ins: Sequence[Value], path: str) -> list[Value]:
-    env: dict[Any, Value] = dict(zip(jaxpr.invars, ins, strict=True))
-    for var, constant in zip(jaxpr.constvars, constants, strict=True):
+def _inline(
+    scope: Scope,
+    jaxpr: Any,
+    constants: Sequence[Any],
+    ins: Sequence[Value],
+    path: str,
+    known: dict[Any, Value] | None = None,
+) -> list[Value]:
+    env: dict[Any, Value] = {**(known or {}), **dict(zip(jaxpr.invars, ins, strict=True))}
+    for var, constant in zip(() if known else jaxpr.constvars, constants, strict=True):
         env[var] = Value(var.aval, constant)
         scope.constants.append(env[var])
 
@@ -168,6 +175,19 @@ def _called(name: str, params: dict[str, Any]) -> Any:
         if "dot_general" in names or ({"exp", "exp2"} & names and "reduce_sum" in names):
             return called
     return None
+
+
+def hidden(op: Op) -> Iterator[Scope]:
+    """Yield what an operation runs that is neither call nor loop, such as `shard_map`, if attention may be in it."""
+    if op.bodies or op.name in CUSTOM_CALLS or "pallas" in op.name:
+        return
+    for jaxpr in core.jaxprs_in_params(op.params):
+        names = {eqn.primitive.name for eqn in equations(jaxpr)}
+        if "dot_general" in names and {"exp", "exp2"} & names:
+            arguments = {var: Value(var.aval) for var in (*jaxpr.constvars, *jaxpr.invars)}
+            scope = Scope(list(arguments.values()))
+            scope.outs = _inline(scope, jaxpr, (), list(arguments.values())[len(jaxpr.constvars) :], op.path, arguments)
+            yield scope
 
 
 def _bodies(name: str, params: dict[str, Any]) -> Sequence[Any]:

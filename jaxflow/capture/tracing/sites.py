@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from jaxflow.capture.tracing import axes as ax
 from jaxflow.capture.tracing.loops import Passes, passes_of
 from jaxflow.capture.tracing.origins import axes_of, computed_values
-from jaxflow.capture.tracing.program import Op, Scope, Value
+from jaxflow.capture.tracing.program import Op, Scope, Value, hidden
 from jaxflow.capture.tracing.scores import NO_QUERIES, Around, Scores, find_scores, length_of
 from jaxflow.capture.tracing.softmax import (
     Keys,
@@ -113,6 +113,13 @@ def _search(
             _search(body, (*loops, op) if op.name == "scan" else (), (*place, op.index), axes, computed, lasting, inner)
             if op.name != "scan" and (inner.sites or inner.refused):
                 findings.refused.append(_unreachable(op))
+        for inside in hidden(op):
+            inner = find(inside)
+            if inner.sites or inner.refused:
+                findings.refused.append(
+                    f"{_where(op)}attention inside a {op.name}, which capture does not enter. Capture what it "
+                    "maps, or let jax.jit place the arrays on devices instead (jax.sharding)."
+                )
 
 
 def _unreachable(op: Op) -> str:
