@@ -182,9 +182,8 @@ def refuse(traced: Traced, name: str) -> None:
 
 _UNFUSE = (
     "Switch the kernel off for the capture: implementation='xla' of jax.nn.dot_product_attention, "
-    "attention='dot_product' or "
-    "use_flash_attention=False in a model's config. Or compute the weights from queries and keys: "
-    "jaxflow.attention_weights(query, key)."
+    "attention='dot_product' or use_flash_attention=False in a model's config. Or compute the weights from queries "
+    "and keys: jaxflow.attention_weights(query, key)."
 )
 
 
@@ -213,7 +212,6 @@ def _check_rows(layers: Sequence[Layer]) -> None:
         excess = float(jax.numpy.nanmax(total)) - 1
         if excess > 0.05:  # bfloat16 sums to 1 within a hundredth
             raise ValueError(
-                f"{sown}: what was taken for attention has rows that sum to {1 + excess:.6g}, so it is none, or it is "
-                "scaled after the "
-                "softmax. Build Attention(encoder=...) of what you mean by it."
+                f"{sown}: what was taken for attention has rows that sum to {1 + excess:.6g}, so it is none, or it "
+                "is scaled after the softmax. Build Attention(encoder=...) of what you mean by it."
             )

@@ -92,8 +92,8 @@ def _layers(traced: Traced, places: Mapping, weights: Mapping, name: str) -> lis
             if getattr(array, "ndim", 0) < 3:
                 raise ValueError(
                     f"{'/'.join(map(str, path))} of {name} sowed an array of shape {getattr(array, 'shape', None)}; "
-                    "expected attention "
-                    "probabilities, [*batch, head, query, key]. If these lie under another name, pass it as sown=."
+                    "expected attention probabilities, [*batch, head, query, key]. If these lie under another "
+                    "name, pass it as sown=."
                 )
             order, scans = _made(traced.program, value)
             layers.append((order, (Sown(tuple(map(str, path)), index, scans, 0), array)))

@@ -64,17 +64,15 @@ def attention_weights(
         or query.shape[:-3] != key.shape[:-3]
     ):
         raise ValueError(
-            f"query has shape {query.shape} and key {key.shape}; expected [*batch, query, head, feature] and [*batch, "
-            "key, "
-            "group, feature] with the same batch and features."
+            f"query has shape {query.shape} and key {key.shape}; expected [*batch, query, head, feature] and "
+            "[*batch, key, group, feature] with the same batch and features."
         )
     *batch, n_queries, n_heads, n_features = query.shape
     n_keys, n_groups = key.shape[-3:-1]
     if n_heads % n_groups:
         raise ValueError(
             f"query has {n_heads} heads and key {n_groups}; expected a multiple. Are heads and tokens transposed? "
-            "Heads are "
-            "the last axis but one."
+            "Heads are the last axis but one."
         )
     query, key = at_least_float32(query), at_least_float32(key)
     grouped = query.reshape(*batch, n_queries, n_groups, n_heads // n_groups, n_features)

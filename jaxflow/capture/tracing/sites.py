@@ -23,8 +23,7 @@ from jaxflow.capture.tracing.softmax import (
 
 ONE_QUERY = (
     "has one query in each pass of a loop: a sequence written token by token. Capture one pass over the whole "
-    "sequence instead: its "
-    "attention is causal, so it has every step's."
+    "sequence instead: its attention is causal, so it has every step's."
 )
 
 
@@ -103,9 +102,8 @@ def _search(
         elif followed.crossed:
             findings.other.append(
                 f"{_where(exp)}softmax of shape {list(exp.outs[0].shape)}: its weights are summed up over another "
-                "axis than the one "
-                "that they are divided over (a softmax over queries, as in slot attention, without a division over "
-                "keys)."
+                "axis than the one that they are divided over (a softmax over queries, as in slot attention, "
+                "without a division over keys)."
             )
     for op in scope.ops:
         for body in op.bodies:
@@ -125,16 +123,13 @@ def _search(
 def _unreachable(op: Op) -> str:
     if op.name == "while":
         return (
-            f"{_where(op)}attention inside a while loop, whose number of passes is not known before it runs. Let the "
-            "layers be a "
-            "Python loop, lax.scan, or lax.fori_loop with bounds that are Python numbers, which becomes a scan; "
-            "capture the pass "
-            "over a whole sequence instead of a loop that generates it."
+            f"{_where(op)}attention inside a while loop, whose number of passes is not known before it runs. Let "
+            "the layers be a Python loop, lax.scan, or lax.fori_loop with bounds that are Python numbers, which "
+            "becomes a scan; capture the pass over a whole sequence instead of a loop that generates it."
         )
     return (
         f"{_where(op)}attention inside a cond (lax.cond, lax.switch), where only one branch runs. Decide in Python, "
-        "with a "
-        "static argument instead of a traced one, or capture the function of the branch that you mean."
+        "with a static argument instead of a traced one, or capture the function of the branch that you mean."
     )
 
 
@@ -172,8 +167,7 @@ def _judge(
             if _cuts(softmax) != _cuts(taken[-1][1]):
                 findings.refused.append(
                     f"{where}attention of shape {list(exp.outs[0].shape)} weighs two sets of values by two parts of "
-                    "its keys. "
-                    "Join keys and values before the product (jnp.concatenate)."
+                    "its keys. Join keys and values before the product (jnp.concatenate)."
                 )
                 return
             continue  # the same weights for content and for position
@@ -188,12 +182,11 @@ def _judge(
     for keys, product in undivided:
         if not isinstance(find_scores(around, exp, keys, product), str):
             findings.refused.append(
-                f"{where}an exponential of queries times keys, {list(exp.outs[0].shape)}, weighs values without being "
-                "divided by its sum over the same axes: attention in blocks of keys with a running sum (flash "
-                "attention), "
-                "a softmax over queries, or a kernel. Switch it off for the capture (such as attention='dot_product', "
-                "use_flash_attention=False, key_chunk_size=None), or compute the weights from queries and keys: "
-                "jaxflow.attention_weights(query, key)."
+                f"{where}an exponential of queries times keys, {list(exp.outs[0].shape)}, weighs values without "
+                "being divided by its sum over the same axes: attention in blocks of keys with a running sum "
+                "(flash attention), a softmax over queries, or a kernel. Switch it off for the capture (such as "
+                "attention='dot_product', use_flash_attention=False, key_chunk_size=None), or compute the weights "
+                "from queries and keys: jaxflow.attention_weights(query, key)."
             )
             return
     for keys, op in lost:
@@ -201,9 +194,8 @@ def _judge(
             continue
         findings.refused.append(
             f"{where}softmax weights of shape {list(exp.outs[0].shape)} go into a {op.name}, where they cannot be "
-            "followed. "
-            "Switch blocks and chunks off for the capture, or compute the weights: jaxflow.attention_weights(query, "
-            "key)."
+            "followed. Switch blocks and chunks off for the capture, or compute the weights: "
+            "jaxflow.attention_weights(query, key)."
         )
         return
 
@@ -231,10 +223,9 @@ def _site(around: Around, exp: Op, softmax: Softmax, scores: Scores) -> Site | s
     tokens = frozenset().union(*origins["query"], *origins["key"])
     if any(other & tokens for other in (*origins["batch"], *origins["head"])):
         return (
-            f"attention of shape {shape} is computed in blocks of tokens: one of its axes comes from the same axis as "
-            "the tokens, so there is no weight for two tokens of different blocks. Take full attention for the "
-            "capture (attention_type, "
-            "window or chunk sizes in the model's config)."
+            f"attention of shape {shape} is computed in blocks of tokens: one of its axes comes from the same axis "
+            "as the tokens, so there is no weight for two tokens of different blocks. Take full attention for the "
+            "capture (attention_type, window or chunk sizes in the model's config)."
         )
     n_queries = length_of(scores, around.axes[out], "query")
     if around.loops and n_queries == 1 and length_of(scores, around.axes[out], "key") > 1:
@@ -250,11 +241,9 @@ def _site(around: Around, exp: Op, softmax: Softmax, scores: Scores) -> Site | s
         kind = passes_of(around, loop, scores, tokens)
         if kind is None:
             return (
-                f"attention of shape {shape} is computed in a loop whose passes do not build on each other: in chunks "
-                "of "
-                "queries, or one step of a sequence at a time. Switch chunks off for the capture (such as "
-                "query_chunk_size=None), "
-                "and pass the whole sequence at once."
+                f"attention of shape {shape} is computed in a loop whose passes do not build on each other: in "
+                "chunks of queries, or one step of a sequence at a time. Switch chunks off for the capture (such "
+                "as query_chunk_size=None), and pass the whole sequence at once."
             )
         layers.append(kind)
     order = (*around.place, softmax.product.op.index)

@@ -87,8 +87,7 @@ def traced_roles(name: str, program: Scope, sites: Sequence[Site], said: Mapping
     if oblong:
         raise unclear(
             "Queries and keys of one sequence differ in number (a cache, of which only the last step's attention "
-            "would be taken, or "
-            f"keys that are pooled) in {', '.join(sites[i].path for i in oblong)}"
+            f"would be taken, or keys that are pooled) in {', '.join(sites[i].path for i in oblong)}"
         )
     above = frozenset().union(*(sides[i].above_key for i in crossed))
     roles: list[Role] = ["cross"] * len(sites)

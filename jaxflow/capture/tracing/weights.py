@@ -78,8 +78,8 @@ def _by_factors(array: Any, axes: ax.Axes) -> tuple[Any, list[Place]]:
         if len(factor.origins) > 1:
             raise ValueError(
                 f"Attention of shape {list(array.shape)} has an axis into which several were merged in a way that "
-                "cannot be undone. "
-                "Sow the weights where they are computed, or build Attention(encoder=...) of them."
+                "cannot be undone. Sow the weights where they are computed, or build Attention(encoder=...) of "
+                "them."
             )
         places.append(next(iter(factor.origins), ("new", len(places))))
     return array.reshape([factor.length for factor in factors]), places
