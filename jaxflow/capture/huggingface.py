@@ -50,10 +50,8 @@ def capture_huggingface(
         )
     if arguments.get("past_key_values") is not None:
         raise ValueError(
-            "past_key_values holds the keys of earlier steps, so only the last step's attention would be computed. "
-            "Leave it "
-            "out, and pass all tokens so far as input_ids (decoder_input_ids of an encoder-decoder): attention is "
-            "causal, "
+            "past_key_values holds the keys of earlier steps, so only the last step's attention would be computed. Leave it "
+            "out, and pass all tokens so far as input_ids (decoder_input_ids of an encoder-decoder): attention is causal, "
             "so one pass has every step's."
         )
     _refuse_too_long(model, arguments)
@@ -118,8 +116,7 @@ def _refuse_too_long(model: Any, arguments: Mapping[str, Any]) -> None:
         n_tokens = np.shape(tokens)[-1]
         if n_tokens > n_positions:
             raise ValueError(
-                f"{type(model).__name__} is given {n_tokens} tokens in {prefix}input_ids and has {n_positions} "
-                "positions. The "
+                f"{type(model).__name__} is given {n_tokens} tokens in {prefix}input_ids and has {n_positions} positions. The "
                 "input is not cut, since that would explain another one: shorten or split it."
             )
 
@@ -150,8 +147,7 @@ def refuse(name: str, config: Any) -> None:
     kind = getattr(config, "model_type", "")
     if kind == "longt5":
         raise ValueError(
-            f"{name} computes its encoder's attention in blocks of neighbouring tokens, [batch, block, head, query, "
-            "key]: five "
+            f"{name} computes its encoder's attention in blocks of neighbouring tokens, [batch, block, head, query, key]: five "
             "axes, and no weight for two tokens of different blocks. Use T5 or MT5, whose attention is full."
         )
     if kind == "mistral" and not config.sliding_window:

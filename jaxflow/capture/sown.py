@@ -210,8 +210,7 @@ def stack(layers: Sequence[Layer]) -> chex.Array:
     if len({shape(layer) for layer in layers}) > 1:
         raise ValueError(
             "The layers' attention differs in shape, so it makes no one network (layers that pool, or attend over "
-            f"different tokens):\n{listed(layers)}\nCapture the part of the model whose layers are alike, name stacks "
-            "with "
+            f"different tokens):\n{listed(layers)}\nCapture the part of the model whose layers are alike, name stacks with "
             "roles=, or build Attention(encoder=...) from your own arrays."
         )
     if len({array.dtype for _, array in layers}) > 1:
