@@ -37,7 +37,7 @@ class Block(nn.Module):
     n_heads: int
 
     @nn.compact
-    def __call__(self, x: jax.Array, _: None = None) -> tuple[jax.Array, None]:  # noqa: D102
+    def __call__(self, x: jax.Array, _: None = None) -> tuple[jax.Array, None]:
         return x + nn.MultiHeadDotProductAttention(num_heads=self.n_heads)(nn.LayerNorm()(x)), None
 
 
@@ -48,7 +48,7 @@ class Layers(nn.Module):
     n_heads: int
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:  # noqa: D102
+    def __call__(self, x: jax.Array) -> jax.Array:
         for _ in range(self.n_layers):
             x, _ = Block(self.n_heads)(x)
         return x
@@ -61,7 +61,7 @@ class Scan(nn.Module):
     n_heads: int
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:  # noqa: D102
+    def __call__(self, x: jax.Array) -> jax.Array:
         axes = {"params": 0, "intermediates": 0}
         return nn.scan(Block, axes, split_rngs={"params": True}, length=self.n_layers)(self.n_heads)(x, None)[0]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -108,7 +109,8 @@ def capture_fused(
         return capture_linen(model, args, kwargs, variables=variables, sown=sown, roles=roles, fuse_heads=heads)
     outputs, attention = capture(model, *args, variables=variables, sown=sown, roles=roles, **kwargs)
     stacks = {name: weights for name in STACKS if (weights := getattr(attention, name)) is not None}
-    return outputs, Attention(**{name: _fuse(name, weights, heads) for name, weights in stacks.items()})
+    fused: dict[str, Any] = {name: _fuse(name, weights, heads) for name, weights in stacks.items()}
+    return outputs, dataclasses.replace(attention, **fused)
 
 
 def fused_capacities(

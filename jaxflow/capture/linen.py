@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import chex
 import flax.linen as nn
 from flax.core.scope import in_filter, union_filters
 
