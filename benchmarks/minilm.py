@@ -3,6 +3,7 @@
 import argparse
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,12 +41,17 @@ def directory(parser: argparse.ArgumentParser, given: Path | None) -> Path:
     return Path(package.origin).parent / "model"
 
 
-def capacities(model_directory: Path, n_tokens: int) -> np.ndarray:
-    """Run the model on the first tokens of the text: `[layer, query, key]`, mean over heads, residual 0.5."""
+def inputs(model_directory: Path, n_tokens: int) -> tuple[Any, np.ndarray]:
+    """Load the model, and take the first tokens of the text: `[1, token]`."""
     model, tokenizer = jaxflow.load_model(model_directory)
     ids = np.array(tokenizer(TEXT, truncation=False)["input_ids"])
     if n_tokens > len(ids):
         raise ValueError(f"the text has {len(ids)} tokens, {n_tokens} are asked for")
-    ids = np.concatenate([ids[: n_tokens - 1], ids[-1:]])[None]
+    return model, np.concatenate([ids[: n_tokens - 1], ids[-1:]])[None]
+
+
+def capacities(model_directory: Path, n_tokens: int) -> np.ndarray:
+    """Run the model on the first tokens of the text: `[layer, query, key]`, mean over heads, residual 0.5."""
+    model, ids = inputs(model_directory, n_tokens)
     _, attention = jaxflow.capture(model, input_ids=ids)
     return np.asarray(jaxflow.joint_capacities(attention).encoder[0])

@@ -57,6 +57,9 @@ def side_by_side() -> None:
     sink = network.outputs[0]
     columns = {
         "additive": jaxflow.additive_shapley(network, sink),
+        "fixed flow, barrier's": jaxflow.fixed_flow_shapley(
+            network, jaxflow.barrier_flow(network, network.players, sink).flow
+        ),
         "fixed flow, rollout's": jaxflow.fixed_flow_shapley(network, rollout_flow(network, sink)),
         "fixed flow, networkx's": jaxflow.fixed_flow_shapley(network, networkx_flow(network, sink)),
         "set": jaxflow.set_shapley(network, sink),

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxflow.network import FlowNetwork
 from jaxflow.solve import interior
-from jaxflow.solve.quantise import quantise
+from jaxflow.solve.quantise import check_arcs
 
 
 @struct.dataclass
@@ -95,7 +95,7 @@ def barrier_flow(
 
     Source: the regularised programme of GAF, Azarkhalili & Libbrecht 2025 (2502.15765).
     """
-    quantise(network)  # for its checks
+    check_arcs(network)
     sources = check_nodes("source", source, network)
     sinks = check_nodes("sink", sink, network)
     if sources.ndim > 1 or not sources.size:

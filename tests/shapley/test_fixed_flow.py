@@ -9,7 +9,7 @@ import pytest
 from strategies import make_attention
 from test_general_networks import example
 
-from jaxflow import Attention, Capacities, fixed_flow_shapley, flow_network, joint_capacities
+from jaxflow import Attention, Capacities, barrier_flow, fixed_flow_shapley, flow_network, joint_capacities
 
 
 def joint_flow(network, sink, flow_func):
@@ -112,3 +112,16 @@ def test_bad_input():
         fixed_flow_shapley(network, flow)
     with pytest.raises(ValueError, match=r"Player 2 is given flow that passed another player"):
         fixed_flow_shapley(network, good, players=np.array([0, 2]))
+
+
+@pytest.mark.parametrize("architecture", ["encoder", "decoder", "encoder-decoder"])
+def test_on_the_barrier_flow_values_are_what_each_input_sends(architecture):
+    network = flow_network(joint_capacities(Attention(**example(architecture))))
+    joint = barrier_flow(network, network.players, network.outputs[-1])
+    found = fixed_flow_shapley(network, joint.flow)
+    np.testing.assert_allclose(found.values, joint.inputs, atol=1e-6)
+    assert found.total == pytest.approx(float(joint.value), abs=1e-6)
+    in_the_middle = np.flatnonzero((network.layer == 1) & (network.stack != 2))
+    if architecture != "encoder-decoder":  # where the decoder's inputs pass it by
+        through = fixed_flow_shapley(network, joint.flow, players=in_the_middle)
+        assert through.total == pytest.approx(float(joint.value), abs=1e-6)
