@@ -53,7 +53,8 @@ class FlowNetwork:
     @property
     def players(self) -> Int[np.ndarray, " player"]:
         """`[player]`, nodes of all inputs: those of the encoder, then those of the decoder."""
-        return np.concatenate([n for n in (self.encoder_players, self.decoder_players) if n is not None])
+        stacks = (self.encoder_players, self.decoder_players)
+        return np.concatenate([np.zeros(0, np.int64), *(nodes for nodes in stacks if nodes is not None)])
 
     @property
     def n_nodes(self) -> int:
