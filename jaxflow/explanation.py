@@ -15,8 +15,7 @@ from jaxflow import storage
 from jaxflow._version import __version__
 from jaxflow.attribution import Attribution, Certificate, attention_flow
 from jaxflow.baselines import add_up, raw_attention, rollout
-from jaxflow.capacities import Heads, joint_capacities
-from jaxflow.capture import capture
+from jaxflow.capacities import Heads
 from jaxflow.capture.jaxpr import model_name
 from jaxflow.inputs import arguments, encode, name_tokens, padding_mask, reads
 from jaxflow.network import DecoderLayer, Feedback, FlowNetwork, flow_network
@@ -26,6 +25,7 @@ from jaxflow.selection import check_outputs, select, selected_networks
 from jaxflow.shapley import shapley_flow
 from jaxflow.solve import Solver, cut_layers
 from jaxflow.spans import span_masks
+from jaxflow.streaming import capture_fused, fused_capacities
 from jaxflow.words import Span, Unit, cover, short, text_spans
 
 Method = Literal["flow", "shapley", "rollout", "raw"]
@@ -149,7 +149,7 @@ def explain(
 ) -> Explanation:
     """Run a model on one example, take its attention, and attribute its outputs to its input tokens.
 
-    `capture`, `joint_capacities` and `attention_flow` in one call, with the words.
+    `capture_capacities` and `attention_flow` in one call, with the words.
 
     Args:
         model: what `capture` takes.
@@ -213,7 +213,9 @@ def explain(
     text = args[0] if args else None
     if isinstance(text, str):
         args, inputs = args[1:], {**encode(tokenizer, text), **inputs}
-    model_outputs, attention = capture(model, *args, **inputs)
+    said = {name: inputs[name] for name in ("variables", "sown", "roles") if name in inputs}
+    read = {name: value for name, value in inputs.items() if name not in said}
+    model_outputs, attention = capture_fused(model, args, read, heads=heads, **said)
     stack = attention.decoder if attention.decoder is not None else attention.encoder
     assert stack is not None  # or capture would have raised
     batch = stack.shape[:-4]
@@ -247,7 +249,7 @@ def explain(
         output_tokens = (short(" ".join(output_tokens[position + step] for position in joined)),)
         outputs = None
     residual = (0.0 if method == "raw" else 0.5) if residual is None else residual
-    capacities = joint_capacities(
+    capacities = fused_capacities(
         attention, heads=heads, residual=residual, encoder_mask=masks["encoder"], decoder_mask=masks["decoder"]
     )
     capacities = jax.tree.map(lambda leaf: np.asarray(leaf)[(0,) * len(batch)], capacities)
