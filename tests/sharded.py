@@ -49,8 +49,7 @@ def check(spec):
         joint_capacities(layers, encoder_mask=MASK), joint_capacities(Attention(encoder=MASKED), encoder_mask=MASK)
     )
     assert_same(rollout(sharded, encoder_mask=MASK), rollout(MASKED, encoder_mask=MASK), atol=1e-6)
-    bounds = jax.vmap(flow_bounds)
-    many, one = (bounds(joint_capacities(Attention(encoder=w), encoder_mask=MASK).encoder) for w in (sharded, MASKED))
+    many, one = (flow_bounds(joint_capacities(Attention(encoder=w), encoder_mask=MASK)) for w in (sharded, MASKED))
     assert_same(many, one, atol=1e-6)
     options = {"encoder_mask": MASK, "outputs": [0, 2]}
     assert_same(attention_flow(sharded, **options), attention_flow(MASKED, **options))

@@ -46,6 +46,7 @@ def flow_bounds(
 
     Raises:
         ValueError: as `flow_network`.
+        TypeError: anything but `Capacities`.
 
     Example:
         >>> layer = jnp.array([[0.75, 0.25], [0.5, 0.5]])
@@ -55,6 +56,11 @@ def flow_bounds(
 
     Source: the dual of level-by-level saturation, as in Dinitz 1970.
     """
+    if not isinstance(capacities, Capacities):
+        raise TypeError(
+            f"got {type(capacities).__name__}; expected Capacities, as joint_capacities makes them. An encoder's array "
+            "[*batch, layer, query, key] becomes them by Capacities(encoder=array)."
+        )
     batch = batch_of(capacities)
     first = jax.tree.map(lambda leaf: leaf[(0,) * len(batch)], capacities)
     check_network(first, decoder_layer, feedback, n_prompt)

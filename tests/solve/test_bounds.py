@@ -104,3 +104,5 @@ def test_causal_bounds_are_zero_ahead():
 def test_what_makes_no_network_has_no_bounds():
     with pytest.raises(ValueError, match="needs generated positions"):
         flow_bounds(Capacities(decoder=jnp.eye(3)[None]), feedback="unrolled")
+    with pytest.raises(TypeError, match=r"expected Capacities.*Capacities\(encoder=array\)"):
+        flow_bounds(jnp.eye(3)[None])
