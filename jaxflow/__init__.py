@@ -12,7 +12,8 @@ from jaxflow.capacities import Capacities, joint_capacities
 from jaxflow.capture import attention_weights, capture
 from jaxflow.cost import CostEstimate, estimate_cost
 from jaxflow.cut import CutExplanation, cut_sentence, explain_cut
-from jaxflow.explanation import Explanation, explain, load
+from jaxflow.explaining import explain
+from jaxflow.explanation import Explanation, load
 from jaxflow.generation import explain_generation, generate, generate_with
 from jaxflow.models import load_model
 from jaxflow.network import FlowNetwork, flow_network

@@ -1,38 +1,19 @@
-"""Explanation: an attribution with its words and conventions; explain, save, load."""
+"""Explanation: an attribution with its words and conventions; save, load."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
 import numpy as np
-from jaxtyping import ArrayLike, Bool, Float, Int
+from jaxtyping import Float
 
 from jaxflow import storage
-from jaxflow._version import __version__
-from jaxflow.attribution import Attribution, Certificate, attention_flow
-from jaxflow.baselines import add_up, raw_attention, rollout
-from jaxflow.capacities import Heads
-from jaxflow.capture.jaxpr import model_name
-from jaxflow.inputs import arguments, encode, name_tokens, padding_mask, reads
-from jaxflow.network import DecoderLayer, Feedback, FlowNetwork, flow_network
-from jaxflow.prediction import Prediction, read_predictions
-from jaxflow.progress import progress_bar
-from jaxflow.selection import check_outputs, select, selected_networks
-from jaxflow.shapley import shapley_flow
-from jaxflow.solve import Solver, cut_layers
-from jaxflow.spans import span_masks
-from jaxflow.streaming import capture_fused, fused_capacities
-from jaxflow.words import Span, Unit, cover, short, text_spans
+from jaxflow.attribution import Attribution, Certificate
+from jaxflow.prediction import Prediction
 
 Method = Literal["flow", "shapley", "rollout", "raw"]
-METHODS = ("flow", "shapley", "rollout", "raw")
-# Defaults of what only some methods take.
-STRUCTURE = {"decoder_layer": "sublayers", "feedback": "prefix", "n_prompt": None}
-SOLVING = {"solver": "certified", "tolerance": 0.0, "budget_seconds": None, "correction": None}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,192 +100,6 @@ class Explanation:
         return to_text(self)
 
 
-def explain(
-    model: Any,
-    *args: Any,
-    tokens: Sequence[str] | None = None,
-    decoder_tokens: Sequence[str] | None = None,
-    tokenizer: Any = None,
-    labels: Sequence[str] | None = None,
-    produced: Int[np.ndarray, " target"] | None = None,
-    method: Method = "flow",
-    outputs: int | Sequence[int] | None = None,
-    together: bool = False,
-    spans: Unit | Sequence[Span] | None = None,
-    decoder_spans: Sequence[Span] | None = None,
-    heads: Heads = "mean",
-    residual: float | None = None,
-    encoder_mask: Bool[ArrayLike, "*batch source"] | None = None,
-    decoder_mask: Bool[ArrayLike, "*batch target"] | None = None,
-    decoder_layer: DecoderLayer = "sublayers",
-    feedback: Feedback = "prefix",
-    n_prompt: int | None = None,
-    correction: Literal["decay", "uniform"] | None = None,
-    normalise: bool = False,
-    solver: Solver = "certified",
-    tolerance: float = 0.0,
-    budget_seconds: float | None = None,
-    progress: bool = False,
-    **inputs: Any,
-) -> Explanation:
-    """Run a model on one example, take its attention, and attribute its outputs to its input tokens.
-
-    `capture_capacities` and `attention_flow` in one call, with the words.
-
-    Args:
-        model: what `capture` takes.
-        *args: the model's inputs; or one text, with `tokenizer`.
-        tokens: the input's words: the encoder's, or those of a decoder without encoder; by default the tokenizer's, or
-            positions.
-        decoder_tokens: the decoder's words, likewise.
-        tokenizer: turns a text into inputs and names tokens; as `load_model` returns it.
-        labels: names of the labels that a model's logits stand for; the model's own by default.
-        produced: `[target]`, the token that each position of a decoder produced; the likeliest by default.
-        method: "flow", "shapley" (`shapley_flow`), "rollout" or "raw".
-        outputs: positions to explain; None for all.
-        together: explain these outputs as one set: what can flow to any of them.
-        spans: inputs that count as one, by the joint flow of their tokens: "words", "lines" or "paragraphs" of the text
-            (the tokenizer must tell offsets); or `(start, stop)` or `(start, stop, name)` each, counted in tokens of the
-            encoder, or of a decoder without encoder. Tokens in none stay inputs of their own. Rollout and raw
-            attention, being shares, are added up.
-        decoder_spans: likewise in the tokens of a decoder that has an encoder.
-        heads: as in `joint_capacities`.
-        residual: as in `joint_capacities`; 0.5 if None. Raw attention has none.
-        encoder_mask: `[*batch, source]`, False where padded; the input `attention_mask` by default.
-        decoder_mask: `[*batch, target]`, likewise; the input `decoder_attention_mask` by default.
-        decoder_layer: as in `attention_flow`, like the next three; for the methods "flow" and "shapley" alone.
-        feedback: "prefix" or "unrolled".
-        n_prompt: how many of the decoder's first tokens were not generated.
-        correction: None, "decay" or "uniform"; for the method "flow" alone.
-        normalise: divide each output's scores by their sum.
-        solver: as in `max_flow`.
-        tolerance: as in `attention_flow`.
-        budget_seconds: as in `attention_flow`; minimum cuts are left out when it runs out.
-        progress: as in `attention_flow`.
-        **inputs: the model's inputs by name, and `variables` of an unbound linen module.
-
-    Returns:
-        `Explanation`.
-
-    Raises:
-        ValueError: as `capture`, `joint_capacities` and `attention_flow`; a text that is empty or longer than the
-            model reads; more than one example; words that do not fit; spans that overlap or leave the text; a
-            tokenizer without offsets where words are asked for.
-
-    Example:
-        >>> from jaxflow import explain, load_model
-        >>> model, tokenizer = load_model("agreement")
-        >>> explanation = explain(model, "the keys to the cabinet", tokenizer=tokenizer, outputs=0)
-        >>> explanation.tokens, explanation.predictions[0].label
-        (('[CLS]', 'the', 'keys', 'to', 'the', 'cabinet'), 'plural')
-    """
-    if method not in METHODS:
-        raise ValueError(f"method is {method!r}; expected one of {', '.join(map(repr, METHODS))}.")
-    if method == "raw" and residual is not None:
-        raise ValueError(
-            "residual is given, but raw attention has no residual stream: leave it out, or use rollout or flow."
-        )
-    structure: dict[str, Any] = {"decoder_layer": decoder_layer, "feedback": feedback, "n_prompt": n_prompt}
-    solving: dict[str, Any] = {"solver": solver, "tolerance": tolerance, "budget_seconds": budget_seconds}
-    if method != "flow" and {**solving, "correction": correction} != SOLVING:
-        raise ValueError(f"{', '.join(SOLVING)} are for method='flow'; method is {method!r}.")
-    if method not in ("flow", "shapley") and structure != STRUCTURE:
-        raise ValueError(f"{', '.join(STRUCTURE)} are for the methods 'flow' and 'shapley'; method is {method!r}.")
-    text = args[0] if args else None
-    if isinstance(text, str):
-        args, inputs = args[1:], {**encode(tokenizer, text), **inputs}
-    said = {name: inputs[name] for name in ("variables", "sown", "roles") if name in inputs}
-    read = {name: value for name, value in inputs.items() if name not in said}
-    model_outputs, attention = capture_fused(model, args, read, heads=heads, **said)
-    stack = attention.decoder if attention.decoder is not None else attention.encoder
-    assert stack is not None  # or capture would have raised
-    batch = stack.shape[:-4]
-    if np.prod(batch) != 1:
-        raise ValueError(
-            f"explain takes one example; got a batch of shape {tuple(batch)}. Loop over its rows, or use attention_flow, which "
-            "takes whole batches."
-        )
-    given_inputs = arguments(model, args, inputs)
-    words: dict[str, tuple[str, ...]] = {"encoder": (), "decoder": ()}
-    masks = {"encoder": encoder_mask, "decoder": decoder_mask}
-    given = {"encoder": tokens, "decoder": decoder_tokens}
-    sides = reads(attention)
-    if "encoder" not in sides and decoder_tokens is None:
-        given["decoder"] = tokens
-    for side, (n_tokens, ids_name, mask_name) in sides.items():
-        words[side] = name_tokens(given[side], tokenizer, given_inputs.get(ids_name), n_tokens)
-        if masks[side] is None:
-            masks[side] = padding_mask(given_inputs.get(mask_name), mask_name, side, (*batch, n_tokens))
-    names, masks_of = dict(words), dict[str, Any]()
-    for side, grouped in _spans_by_side(spans, decoder_spans, sides, tokenizer, text).items():
-        covering = cover(grouped, words[side])
-        names[side] = tuple(name for _, _, name in covering)
-        masks_of[f"{side}_spans"] = span_masks([(start, stop) for start, stop, _ in covering], len(words[side]))
-    output_tokens = words["decoder"] or words["encoder"]
-    joined = None
-    if together:
-        joined = check_outputs(outputs, np.ones(len(output_tokens), bool)).tolist()
-        masks_of["output_spans"] = np.isin(np.arange(len(output_tokens)), joined)[None]
-        step = 0 if produced is None else 1  # what a decoder read, or what it wrote after that
-        output_tokens = (short(" ".join(output_tokens[position + step] for position in joined)),)
-        outputs = None
-    residual = (0.0 if method == "raw" else 0.5) if residual is None else residual
-    capacities = fused_capacities(
-        attention, heads=heads, residual=residual, encoder_mask=masks["encoder"], decoder_mask=masks["decoder"]
-    )
-    capacities = jax.tree.map(lambda leaf: np.asarray(leaf)[(0,) * len(batch)], capacities)
-    bottleneck = None
-    if method == "flow":
-        attribution = attention_flow(
-            capacities,
-            outputs=outputs,
-            correction=correction,
-            normalise=normalise,
-            progress=progress,
-            **masks_of,
-            **structure,
-            **solving,
-        )
-        prompt = None if n_prompt is None else np.asarray(n_prompt)
-        selection = select(capacities, outputs=outputs, n_prompt=prompt, **masks_of)
-        network, explained, _ = next(selected_networks(flow_network(capacities, **structure), selection, ()))
-        if not np.isnan(attribution_scores(attribution)).any():
-            bottleneck = _bottleneck(network, explained[0], attribution, solver, progress)
-    elif method == "shapley":
-        attribution = shapley_flow(
-            capacities, outputs=outputs, normalise=normalise, progress=progress, **masks_of, **structure
-        )
-    else:
-        attribute = rollout if method == "rollout" else raw_attention
-        attribution = jax.device_get(attribute(capacities, outputs=outputs))
-        attribution = add_up(attribution, normalise=normalise, **masks_of)
-    return Explanation(
-        encoder_tokens=names["encoder"],
-        decoder_tokens=names["decoder"],
-        output_tokens=output_tokens,
-        attribution=attribution,
-        predictions=read_predictions(
-            model, model_outputs, batch=tuple(batch), labels=labels, tokenizer=tokenizer, produced=produced
-        ),
-        bottleneck=bottleneck,
-        model=model_name(model),
-        method=method,
-        conventions={
-            "heads": heads,
-            "residual": residual,
-            "decoder_layer": decoder_layer,
-            "feedback": feedback,
-            "n_prompt": n_prompt,
-            "correction": correction,
-            "normalise": normalise,
-            "solver": solver,
-            "tolerance": tolerance,
-            "together": joined,
-        },
-        version=__version__,
-    )
-
-
 def load(path: str | Path) -> Explanation:
     """Read an explanation back from the `.json` or `.npz` that `Explanation.save` wrote, exactly as it was.
 
@@ -333,38 +128,3 @@ def attribution_scores(attribution: Attribution) -> Float[np.ndarray, "*batch ou
     """Return the scores of all players, those of the encoder first."""
     stacks = (attribution.encoder, attribution.decoder)
     return np.concatenate([np.asarray(stack, np.float64) for stack in stacks if stack is not None], axis=-1)
-
-
-def _spans_by_side(
-    spans: Unit | Sequence[Span] | None,
-    decoder_spans: Sequence[Span] | None,
-    sides: Mapping[str, Any],
-    tokenizer: Any,
-    text: Any,
-) -> dict[str, Sequence[Span]]:
-    """Find whose tokens are to be grouped, and how."""
-    grouped: dict[str, Sequence[Span]] = {}
-    if isinstance(spans, str):
-        if not isinstance(text, str):
-            raise ValueError(f"spans={spans!r} groups the tokens of a text: pass the text, or (start, stop) pairs.")
-        spans = text_spans(tokenizer, text, spans)
-    if spans is not None:
-        grouped["encoder" if "encoder" in sides else "decoder"] = spans
-    if decoder_spans is not None:
-        if "decoder" not in sides or "decoder" in grouped:
-            raise ValueError(
-                "decoder_spans are for a decoder that has an encoder: spans groups the tokens of a model with one stack."
-            )
-        grouped["decoder"] = decoder_spans
-    return grouped
-
-
-def _bottleneck(
-    network: FlowNetwork, output: int, attribution: Attribution, solver: Solver, progress: bool
-) -> Float[np.ndarray, " layer"]:
-    """Add up, per layer, the minimum cuts from all inputs that reach the first explained output."""
-    assert attribution.certificate is not None
-    players = network.players[attribution.certificate.lower[0] > 0]
-    with progress_bar(len(players), "min-cut", shown=progress) as bar:
-        capacity = cut_layers(network, players, output, solver=solver, on_solved=bar.update).sum(0)
-    return capacity / max(capacity.sum(), np.finfo(np.float64).tiny)

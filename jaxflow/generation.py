@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxflow.capacities import Heads
-from jaxflow.explanation import Explanation, Method, explain
+from jaxflow.explaining import explain
+from jaxflow.explanation import Explanation, Method
 from jaxflow.inputs import encode
 from jaxflow.network import DecoderLayer, Feedback
 from jaxflow.solve import Solver
