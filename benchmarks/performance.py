@@ -35,18 +35,23 @@ from jaxflow.solve.quantise import quantise
 
 Pairs = tuple[np.ndarray, np.ndarray]
 OPTIONAL = ("igraph", "networkx")
+PATIENCE = 60.0  # seconds; a peer that would need more for its sample of P6's next length is left out from there on
 
 
 def synthetic(n_layers: int, n_tokens: int, residual: float, *, n_heads: int = 8, seed: int = 0) -> np.ndarray:
-    """Causal attention of random heads, each with a taste for near tokens and for the first: `[layer, query, key]`."""
-    random = np.random.default_rng(seed)
+    """Causal attention of random heads, each with a taste for near tokens and for the first: `[layer, query, key]`.
+
+    Tastes are drawn apart from scores, so that every length gets the same heads.
+    """
+    tastes = np.random.default_rng(seed).uniform(size=(n_layers, n_heads, 2))
+    random = np.random.default_rng(seed + 1)
     distance = np.subtract.outer(np.arange(n_tokens), np.arange(n_tokens))
     layers = np.zeros((n_layers, n_tokens, n_tokens), np.float32)
-    for layer in layers:
-        for _ in range(n_heads):
+    for layer, heads in zip(layers, tastes, strict=True):
+        for near, first in heads:
             query, key = random.standard_normal((2, n_tokens, 32))
-            scores = 2 * query @ key.T / np.sqrt(32) - random.uniform(0, 0.2) * np.abs(distance)
-            scores[:, 0] += random.uniform(0, 6)
+            scores = 2 * query @ key.T / np.sqrt(32) - 0.2 * near * np.abs(distance)
+            scores[:, 0] += 6 * first
             scores = np.exp(scores - np.where(distance >= 0, scores, -np.inf).max(1, keepdims=True)) * (distance >= 0)
             layer += (1 - residual) / n_heads * scores / scores.sum(1, keepdims=True)
         layer += residual * np.eye(n_tokens, dtype=np.float32)
@@ -128,23 +133,25 @@ def solve(network: FlowNetwork, pairs: Pairs, arguments: argparse.Namespace) -> 
     return min(times), flows
 
 
-def row(name: str, network: FlowNetwork, pairs: Pairs, arguments: argparse.Namespace) -> float:
+def row(name: str, network: FlowNetwork, pairs: Pairs, arguments: argparse.Namespace) -> dict[str, float]:
+    """Print a row; return the seconds for all its pairs: measured for jaxflow, from the median pair for each peer."""
     seconds, flows = solve(network, pairs, arguments)
     each = seconds / len(flows.lower)
     sample = np.random.default_rng(0).choice(
         len(flows.lower), min(arguments.peer_pairs, len(flows.lower)), replace=False
     )
     value = flows.lower[sample] * flows.quantum
-    cells = []
+    cells, times = ["-"] * len(arguments.columns), {"jaxflow": seconds}
     for peer in arguments.peers:
         part = sample[:4] if peer == "networkx" else sample
         theirs = seconds_per_pair(peer, network, (pairs[0][part], pairs[1][part]), value)
-        cells.append(f"{1e3 * theirs:.2f} ms ({theirs / each:,.0f} x)")
+        times[peer] = theirs * len(flows.lower)
+        cells[arguments.columns.index(peer)] = f"{1e3 * theirs:.2f} ms ({theirs / each:,.0f} x)"
     share = np.bincount(flows.stage, minlength=4)[:3] / len(flows.stage)
     settled = " / ".join(f"{100 * part:.1f}" for part in share)
     print(f"| {name} | {len(value):,} of {len(flows.lower):,} | {seconds:.3f} s | {1e6 * each:.1f} us | ", end="")
     print(" | ".join([*cells, settled]) + " |", flush=True)
-    return seconds
+    return times
 
 
 def peak_bytes(work: Callable[[], object]) -> int:
@@ -173,6 +180,21 @@ def memory(directory: Path, threads: int | None) -> None:
     print(f"{peak / size:.1f} x the capacities ({size / 2**20:.1f} MiB as float32)")
 
 
+def plot(file: Path, tokens: list[int], growth: dict[float, list[dict[str, float]]]) -> None:
+    """Draw P6: seconds for all inputs to one output against the number of tokens, on two logarithmic axes."""
+    import matplotlib.pyplot as plt
+
+    figure, panels = plt.subplots(1, len(growth), figsize=(5 * len(growth), 4), sharey=True, layout="constrained")
+    for panel, (residual, rows) in zip(panels, growth.items(), strict=True):
+        for name in rows[0]:
+            panel.loglog(tokens, [times.get(name, np.nan) for times in rows], marker="o", label=name)
+        panel.set(title=f"residual {residual}", xlabel="tokens", xticks=tokens, xticklabels=tokens)
+        panel.minorticks_off()
+    panels[0].set_ylabel("seconds, all inputs to one output")
+    panels[0].legend()
+    figure.savefig(file)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="directory of all-MiniLM-L6-v2")
@@ -181,8 +203,12 @@ def main() -> None:
     parser.add_argument("--peer-pairs", type=int, default=20, help="sampled pairs for each peer (default: 20)")
     parser.add_argument("--repeats", type=int, default=3, help="certified runs, of which the best counts (default: 3)")
     parser.add_argument("--threads", type=int, help="of the certified solver (default: one per core)")
+    parser.add_argument("--plot", type=Path, help="file to draw P6 in; peers' times are of sampled pairs, times all")
     arguments = parser.parse_args()
+    if arguments.plot is not None and ("P6" not in arguments.rows or not importlib.util.find_spec("matplotlib")):
+        parser.error("--plot draws row P6 with matplotlib: name P6 among --rows, and pip install 'jaxflow[plots]'")
     arguments.peers = ["ortools", "scipy", *(name for name in OPTIONAL if importlib.util.find_spec(name))]
+    arguments.columns = arguments.peers
     directory = minilm.directory(parser, arguments.model)
     logging.disable(logging.WARNING)
 
@@ -198,14 +224,22 @@ def main() -> None:
     for residual in (0.5, 0.0):
         if "P2" in arguments.rows:
             row(f"P2: residual {residual}", *all_to_last(256, residual), arguments)
-    for residual in (0.5, 0.0):
-        if "P6" in arguments.rows:
-            arguments.repeats, arguments.peer_pairs, arguments.peers = 1, 4, arguments.peers[:2]
-            times = [
-                row(f"P6: n = {n}, r = {residual}", *all_to_last(n, residual), arguments) for n in arguments.tokens
-            ]
-            slope = np.polyfit(np.log(arguments.tokens), np.log(times), 1)[0]
+    growth: dict[float, list[dict[str, float]]] = {}
+    if "P6" in arguments.rows:
+        arguments.repeats, arguments.peer_pairs = 1, 4
+        for residual in (0.5, 0.0):
+            growth[residual], every = [], arguments.peers
+            for n in arguments.tokens:
+                times = row(f"P6: n = {n}, r = {residual}", *all_to_last(n, residual), arguments)
+                growth[residual].append(times)
+                # Four pairs of twice the length take a peer about 30 times as long as one pair of this one.
+                arguments.peers = [peer for peer in arguments.peers if 30 * times[peer] / n < PATIENCE]
+            arguments.peers = every
+            seconds = [times["jaxflow"] for times in growth[residual]]
+            slope = np.polyfit(np.log(arguments.tokens), np.log(seconds), 1)[0]
             print(f"| P6: slope in log-log {slope:.2f}, r = {residual} |", flush=True)
+    if arguments.plot is not None:
+        plot(arguments.plot, arguments.tokens, growth)
     if "P4" in arguments.rows:
         process = multiprocessing.get_context("spawn").Process(target=memory, args=(directory, arguments.threads))
         process.start()
