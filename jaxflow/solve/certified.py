@@ -73,10 +73,11 @@ def solve_pairs(
     from jaxflow.solve import search, windows  # importing Numba takes longer than all the rest of jaxflow
 
     graph, number, quantum = windows.build_graph(network, sources, sinks)
-    order = np.argsort(sinks, kind="stable")
-    trivial = np.minimum(graph.leaving[number][sources], graph.entering[number][sinks])
-    lower, upper = np.zeros_like(trivial), trivial.copy()
-    stage = np.where(trivial, UNFINISHED, SEARCHED).astype(np.int8)
+    # No value has more than 31 bits; int32 halves what many pairs take while threads hold their copies of the network.
+    order = np.argsort(sinks, kind="stable").astype(np.int32)
+    upper = np.minimum(graph.leaving[number[sources]], graph.entering[number[sinks]]).astype(np.int32)
+    lower = np.zeros_like(upper)
+    stage = np.where(upper, np.int8(UNFINISHED), np.int8(SEARCHED))
     slack = int(min(tolerance / quantum, INT32_MAX))
     n_threads = n_threads or n_cores()
     size = int(np.clip(-(-len(sources) // (4 * n_threads)), 1, BLOCK))
@@ -104,6 +105,8 @@ def solve_pairs(
         stage[left] = last.stage
         exact = last.stage == ORTOOLS
         lower[left[exact]], upper[left[exact]] = last.lower[exact], last.upper[exact]
+    lower, upper = lower.astype(np.int64), upper.astype(np.int64)
+    trivial = np.minimum(graph.leaving[number[sources]], graph.entering[number[sinks]])
     return Flows(lower=lower, upper=upper, trivial=trivial, stage=stage, quantum=quantum)
 
 

@@ -10,15 +10,13 @@ Import this module only when it runs: importing Numba takes longer than all the 
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from jaxtyping import Bool, Int
 
+from jaxflow.solve.compiled import compiled
 from jaxflow.solve.pushing import bit, push_ahead, push_around
 from jaxflow.solve.search import aim, find_reach
 from jaxflow.solve.windows import Graph, Scratch, Whole, new_scratch
-
-_compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
 
 # As many looks at arcs as it takes: there is no other solver to leave a flow to that is under way.
 PATIENCE = 2**62
@@ -34,7 +32,7 @@ def aimed_scratch(graph: Graph, sink: int) -> Scratch:
     return scratch
 
 
-@_compiled
+@compiled
 def walk_orders(
     graph: Graph,
     scratch: Scratch,
@@ -81,7 +79,7 @@ def walk_orders(
         done[0] += 1
 
 
-@_compiled
+@compiled
 def fill_table(
     graph: Graph,
     scratch: Scratch,
@@ -130,7 +128,7 @@ def fill_table(
             members[depth], following[depth] = joined, player + 1
 
 
-@_compiled
+@compiled
 def find_sides(
     graph: Graph,
     scratch: Scratch,
@@ -175,7 +173,7 @@ def find_sides(
         done[0] += 1
 
 
-@_compiled
+@compiled
 def _reach_from(graph: Graph, scratch: Scratch, source: Whole, side: Bool[np.ndarray, " node"]) -> None:
     """Mark all nodes to which a residual path leads from `source`."""
     start, stop, row, capacity = graph.start, graph.stop, graph.row, graph.capacity
@@ -201,7 +199,7 @@ def _reach_from(graph: Graph, scratch: Scratch, source: Whole, side: Bool[np.nda
             entry = log[entry, 3]
 
 
-@_compiled
+@compiled
 def _extend(
     graph: Graph, scratch: Scratch, source: Whole, sink: Whole, most: Whole, n_log: Whole
 ) -> tuple[Whole, Whole]:
@@ -226,7 +224,7 @@ def _extend(
     return amount - left, n_log
 
 
-@_compiled
+@compiled
 def _relog(graph: Graph, scratch: Scratch) -> Whole:
     """Write the log anew, with one entry for each arc that carries flow, and return its length. O(arcs)."""
     window, start, stop, capacity = graph.window, graph.start, graph.stop, graph.capacity
@@ -243,7 +241,7 @@ def _relog(graph: Graph, scratch: Scratch) -> Whole:
     return n_log
 
 
-@_compiled
+@compiled
 def _undo(graph: Graph, scratch: Scratch, n_log: Whole) -> None:
     """Take all flow back."""
     row, capacity = graph.row, graph.capacity

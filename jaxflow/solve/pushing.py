@@ -11,9 +11,9 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from jaxflow.solve.compiled import compiled
 from jaxflow.solve.windows import FAVOURITES, Graph, Scratch, Whole
 
-_compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
 _inlined = numba.njit(inline="always")
 
 _ONE = np.uint64(1)
@@ -34,7 +34,7 @@ def lowest(word: Whole) -> Whole:
     return _LOWEST[((word & (~word + _ONE)) * _DE_BRUIJN) >> _TOP_SIX]
 
 
-@_compiled
+@compiled
 def push_wave(graph: Graph, scratch: Scratch, source: Whole, sink: Whole, amount: Whole) -> tuple[Whole, Whole]:
     """Push `amount` over forward arcs, node after node; take back what got stuck; return what was left and the log's length.
 
@@ -107,7 +107,7 @@ def push_wave(graph: Graph, scratch: Scratch, source: Whole, sink: Whole, amount
     return left, n_log
 
 
-@_compiled
+@compiled
 def push_ahead(
     graph: Graph, scratch: Scratch, source: Whole, sink: Whole, amount: Whole, n_log: Whole, small: Whole
 ) -> tuple[Whole, Whole]:
@@ -169,7 +169,7 @@ def push_ahead(
             stack[depth, 2] -= given
 
 
-@_compiled
+@compiled
 def push_around(
     graph: Graph, scratch: Scratch, source: Whole, sink: Whole, amount: Whole, n_log: Whole, patience: Whole
 ) -> tuple[Whole, Whole, Whole]:

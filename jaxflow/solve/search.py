@@ -5,15 +5,13 @@ Import this module only when the certified solver runs: importing Numba takes lo
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from jaxtyping import Int
 
+from jaxflow.solve.compiled import compiled
 from jaxflow.solve.flows import ORTOOLS, RESIDUAL, SEARCHED, UNFINISHED
 from jaxflow.solve.pushing import bit, push_ahead, push_around, push_wave
 from jaxflow.solve.windows import FAVOURITES, INT32_MAX, Graph, Scratch, Whole
-
-_compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
 
 # Who is asked for less than this share of the whole flow asks only its favourites, at first.
 SMALL = 1 / 64
@@ -21,7 +19,7 @@ SMALL = 1 / 64
 PATIENCE = 100
 
 
-@_compiled
+@compiled
 def solve_block(
     graph: Graph,
     scratch: Scratch,
@@ -108,7 +106,7 @@ def solve_block(
             done[0] += 1
 
 
-@_compiled
+@compiled
 def aim(graph: Graph, scratch: Scratch, sink: Whole) -> None:
     """Bound what each node can send to `sink`, and choose its favourites. O(arcs).
 
@@ -163,7 +161,7 @@ def aim(graph: Graph, scratch: Scratch, sink: Whole) -> None:
         share[node] = total / np.float32(max(entering[node], 1))
 
 
-@_compiled
+@compiled
 def find_reach(graph: Graph, scratch: Scratch, source: Whole, sink: Whole) -> bool:
     """Find all nodes with a residual path to `sink`, and rank them; tell whether `source` is one.
 

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 from jaxtyping import Float, Int, UInt
 
 from jaxflow.network import FlowNetwork
+from jaxflow.solve.compiled import compiled
 from jaxflow.solve.quantise import INT32_MAX, int32_quantum
-
-_compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
 
 # Whole numbers in compiled code: int and NumPy's are one there.
 Whole = Any
@@ -133,7 +131,8 @@ def build_graph(
         The graph, `[node]` its number for each of the network's nodes, and the quantum.
     """
     senders, receivers = np.asarray(network.senders), np.asarray(network.receivers)
-    capacity = np.asarray(network.capacity)
+    capacity = np.asarray(network.capacity).view()
+    capacity.flags.writeable = False  # as JAX's are: else Numba compiles everything twice
     n_nodes = network.n_nodes
     quantum = int32_quantum(network, sources, sinks)
     order = np.lexsort([np.asarray(key) for key in (network.position, network.level, network.stack)])
@@ -162,7 +161,7 @@ def _offsets(counts: Int[np.ndarray, " node"]) -> Int[np.ndarray, " node"]:
     return np.cumsum(counts) - counts
 
 
-@_compiled
+@compiled
 def _windows(senders: Any, receivers: Any, capacity: Any, number: Any, quantum: float) -> Any:
     start, stop = np.full(number.size, number.size), np.zeros(number.size, np.int64)
     for arc in range(capacity.size):
@@ -176,7 +175,7 @@ def _windows(senders: Any, receivers: Any, capacity: Any, number: Any, quantum: 
     return start, stop
 
 
-@_compiled
+@compiled
 def _fill(senders: Any, receivers: Any, capacity: Any, quantum: float, graph: Any) -> None:
     number, window, row, places, words = graph.order, graph.window, graph.row, graph.capacity, graph.open
     leaving, entering = graph.leaving, graph.entering

@@ -181,3 +181,23 @@ def test_nodes_without_a_path_have_no_flow():
     assert (flows.upper * flows.quantum).tolist() == (flows.lower * flows.quantum).tolist() == [1, 0, 1, 0, 0]
     empty = certified.solve_pairs(network, np.array([], int), np.array([], int))
     assert empty.lower.shape == (0,)
+
+
+def test_arrays_that_may_be_written_to_are_not_compiled_for_again():
+    # JAX's arrays may not be written to; for Numba those are another type.
+    network = attention_like(1, 3)
+    frozen = np.array(network.capacity)
+    frozen.flags.writeable = False
+    for capacity in (np.array(network.capacity), frozen):
+        certified.solve_pairs(network.replace(capacity=capacity), *all_pairs(network))
+    kinds = {signature[2].mutable for signature in windows._fill.signatures}
+    assert kinds == {False}
+
+
+def test_a_scratch_starts_as_the_network():
+    network = attention_like(2, 5)
+    graph, _, _ = windows.build_graph(network, *all_pairs(network))
+    scratch = windows.new_scratch(graph)
+    np.testing.assert_array_equal(scratch.rest, graph.capacity)
+    assert scratch.log.shape == (len(graph.capacity) + len(graph.window) + 64, 4)
+    assert not np.shares_memory(scratch.rest, graph.capacity)
