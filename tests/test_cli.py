@@ -106,7 +106,7 @@ def test_real_weights_by_their_directory(capsys, minilm_directory):
         (["explain", ""], "text is empty"),
         (["explain", "the xylophones"], "xylophones"),
         (["explain", "--output", "7", TEXT], "Output 7 does not exist: outputs are positions 0 to 6"),
-        (["explain", "--heads", "9", TEXT], "heads is 9, but Attention.encoder has 4 heads"),
+        (["explain", "--heads", "9", TEXT], "heads is 9, but layer_0/attention has 4 heads"),
         (["explain", "--method", "raw", "--residual", "0.5", TEXT], "raw attention has no residual"),
         (["explain", "--file", "nowhere.txt"], "No such file"),
         (["explain", "--html", "/nowhere/x.html", TEXT], "No such file"),
