@@ -31,6 +31,7 @@ from scipy.sparse.csgraph import maximum_flow
 
 from jaxflow import Capacities, FlowNetwork, flow_network
 from jaxflow.solve import certified, ortools
+from jaxflow.solve.flows import Flows
 from jaxflow.solve.quantise import quantise
 
 Pairs = tuple[np.ndarray, np.ndarray]
@@ -121,7 +122,7 @@ def seconds_per_pair(peer: str, network: FlowNetwork, pairs: Pairs, value: np.nd
     return statistics.median(np.diff(ticks)[1:])
 
 
-def solve(network: FlowNetwork, pairs: Pairs, arguments: argparse.Namespace) -> tuple[float, certified.CertifiedFlows]:
+def solve(network: FlowNetwork, pairs: Pairs, arguments: argparse.Namespace) -> tuple[float, Flows]:
     """Solve all pairs; the best of as many times as asked."""
     certified.solve_pairs(network, pairs[0][:2], pairs[1][:2], n_threads=arguments.threads)
     times = []
@@ -173,6 +174,7 @@ def memory(directory: Path, threads: int | None) -> None:
     logging.disable(logging.WARNING)
     small = all_to_all(np.full((2, 3, 3), 1 / 3, np.float32))
     network, pairs = all_to_all(minilm.capacities(directory, 242))
+    certified.SMALL_WORK = 0.0
     certified.solve_pairs(small[0], *small[1], n_threads=threads)  # compiled code is no data
     size = np.asarray(network.capacity, np.float32).nbytes
     peak = peak_bytes(lambda: certified.solve_pairs(network, *pairs, n_threads=threads))

@@ -17,6 +17,8 @@ SMALLEST = np.finfo(np.float64).minexp
 INT32_MAX = 2**31 - 1
 # The largest value that a flow may have, in int32 quanta: rounding may add half a quantum for each arc of a node.
 MOST_QUANTA = 1.9 * 2**30
+# Arcs that are added up at a time.
+PART = 2**16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,8 +82,11 @@ def int32_quantum(network: FlowNetwork, sources: Int[np.ndarray, " pair"], sinks
     value), fits in int32. Rounding moves a value by half a quantum per arc of its cut at most: 2^-31 each where rows sum to 1.
     """
     capacity = np.asarray(network.capacity)
-    leaving = np.bincount(network.senders, capacity, network.n_nodes)
-    entering = np.bincount(network.receivers, capacity, network.n_nodes)
+    leaving, entering = np.zeros((2, network.n_nodes))
+    for first in range(0, len(capacity), PART):  # since bincount copies what it adds to float64
+        part = slice(first, first + PART)
+        leaving += np.bincount(network.senders[part], capacity[part], network.n_nodes)
+        entering += np.bincount(network.receivers[part], capacity[part], network.n_nodes)
     most = min(
         leaving[np.append(network.players, sources)].max(initial=0.0),
         entering[np.append(network.outputs, sinks)].max(initial=0.0),
