@@ -33,6 +33,7 @@ from jaxflow.solve.gradient import flow_value, smooth_flow_value
 from jaxflow.solve.ranges import ArcRange, arc_range
 from jaxflow.spans import join_outputs, join_players, span_masks
 from jaxflow.streaming import capture_capacities
+from jaxflow.target import attention_gradients, contrast, log_probability, logit
 from jaxflow.what_if import Scale, WhatIf, edit, edited_capacities, what_if
 from jaxflow.words import text_spans
 
@@ -42,6 +43,10 @@ __all__ = [  # noqa: RUF022
     "capture",
     "attention_weights",
     "Attention",
+    "attention_gradients",
+    "logit",
+    "log_probability",
+    "contrast",
     "joint_capacities",
     "Capacities",
     "capture_capacities",

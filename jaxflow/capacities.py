@@ -21,6 +21,7 @@ from jaxflow.attention import (
 )
 from jaxflow.heads import Heads, Masks, stack_capacities
 from jaxflow.layers import is_layers, join_layers
+from jaxflow.weighting import Weighting, check_weighting, weigh_attention
 
 
 @struct.dataclass
@@ -51,6 +52,8 @@ def joint_capacities(
     *,
     heads: Heads = "mean",
     residual: float = 0.5,
+    weighting: Weighting = "attention",
+    gradients: Attention | None = None,
     encoder_mask: Bool[ArrayLike, "*batch source"] | None = None,
     decoder_mask: Bool[ArrayLike, "*batch target"] | None = None,
 ) -> Capacities:
@@ -60,6 +63,11 @@ def joint_capacities(
     `C = (1 - r) * A`. Pure: goes through `jit`, `vmap` and `grad`. A padded token keeps no arc at all, its residual
     arc included, so padding scores exactly 0 and a batch gives exactly what its rows give alone.
 
+    With another weighting, A is `relu(G)` or `relu(A * G)` in each head, before heads are reduced, G being the gradients of a
+    number that the model computed: capacities are specific to that number then. Their rows do not sum to 1, and their unit
+    is that number's, while the residual stays r: at a residual of 0 scores double with the number, and above 0 the residual
+    stream then weighs relatively less.
+
     Args:
         attention: `Attention` with any number of leading batch axes; or an iterator over its layers, from the first to the last
             (`iter(layers)` of a list): an encoder's as `[*batch, head, query, key]`, any as an `Attention` of one layer. Heads
@@ -68,6 +76,8 @@ def joint_capacities(
         heads: "mean", "max", the index of one head, or weights `[layer, head]` (finite, not negative) whose weighted
             sum is taken. Rows of C sum to 1 for the mean, for one head, and for weights that sum to 1 in each layer.
         residual: r in [0, 1]; 0.5 is Abnar & Zuidema's choice, 0 leaves the residual stream out.
+        weighting: "attention", "gradient" (`relu(G)`) or "attention_gradient" (`relu(A * G)`).
+        gradients: G, of the shapes of the attention, as `attention_gradients` returns them; for the other two weightings alone.
         encoder_mask: `[*batch, source]`, False (or 0) where the source is padded.
         decoder_mask: `[*batch, target]`, False (or 0) where the target is padded.
 
@@ -76,7 +86,8 @@ def joint_capacities(
 
     Raises:
         ValueError: attention that is none, a residual outside [0, 1], heads that do not exist, masks that do not fit; no
-            layers, or layers that differ in shape.
+            layers, or layers that differ in shape; gradients that are missing, do not fit, are not finite, or come with layers
+            one by one.
         TypeError: neither an `Attention` nor layers.
 
     Example:
@@ -87,13 +98,21 @@ def joint_capacities(
                 [0.25 , 0.75 ]]], dtype=float32)
         >>> joint_capacities(weights[0] for _ in range(3)).encoder.shape
         (3, 2, 2)
+
+    Source: AF, GF and AGF of Azarkhalili & Libbrecht 2025 (2502.15765) for the weightings.
     """
     residual = check_residual(residual)
+    check_weighting(weighting, gradients)
     masks = {"encoder": encoder_mask, "decoder": decoder_mask}
     if isinstance(attention, Attention):
         check_attention(attention, encoder_mask=encoder_mask, decoder_mask=decoder_mask)
+        attention = weigh_attention(attention, weighting=weighting, gradients=gradients, masks=masks)
         return build_capacities(attention, heads=heads, residual=residual, masks=masks)
     if is_layers(attention):
+        if gradients is not None:
+            raise ValueError(
+                "gradients are given with layers one by one; expected one Attention of all layers, as the gradients are."
+            )
         stacks = join_layers(attention, heads=heads, residual=residual, masks=masks)
         return _with_masks(stacks, residual, masks)
     raise TypeError(

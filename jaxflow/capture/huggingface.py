@@ -17,13 +17,14 @@ import numpy as np
 
 from jaxflow.attention import Attention
 from jaxflow.capture.linen import capture_apply
+from jaxflow.capture.marks import Marks
 from jaxflow.heads import Heads
 
 COUNTS_FROM_PADDING = ("camembert", "roberta", "roberta-prelayernorm", "xlm-roberta")  # position 0 is pad_token_id + 1
 
 
 def capture_huggingface(
-    model: Any, args: tuple, kwargs: dict, *, fuse_heads: Heads | None = None
+    model: Any, args: tuple, kwargs: dict, *, fuse_heads: Heads | None = None, marks: Marks | None = None
 ) -> tuple[Any, Attention]:
     """Run a model of transformers once, and take its attention.
 
@@ -32,6 +33,7 @@ def capture_huggingface(
         args: positional arguments of the model's call.
         kwargs: its keyword arguments; `params=` runs it with other parameters.
         fuse_heads: heads, as in `joint_capacities`, to make one of all where they are computed.
+        marks: where to mark the attention, to differentiate by it.
 
     Returns:
         What `model(*args, **kwargs)` returns, and the attention, probabilities after the softmax:
@@ -56,7 +58,7 @@ def capture_huggingface(
         )
     _refuse_too_long(model, arguments)
     watched = copy.copy(model)
-    watched._module = stand_in = _Watched(model.module, fuse_heads)
+    watched._module = stand_in = _Watched(model.module, fuse_heads=fuse_heads, marks=marks)
     outputs = watched(*args, **kwargs)
     if stand_in.attention is None:
         raise ValueError(f"{type(model).__name__} did not run its module, so there is no attention to take.")
@@ -92,13 +94,13 @@ def require_transformers() -> None:
 class _Watched:
     """Stands in for a model's flax module: runs it as it is, and keeps its attention."""
 
-    def __init__(self, module: nn.Module, fuse_heads: Heads | None) -> None:
+    def __init__(self, module: nn.Module, **options: Any) -> None:
         self.module = module
-        self.fuse_heads = fuse_heads
+        self.options = options  # of `capture_apply`
         self.attention: Attention | None = None
 
     def apply(self, variables: Mapping, *args: Any, **kwargs: Any) -> Any:
-        outputs, self.attention = capture_apply(self.module, variables, *args, fuse_heads=self.fuse_heads, **kwargs)
+        outputs, self.attention = capture_apply(self.module, variables, *args, **self.options, **kwargs)
         return outputs
 
     def __getattr__(self, name: str) -> Any:

@@ -12,6 +12,9 @@ from flax.core.scope import in_filter, union_filters
 from jaxflow.attention import Attention, Provenance
 from jaxflow.capture.asking import ask_linen, ask_transformers
 from jaxflow.capture.fusing import Stacks, run_fused
+from jaxflow.capture.fusing import Stacks, run_fused
+from jaxflow.capture.marking import run_marked
+from jaxflow.capture.marks import Marks
 from jaxflow.capture.roles import Path, Role, linen_roles
 from jaxflow.capture.sown import COLLECTION, Fuse, Layer, Recorder, listed, read, shape, stack, without_weights
 from jaxflow.capture.t5 import mended_t5
@@ -29,6 +32,7 @@ def capture_linen(
     sown: str,
     roles: Mapping[str, Role] | None,
     fuse_heads: Heads | None = None,
+    marks: Marks | None = None,
 ) -> tuple[Any, Attention]:
     """Run a linen module once, bound or with `variables`, and take the attention that its modules sow.
 
@@ -40,6 +44,7 @@ def capture_linen(
         sown: the name under which attention is sown.
         roles: the stack of modules whose path tells it wrongly or not: fragment of the path -> stack.
         fuse_heads: heads, as in `joint_capacities`, to make one of all where they are sown.
+        marks: where to mark the attention, to differentiate by it; heads are not fused then.
 
     Returns:
         What `apply` returns, with the state if `mutable` asks for it (a bound module: what calling it returns; its
@@ -49,7 +54,7 @@ def capture_linen(
         ValueError: variables missing or given twice; no attention, or not that of all layers.
     """
     name = type(model).__name__
-    kwargs = {**kwargs, "sown": sown, "roles": roles, "fuse_heads": fuse_heads}
+    kwargs = {**kwargs, "sown": sown, "roles": roles, "fuse_heads": fuse_heads, "marks": marks}
     if model.scope is None:
         if variables is None:
             raise ValueError(
@@ -80,6 +85,7 @@ def capture_apply(
     sown: str = DEFAULT_NAME,
     roles: Mapping[str, Role] | None = None,
     fuse_heads: Heads | None = None,
+    marks: Marks | None = None,
     **kwargs: Any,
 ) -> tuple[Any, Attention]:
     """Return what `module.apply(variables, *args, **kwargs)` returns, and the attention sown meanwhile."""
@@ -103,7 +109,10 @@ def capture_apply(
             provenance = Provenance("transformers")
         return outputs, state, _stacks(recorder, state.get(COLLECTION, {}), type(module).__name__, roles)
 
-    outputs, state, stacks = run(None) if fuse_heads is None else run_fused(run, fuse_heads)
+    if marks is not None:
+        outputs, state, stacks = run_marked(run, marks)
+    else:
+        outputs, state, stacks = run(None) if fuse_heads is None else run_fused(run, fuse_heads)
     attention = Attention(**{role: stack(layers) for role, layers in stacks.items()}, provenance=provenance)
     if wanted is False:
         return outputs, attention

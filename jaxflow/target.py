@@ -1,0 +1,194 @@
+"""What is explained: one number of a model's outputs, and its gradient with respect to every attention weight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, Int
+
+from jaxflow.attention import STACKS, Attention, at_least_float32
+from jaxflow.capture.huggingface import capture_huggingface, is_huggingface
+from jaxflow.capture.linen import DEFAULT_NAME, capture_linen
+from jaxflow.capture.marks import Marks, perturbable
+from jaxflow.capture.roles import Role
+
+# A model's outputs -> one number per example, `[*batch]`, or their sum.
+Target = Callable[[Any], Float[Array, "..."]]
+
+
+def attention_gradients(
+    model: Any,
+    *args: Any,
+    target: Target,
+    variables: Mapping | None = None,
+    sown: str = DEFAULT_NAME,
+    roles: Mapping[str, Role] | None = None,
+    **kwargs: Any,
+) -> tuple[Any, Attention, Attention]:
+    """Run a model once forwards and once backwards: `G = dy/dA` for every attention weight A.
+
+    G says by how much the target y would change if a weight, after the softmax, were another one and the rest of the model
+    went on from there: row sums are not kept, and later layers' attention changes with it. Pure: goes through `jit` and `vmap`.
+
+    Args:
+        model: what `capture` takes, but neither functions nor NNX modules.
+        *args: what the model is called with.
+        target: y: a function of the model's outputs that returns one number per example, `[*batch]`, or their sum. `logit`,
+            `log_probability` and `contrast` make some. Examples must not depend on each other.
+        variables: as in `capture`.
+        sown: as in `capture`.
+        roles: as in `capture`.
+        **kwargs: what the model is called with.
+
+    Returns:
+        What the model returns, its attention, and the gradients, of the same shapes and dtypes as the attention: what
+        `joint_capacities(attention, weighting=..., gradients=...)` takes.
+
+    Raises:
+        TypeError: a model that is not supported here.
+        ValueError: as `capture`; a target that is no one number per example; attention that is sown as a copy, or computed
+            inside an `nn.vmap` or a `while` loop.
+
+    Cost: the model is traced, then run operation by operation (put `jax.jit` around to compile it); a backward pass costs
+    about two forward ones, and the memory of its activations.
+
+    Example:
+        >>> import flax.linen as nn
+        >>> model = nn.MultiHeadDotProductAttention(num_heads=2)
+        >>> x = jax.random.normal(jax.random.key(0), (1, 5, 8))
+        >>> variables = model.init(jax.random.key(1), x)
+        >>> _, attention, gradients = attention_gradients(
+        ...     model, x, variables=variables, target=lambda outputs: outputs[:, 0, 3]
+        ... )
+        >>> gradients.encoder.shape, bool((gradients.encoder[0, 0, :, 1:] == 0).all())
+        ((1, 1, 2, 5, 5), True)
+
+    Source: the gradients of attention maps in Chefer et al. 2021 (2103.15679), and of Generalized Attention Flow,
+    Azarkhalili & Libbrecht 2025 (2502.15765).
+    """
+    marks = Marks()
+
+    def run() -> tuple[Any, Attention]:
+        if is_huggingface(model):
+            if variables is not None or sown != DEFAULT_NAME or roles is not None:
+                raise ValueError(f"variables=, sown= and roles= are for linen modules; got {type(model).__name__}.")
+            return capture_huggingface(model, args, kwargs, marks=marks)
+        if not isinstance(model, nn.Module):
+            raise TypeError(
+                f"got {type(model).__name__}; expected an instance of a Flax class of transformers 4 or a flax.linen module "
+                "(bound, or with variables=). Gradients that you have as arrays need no model: joint_capacities(attention, "
+                "weighting=..., gradients=Attention(encoder=gradients))."
+            )
+        return capture_linen(model, args, kwargs, variables=variables, sown=sown, roles=roles, marks=marks)
+
+    marked = perturbable(run)
+
+    def objective(added: dict[str, Array]) -> tuple[Array, tuple[Any, Attention]]:
+        outputs, attention = marked.run(added)
+        stacks = (getattr(attention, name) for name in STACKS)
+        batch = next(stack.shape[:-4] for stack in stacks if stack is not None)
+        return evaluate(target, outputs, batch).sum(), (outputs, attention)
+
+    nothing = {name: jnp.zeros(shape.shape, shape.dtype) for name, shape in marked.shapes.items()}
+    by_name, (outputs, attention) = jax.grad(objective, has_aux=True)(nothing)
+    assert marks.join is not None
+    return outputs, attention, marks.join(marks.by_key(by_name))
+
+
+def evaluate(target: Target, outputs: Any, batch: tuple[int, ...]) -> Float[Array, ...]:
+    """Return `target(outputs)`, one number per example of `batch` or one for all, float32 at least.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    value = target(outputs)
+    shape = getattr(value, "shape", None)
+    if shape not in ((), tuple(batch)) or not jnp.issubdtype(value.dtype, jnp.floating):
+        got = type(value).__name__ if shape is None else f"shape {tuple(shape)} and dtype {value.dtype}"
+        raise ValueError(
+            f"target returned {got}; expected one number per example, shape {tuple(batch)}, or one for all, shape (). Of logits "
+            "per position, [*batch, token, label], say which: logit(label, position=0)."
+        )
+    return at_least_float32(value)
+
+
+def logit(label: int | Int[ArrayLike, " *batch"], *, position: int | Int[ArrayLike, " *batch"] | None = None) -> Target:
+    """Make the target `y = logits[label]`.
+
+    Args:
+        label: number of the label or token; one, or one per example.
+        position: of which position, where logits are per position, `[*batch, token, label]`; None where they are of the
+            whole sequence. Position p of a decoder predicts the token at p + 1. Negative ones count from the end.
+
+    Returns:
+        A function of the model's outputs: logits, or an object whose field `logits` they are.
+
+    Example:
+        >>> logit(1, position=-1)(jnp.array([[[1.0, 2.0], [3.0, 4.0]]]))
+        Array([4.], dtype=float32)
+    """
+    return lambda outputs: _pick(_logits(outputs, position), label)
+
+
+def log_probability(
+    label: int | Int[ArrayLike, " *batch"], *, position: int | Int[ArrayLike, " *batch"] | None = None
+) -> Target:
+    """Make the target `y = log softmax(logits)[label]`; arguments as in `logit`.
+
+    Example:
+        >>> log_probability(1)(jnp.array([[2.0, 2.0]]))
+        Array([-0.6931472], dtype=float32)
+    """
+    return lambda outputs: _pick(jax.nn.log_softmax(_logits(outputs, position)), label)
+
+
+def contrast(
+    label: int | Int[ArrayLike, " *batch"],
+    other: int | Int[ArrayLike, " *batch"],
+    *,
+    position: int | Int[ArrayLike, " *batch"] | None = None,
+) -> Target:
+    """Make the target `y = logits[label] - logits[other]`: why this and not that. Arguments as in `logit`.
+
+    Example:
+        >>> contrast(1, 0)(jnp.array([[1.0, 4.0]]))
+        Array([3.], dtype=float32)
+
+    Source: contrastive explanations of Yin & Neubig 2022 (2202.10419).
+    """
+
+    def value(outputs: Any) -> Array:
+        logits = _logits(outputs, position)
+        return _pick(logits, label) - _pick(logits, other)
+
+    return value
+
+
+def _logits(outputs: Any, position: int | Int[ArrayLike, " *batch"] | None) -> Float[Array, "*batch label"]:
+    logits = getattr(outputs, "logits", outputs)
+    if not hasattr(logits, "dtype") or not logits.ndim:
+        raise ValueError(
+            f"the model returned {type(outputs).__name__}, which neither is an array of logits nor has a field logits: pass a "
+            "function of the outputs as target."
+        )
+    logits = at_least_float32(jnp.asarray(logits))
+    if position is None:
+        return logits
+    if logits.ndim < 2:
+        raise ValueError(f"position is given, but logits have shape {logits.shape}: expected [*batch, token, label].")
+    return jnp.moveaxis(_pick(jnp.moveaxis(logits, -1, 0), position), 0, -1)
+
+
+def _pick(values: Float[Array, "*batch choice"], index: int | Int[ArrayLike, " *batch"]) -> Float[Array, "*batch"]:
+    """Take one of the last axis."""
+    n_choices = values.shape[-1]
+    if not isinstance(index, jax.core.Tracer):
+        with jax.ensure_compile_time_eval():
+            if not ((-n_choices <= jnp.asarray(index)) & (jnp.asarray(index) < n_choices)).all():
+                raise ValueError(f"{index} does not exist: there are {n_choices}, 0 to {n_choices - 1}.")
+    index = jnp.broadcast_to(jnp.asarray(index), values.shape[:-1])
+    return jnp.take_along_axis(values, index[..., None], axis=-1)[..., 0]
