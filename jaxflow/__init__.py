@@ -7,7 +7,7 @@ can be entered or left at, and only the solver leaves JAX.
 from jaxflow._version import __version__
 from jaxflow.attention import Attention
 from jaxflow.attribution import Attribution, Certificate, attention_flow
-from jaxflow.baselines import raw_attention, rollout
+from jaxflow.baselines import gradient_rollout, random_scores, raw_attention, rollout
 from jaxflow.capacities import Capacities, joint_capacities
 from jaxflow.capture import attention_weights, capture
 from jaxflow.cost import CostEstimate, estimate_cost
@@ -15,6 +15,8 @@ from jaxflow.cut import CutExplanation, cut_sentence, explain_cut
 from jaxflow.explaining import explain
 from jaxflow.explanation import Explanation, load
 from jaxflow.generation import explain_generation, generate, generate_with
+from jaxflow.gradients import gradient_norm, input_x_gradient, integrated_gradients
+from jaxflow.leave_one_out import leave_one_out
 from jaxflow.models import load_model
 from jaxflow.network import FlowNetwork, flow_network
 from jaxflow.prediction import Prediction
@@ -89,6 +91,12 @@ __all__ = [  # noqa: RUF022
     "edited_capacities",
     "rollout",
     "raw_attention",
+    "gradient_rollout",
+    "gradient_norm",
+    "input_x_gradient",
+    "integrated_gradients",
+    "leave_one_out",
+    "random_scores",
     "explain",
     "Explanation",
     "explain_generation",

@@ -70,6 +70,8 @@ class Attribution:
         certificate: what proves the scores; None for methods that have nothing to prove (rollout, raw attention).
         standard_error: `[*batch, output, player]`, of sampled scores, inputs in the order of `certificate`, 0 where they are
             exact; None for methods that do not sample.
+        completeness_gap: `[*batch]`, by how much the scores fall short of the sum that they approximate; None for methods
+            that approximate none.
 
     Source: Metzger et al. 2022 (2205.15389).
     """
@@ -79,6 +81,7 @@ class Attribution:
     outputs: Int[np.ndarray, " output"]
     certificate: Certificate | None = None
     standard_error: Float[np.ndarray, "*batch output player"] | None = None
+    completeness_gap: Float[Array | np.ndarray, " *batch"] | None = None
 
     @property
     def saturated(self) -> Bool[np.ndarray, "*batch output source"] | None:

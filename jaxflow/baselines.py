@@ -1,4 +1,4 @@
-"""Methods that cost no solve, in the same result type: rollout and raw attention."""
+"""Methods that cost no solve, in the same result type: rollout, with gradients too, raw attention, and chance."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 
 from jaxflow.attention import Attention, is_traced
 from jaxflow.attribution import Attribution, split_scores
-from jaxflow.capacities import Capacities, Heads, as_capacities, batch_of, lengths
+from jaxflow.capacities import Capacities, Heads, as_capacities, batch_of, joint_capacities, lengths
 from jaxflow.selection import check_outputs
 
 
@@ -110,6 +110,83 @@ def raw_attention(
             f"Layer {layer} does not exist: there are {n_layers}, 0 to {n_layers - 1} (or -1 for the last)."
         )
     return _attribute(functools.partial(_one_layer, layer=layer), capacities, outputs, normalise)
+
+
+def gradient_rollout(
+    attention: Attention,
+    gradients: Attention,
+    *,
+    outputs: int | Sequence[int] | None = None,
+    heads: Heads = "mean",
+    residual: float = 0.5,
+    encoder_mask: Bool[ArrayLike, "*batch source"] | None = None,
+    decoder_mask: Bool[ArrayLike, "*batch target"] | None = None,
+    normalise: bool = False,
+) -> Attribution:
+    """Multiply layers of attention x gradient: rollout over the capacities of `relu(A * G)`.
+
+    At the default residual it is the relevance map of Chefer et al. 2021, the product of all `I + mean_h relu(A * G)`, divided
+    by 2 for each layer (in encoders and decoder-only models; their rules for cross-attention differ).
+
+    Args:
+        attention: A, as `attention_gradients` returns it.
+        gradients: G, likewise.
+        outputs: as in `rollout`; of positions other than those that the target was read from, rows mean little.
+        heads: as in `joint_capacities`.
+        residual: as in `joint_capacities`.
+        encoder_mask: `[*batch, source]`, False where padded.
+        decoder_mask: `[*batch, target]`, likewise.
+        normalise: divide each output's scores by their sum.
+
+    Returns:
+        `Attribution` of JAX arrays >= 0, without certificate.
+
+    Raises:
+        ValueError: as `joint_capacities` and `rollout`.
+
+    Source: Chefer et al. 2021 (2103.15679), equations 5 and 6.
+    """
+    capacities = joint_capacities(
+        attention,
+        weighting="attention_gradient",
+        gradients=gradients,
+        heads=heads,
+        residual=residual,
+        encoder_mask=encoder_mask,
+        decoder_mask=decoder_mask,
+    )
+    return rollout(capacities, outputs=outputs, normalise=normalise)
+
+
+def random_scores(
+    like: Attribution,
+    *,
+    seed: int = 0,
+    encoder_mask: Bool[ArrayLike, "*batch source"] | None = None,
+    decoder_mask: Bool[ArrayLike, "*batch target"] | None = None,
+) -> Attribution:
+    """Draw a score for every output and token, uniformly from [0, 1): what a method must beat.
+
+    Args:
+        like: an attribution of the same stacks, shapes and outputs.
+        seed: same seed, same scores.
+        encoder_mask: `[*batch, source]`, False where padded: scores are 0 there.
+        decoder_mask: `[*batch, target]`, likewise.
+
+    Returns:
+        `Attribution` of NumPy arrays, float64.
+    """
+    rng = np.random.default_rng(seed)
+
+    def draw(scores: Any, mask: ArrayLike | None) -> np.ndarray | None:
+        if scores is None:
+            return None
+        drawn = rng.random(np.shape(scores))
+        return drawn if mask is None else np.where(np.asarray(mask, bool)[..., None, :], drawn, 0.0)
+
+    return Attribution(
+        encoder=draw(like.encoder, encoder_mask), decoder=draw(like.decoder, decoder_mask), outputs=like.outputs
+    )
 
 
 def add_up(

@@ -12,7 +12,6 @@ from flax.core.scope import in_filter, union_filters
 from jaxflow.attention import Attention, Provenance
 from jaxflow.capture.asking import ask_linen, ask_transformers
 from jaxflow.capture.fusing import Stacks, run_fused
-from jaxflow.capture.fusing import Stacks, run_fused
 from jaxflow.capture.marking import run_marked
 from jaxflow.capture.marks import Marks
 from jaxflow.capture.roles import Path, Role, linen_roles
