@@ -36,7 +36,7 @@ def weigh_attention(
     check_weighting(weighting, gradients)
     if gradients is None:
         return attention
-    stacks = {}
+    stacks: dict[str, Any] = {}
     for name in STACKS:
         weights, gradient = getattr(attention, name), getattr(gradients, name)
         if (weights is None) != (gradient is None) or np.shape(weights) != np.shape(gradient):
