@@ -95,6 +95,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="R",
         help="share of the residual stream, 0 to 1 (default: 0.5; raw attention has none)",
     )
+    explain.add_argument(
+        "--weighting", choices=("attention", "gradient", "attention_gradient"), default="attention",
+        help="what can flow: attention, or what of it matters to --target, by gradients (default: %(default)s)",
+    )  # fmt: skip
+    explain.add_argument(
+        "--target", metavar="LABEL", help="the label (or token) whose logit is explained, by name or number"
+    )
     writing = explain.add_argument_group("models that write (causal and sequence-to-sequence)")
     writing.add_argument(
         "--max-new-tokens", type=_positive, metavar="N", help="how many tokens the model writes at most (default: 20)"
@@ -161,13 +168,17 @@ def _explain(arguments: argparse.Namespace, text: str) -> None:
         arguments.output is None and (arguments.html or arguments.together or can_generate(model))
     )
     outputs = None if every else arguments.output or 0
+    target = arguments.target
+    weighted = {"weighting": arguments.weighting, "target": int(target) if target and target.isdecimal() else target}
     if can_generate(model):
+        if target is not None or arguments.weighting != "attention":
+            raise ValueError(f"--weighting, --target: not for models that write, such as {type(model).__name__}.")
         explanation = explain_generation(model, text, outputs=outputs, **options, **writing)
     elif writing:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in writing)
         raise ValueError(f"{flags}: for models that write, and {type(model).__name__} does not.")
     else:
-        explanation = explain(model, text, outputs=outputs, **options)
+        explanation = explain(model, text, outputs=outputs, **options, **weighted)
     if arguments.html is not None:
         explanation.save(arguments.html)
     if arguments.json:

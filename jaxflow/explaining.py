@@ -12,18 +12,20 @@ from jaxtyping import ArrayLike, Bool, Float, Int
 from jaxflow._version import __version__
 from jaxflow.attribution import Attribution, attention_flow
 from jaxflow.baselines import add_up, raw_attention, rollout
-from jaxflow.capacities import Capacities, Heads
+from jaxflow.capacities import Capacities, Heads, joint_capacities
 from jaxflow.capture.jaxpr import model_name
 from jaxflow.explanation import Explanation, Method, attribution_scores
 from jaxflow.inputs import arguments, encode, name_tokens, padding_mask, reads
 from jaxflow.network import DecoderLayer, Feedback, flow_network
-from jaxflow.prediction import read_predictions
+from jaxflow.prediction import label_target, read_predictions
 from jaxflow.progress import progress_bar
 from jaxflow.selection import check_outputs, select, selected_networks
 from jaxflow.shapley import shapley_flow
 from jaxflow.solve import Solver, cut_layers
 from jaxflow.spans import span_masks
 from jaxflow.streaming import capture_fused, fused_capacities
+from jaxflow.target import Target, attention_gradients
+from jaxflow.weighting import Weighting
 from jaxflow.words import Span, Unit, cover, short, text_spans
 
 METHODS = ("flow", "shapley", "rollout", "raw")
@@ -47,6 +49,8 @@ def explain(
     decoder_spans: Sequence[Span] | None = None,
     heads: Heads = "mean",
     residual: float | None = None,
+    weighting: Weighting = "attention",
+    target: Target | str | int | None = None,
     encoder_mask: Bool[ArrayLike, "*batch source"] | None = None,
     decoder_mask: Bool[ArrayLike, "*batch target"] | None = None,
     decoder_layer: DecoderLayer = "sublayers",
@@ -83,6 +87,9 @@ def explain(
         decoder_spans: likewise in the tokens of a decoder that has an encoder.
         heads: as in `joint_capacities`.
         residual: as in `joint_capacities`; 0.5 if None. Raw attention has none.
+        weighting: as in `joint_capacities`; "gradient" and "attention_gradient" explain `target`.
+        target: a function as in `attention_gradients`; or a label or token, by name or number, whose logit it is. Of a model
+            with logits for each position, at the one position in `outputs`.
         encoder_mask: `[*batch, source]`, False where padded; the input `attention_mask` by default.
         decoder_mask: `[*batch, target]`, likewise; the input `decoder_attention_mask` by default.
         decoder_layer: as in `attention_flow`, like the next three; for the methods "flow" and "shapley" alone.
@@ -123,12 +130,27 @@ def explain(
         raise ValueError(f"{', '.join(SOLVING)} are for method='flow'; method is {method!r}.")
     if method not in ("flow", "shapley") and structure != STRUCTURE:
         raise ValueError(f"{', '.join(STRUCTURE)} are for the methods 'flow' and 'shapley'; method is {method!r}.")
+    if (target is None) != (weighting == "attention"):
+        raise ValueError(
+            f"weighting is {weighting!r} and target is {target!r}; expected a target for the weightings 'gradient' and "
+            "'attention_gradient', and none for 'attention', which is the same for all."
+        )
     text = args[0] if args else None
     if isinstance(text, str):
         args, inputs = args[1:], {**encode(tokenizer, text), **inputs}
-    said = {name: inputs[name] for name in ("variables", "sown", "roles") if name in inputs}
-    read = {name: value for name, value in inputs.items() if name not in said}
-    model_outputs, attention = capture_fused(model, args, read, heads=heads, **said)
+    gradients = None
+    if target is None:
+        said = {name: inputs[name] for name in ("variables", "sown", "roles") if name in inputs}
+        read = {name: value for name, value in inputs.items() if name not in said}
+        model_outputs, attention = capture_fused(model, args, read, heads=heads, **said)
+    else:
+        position = outputs if isinstance(outputs, int) else None
+        explained = (
+            target
+            if callable(target)
+            else label_target(target, model=model, labels=labels, tokenizer=tokenizer, position=position)
+        )
+        model_outputs, attention, gradients = attention_gradients(model, *args, target=explained, **inputs)
     stack = attention.decoder if attention.decoder is not None else attention.encoder
     assert stack is not None  # or capture would have raised
     batch = stack.shape[:-4]
@@ -162,9 +184,13 @@ def explain(
         output_tokens = (short(" ".join(output_tokens[position + step] for position in joined)),)
         outputs = None
     residual = (0.0 if method == "raw" else 0.5) if residual is None else residual
-    capacities = fused_capacities(
-        attention, heads=heads, residual=residual, encoder_mask=masks["encoder"], decoder_mask=masks["decoder"]
-    )
+    reducing: dict[str, Any] = {
+        "heads": heads, "residual": residual, "encoder_mask": masks["encoder"], "decoder_mask": masks["decoder"],
+    }  # fmt: skip
+    if gradients is None:
+        capacities = fused_capacities(attention, **reducing)
+    else:
+        capacities = joint_capacities(attention, weighting=weighting, gradients=gradients, **reducing)
     capacities = jax.tree.map(lambda leaf: np.asarray(leaf)[(0,) * len(batch)], capacities)
     chosen = {"outputs": outputs, **spans_of}
     bottleneck = None
@@ -200,6 +226,8 @@ def explain(
         conventions={
             "heads": heads,
             "residual": residual,
+            "weighting": weighting,
+            "target": getattr(target, "__qualname__", "a function") if callable(target) else target,
             "decoder_layer": decoder_layer,
             "feedback": feedback,
             "n_prompt": n_prompt,

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxflow.inputs import words_of
+from jaxflow.target import Target, logit, logits_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +88,60 @@ def read_predictions(
         Prediction(name(int(label)), float(probabilities[position, label]), position)
         for position, label in enumerate(best)
     )
+
+
+def label_target(
+    label: str | int,
+    *,
+    model: Any,
+    labels: Sequence[str] | None = None,
+    tokenizer: Any = None,
+    position: int | None = None,
+) -> Target:
+    """Make the logit of a label a target, the label given by its name.
+
+    Args:
+        label: its number; its name among `labels`, or of a language model, a token.
+        model: whose label it is; its `labels` or `config.id2label` name them.
+        labels: names of the labels; those of the model if None.
+        tokenizer: knows the numbers of a language model's tokens.
+        position: of which position, where logits `[batch, token, label]` are per position.
+
+    Returns:
+        A function of the model's outputs, which raises ValueError for a label that does not exist, and for logits per position
+        without position.
+    """
+
+    def value(outputs: Any) -> Any:
+        logits = logits_of(outputs)
+        is_per_position = logits.ndim > 2
+        if is_per_position and position is None:
+            raise ValueError(
+                f"{type(model).__name__} has logits for each position: say by outputs= which one the target is about, one number."
+            )
+        number = label if isinstance(label, int) else _number(label, logits.shape[-1], model, labels, tokenizer)
+        return logit(number, position=position if is_per_position else None)(outputs)
+
+    return value
+
+
+def _number(name: str, n_labels: int, model: Any, labels: Sequence[str] | None, tokenizer: Any) -> int:
+    """Return the number of the label of that name."""
+    config = getattr(model, "config", None)
+    if labels is None and tokenizer is not None and n_labels == getattr(config, "vocab_size", None):
+        number = tokenizer.convert_tokens_to_ids(name)
+        if isinstance(number, int) and words_of(tokenizer, np.array([number])) == [name]:
+            return number
+        raise ValueError(
+            f"target is {name!r}, which is no token of the tokenizer; expected one as it writes them: {tokenizer.tokenize(name)}."
+        )
+    if labels is None:
+        labels = getattr(model, "labels", None) or list((getattr(config, "id2label", None) or {}).values())
+    if name not in labels:
+        raise ValueError(
+            f"target is {name!r}; expected one of {', '.join(map(repr, labels)) or 'none: no label has a name'}."
+        )
+    return list(labels).index(name)
 
 
 def _is_multi_label(config: Any) -> bool:

@@ -131,7 +131,7 @@ def logit(label: int | Int[ArrayLike, " *batch"], *, position: int | Int[ArrayLi
         >>> logit(1, position=-1)(jnp.array([[[1.0, 2.0], [3.0, 4.0]]]))
         Array([4.], dtype=float32)
     """
-    return lambda outputs: _pick(_logits(outputs, position), label)
+    return lambda outputs: _pick(logits_of(outputs, position), label)
 
 
 def log_probability(
@@ -143,7 +143,7 @@ def log_probability(
         >>> log_probability(1)(jnp.array([[2.0, 2.0]]))
         Array([-0.6931472], dtype=float32)
     """
-    return lambda outputs: _pick(jax.nn.log_softmax(_logits(outputs, position)), label)
+    return lambda outputs: _pick(jax.nn.log_softmax(logits_of(outputs, position)), label)
 
 
 def contrast(
@@ -162,13 +162,20 @@ def contrast(
     """
 
     def value(outputs: Any) -> Array:
-        logits = _logits(outputs, position)
+        logits = logits_of(outputs, position)
         return _pick(logits, label) - _pick(logits, other)
 
     return value
 
 
-def _logits(outputs: Any, position: int | Int[ArrayLike, " *batch"] | None) -> Float[Array, "*batch label"]:
+def logits_of(
+    outputs: Any, position: int | Int[ArrayLike, " *batch"] | None = None
+) -> Float[Array, "*batch label"] | Float[Array, "*batch token label"]:
+    """Return a model's logits, those of one position if it is given, float32 at least.
+
+    Raises:
+        ValueError: outputs without logits; a position that does not exist, or of logits that are not per position.
+    """
     logits = getattr(outputs, "logits", outputs)
     if not hasattr(logits, "dtype") or not logits.ndim:
         raise ValueError(

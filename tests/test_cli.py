@@ -69,6 +69,8 @@ def test_every_option_has_its_effect(capsys, tmp_path):
     np.testing.assert_allclose(scores("--normalise").sum(), 1)
     variants = [
         ["--heads", "max"], ["--heads", "0"], ["--residual", "0.1"], ["--method", "rollout"], ["--method", "raw"],
+        ["--weighting", "gradient", "--target", "plural"], ["--weighting", "attention_gradient", "--target", "plural"],
+        ["--weighting", "attention_gradient", "--target", "0"],
     ]  # fmt: skip
     results = [default, *(scores(*variant) for variant in variants)]
     assert all(np.abs(a - b).max() > 1e-3 for i, a in enumerate(results) for b in results[:i])
@@ -108,6 +110,8 @@ def test_real_weights_by_their_directory(capsys, minilm_directory):
         (["explain", "--output", "7", TEXT], "Output 7 does not exist: outputs are positions 0 to 6"),
         (["explain", "--heads", "9", TEXT], "heads is 9, but layer_0/attention has 4 heads"),
         (["explain", "--method", "raw", "--residual", "0.5", TEXT], "raw attention has no residual"),
+        (["explain", "--weighting", "gradient", "--target", "dual", TEXT], "expected one of 'singular', 'plural'"),
+        (["explain", "--target", "plural", TEXT], "expected a target for the weightings"),
         (["explain", "--file", "nowhere.txt"], "No such file"),
         (["explain", "--html", "/nowhere/x.html", TEXT], "No such file"),
         (["explain", "--html", "x.pdf", TEXT], "Cannot save as '.pdf'"),

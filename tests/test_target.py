@@ -15,11 +15,13 @@ from jaxflow import (
     attention_gradients,
     capture,
     contrast,
+    explain,
     joint_capacities,
     load_model,
     log_probability,
     logit,
 )
+from jaxflow.prediction import label_target
 
 WEIGHTS = (jnp.arange(8.0) - 2) / 10
 
@@ -196,3 +198,44 @@ def test_refusals():
         logit(0)({"scores": 1})
     with pytest.raises(ValueError, match=r"position is given, but logits have shape \(3,\)"):
         logit(0, position=0)(jnp.ones(3))
+
+
+def test_explain_takes_a_label_by_its_name():
+    model, tokenizer = load_model("agreement")
+    text, options = "the keys to the old cabinet", {"tokenizer": tokenizer, "weighting": "attention_gradient"}
+    named = explain(model, text, target="plural", outputs=0, **options)
+    inputs = {name: np.asarray(value) for name, value in tokenizer([text]).items()}
+    _, attention, gradients = attention_gradients(model, target=logit(1), **inputs)
+    capacities = joint_capacities(attention, weighting="attention_gradient", gradients=gradients)
+    np.testing.assert_array_equal(named.scores, attention_flow(capacities, outputs=0).encoder[0])
+    assert named.conventions["target"] == "plural"
+    assert "attention x gradients of plural" in str(named)
+    with pytest.raises(ValueError, match="target is 'dual'; expected one of 'singular', 'plural'"):
+        explain(model, text, target="dual", **options)
+    with pytest.raises(ValueError, match="weighting is 'attention_gradient' and target is None"):
+        explain(model, text, **options)
+
+
+@pytest.mark.parametrize(("target", "expected"), [("w7", 7), (9, 9)])
+def test_a_token_by_its_name(target, expected):
+    class Tokenizer:
+        def convert_tokens_to_ids(self, name):
+            return int(name[1:]) if name[0] == "w" else 0
+
+        def convert_ids_to_tokens(self, ids):
+            return [f"w{number}" for number in ids]
+
+        def tokenize(self, text):
+            return ["w1", "w2"]
+
+    class Model:
+        class config:  # noqa: N801
+            vocab_size = 12
+
+    outputs = jnp.arange(36.0).reshape(1, 3, 12)
+    number = label_target(target, model=Model(), tokenizer=Tokenizer(), position=1)
+    np.testing.assert_array_equal(number(outputs), outputs[:, 1, expected])
+    with pytest.raises(ValueError, match="has logits for each position"):
+        label_target(target, model=Model(), tokenizer=Tokenizer())(outputs)
+    with pytest.raises(ValueError, match="'x', which is no token of the tokenizer"):
+        label_target("x", model=Model(), tokenizer=Tokenizer(), position=1)(outputs)

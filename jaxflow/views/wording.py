@@ -15,6 +15,8 @@ METHOD_NAMES = {
     "raw": "raw attention",
 }
 
+WEIGHTED = {"gradient": "gradients", "attention_gradient": "attention x gradients"}
+
 
 def headline(explanation: Explanation) -> str:
     """Say model, method and conventions in one line."""
@@ -28,6 +30,8 @@ def headline(explanation: Explanation) -> str:
         if isinstance(heads, int)
         else "weighted heads",
     ]
+    if conventions.get("target") is not None:
+        parts.insert(1, f"{WEIGHTED[conventions['weighting']]} of {conventions['target']}")
     if explanation.method != "raw":
         parts.append(f"residual {conventions['residual']:g}")
     parts.append("normalised" if conventions["normalise"] else "not normalised")
