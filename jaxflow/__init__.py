@@ -14,6 +14,7 @@ from jaxflow.cost import CostEstimate, estimate_cost
 from jaxflow.cut import CutExplanation, cut_sentence, explain_cut
 from jaxflow.explaining import explain
 from jaxflow.explanation import Explanation, load
+from jaxflow.faithfulness import Faithfulness, erase, rank_correlation
 from jaxflow.generation import explain_generation, generate, generate_with
 from jaxflow.gradients import gradient_norm, input_x_gradient, integrated_gradients
 from jaxflow.leave_one_out import leave_one_out
@@ -97,6 +98,9 @@ __all__ = [  # noqa: RUF022
     "integrated_gradients",
     "leave_one_out",
     "random_scores",
+    "erase",
+    "Faithfulness",
+    "rank_correlation",
     "explain",
     "Explanation",
     "explain_generation",
