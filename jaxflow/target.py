@@ -54,7 +54,7 @@ def attention_gradients(
             inside an `nn.vmap` or a `while` loop.
 
     Cost: the model is traced, then run operation by operation (put `jax.jit` around to compile it); a backward pass costs
-    about two forward ones, and the memory of its activations.
+    about two forward ones, and the memory of its activations (`jax.checkpoint` around attention has no effect here).
 
     Example:
         >>> import flax.linen as nn
