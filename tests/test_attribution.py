@@ -332,7 +332,7 @@ def test_flax_serialisation(result):
     result = result()
     assert_same(flax.serialization.from_bytes(blank(result), flax.serialization.to_bytes(result)), result)
     state = flax.serialization.to_state_dict(result)
-    assert set(state) == {"encoder", "decoder", "outputs", "certificate", "standard_error"}
+    assert set(state) == {"encoder", "decoder", "outputs", "certificate", "standard_error", "completeness_gap"}
     assert_same(flax.serialization.from_state_dict(blank(result), state), result)
 
 
