@@ -30,4 +30,9 @@ def load(name: str) -> tuple[Any, Any]:
     """
     if name not in _NAMES:
         raise ValueError(f"the package has no model {name!r}; it has {', '.join(_NAMES)}")
-    return import_module(f"jaxflow.zoo.{name}").load()
+    return import_module(package_of(name)).load()
+
+
+def package_of(name: str) -> str:
+    """Give the package that holds a model: `agreement-lm` lies in `jaxflow.zoo.agreement_lm`."""
+    return f"jaxflow.zoo.{name.replace('-', '_')}"

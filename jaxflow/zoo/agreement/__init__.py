@@ -6,16 +6,19 @@ its first token, [CLS]. The words it knows and the sentences it was trained on:
 README.md beside this file. `python -m jaxflow.zoo.agreement.train` makes it anew.
 """
 
-from importlib import resources
 from pathlib import Path
 
-from jaxflow.zoo.agreement import weights
+import jax
+import jax.numpy as jnp
+
+from jaxflow.zoo import weights
 from jaxflow.zoo.agreement.model import AgreementEncoder
-from jaxflow.zoo.agreement.tokenizer import VOCABULARY, WordTokenizer
+from jaxflow.zoo.agreement.tokenizer import VOCABULARY, tokenizer
+from jaxflow.zoo.tokenizer import WordTokenizer
 
-__all__ = ["AgreementEncoder", "WordTokenizer", "load"]
+__all__ = ["NAME", "AgreementEncoder", "load"]
 
-FILE = "agreement.safetensors"
+NAME = "agreement"
 
 
 def load(directory: Path | None = None) -> tuple[AgreementEncoder, WordTokenizer]:
@@ -39,9 +42,6 @@ def load(directory: Path | None = None) -> tuple[AgreementEncoder, WordTokenizer
         'plural'
     """
     module = AgreementEncoder()
-    with resources.as_file(resources.files(__name__)) as package:
-        params = weights.read(module, (directory or package) / FILE)
-    return (
-        module.bind({"params": params}),
-        WordTokenizer(VOCABULARY, model_max_length=module.n_positions),
-    )
+    ids = jax.ShapeDtypeStruct((1, module.n_positions), jnp.int32)
+    bound = weights.load(module, NAME, vocabulary=VOCABULARY, inputs=[ids], directory=directory)
+    return bound, tokenizer(module.n_positions)

@@ -5,53 +5,34 @@ from dataclasses import dataclass
 
 from jaxflow.zoo.agreement.grammar import MAX_ATTRACTORS, Example
 from jaxflow.zoo.agreement.model import AgreementEncoder
-
-Table = list[tuple[str, int, float]]
+from jaxflow.zoo.card import Run, percent, table, training_section
+from jaxflow.zoo.command import Table
 
 
 @dataclass(frozen=True)
-class Run:
-    """What a training run has to say about itself.
+class Figures:
+    """What was measured.
 
     Attributes:
-        command: As typed.
-        seed: Of everything drawn.
-        steps: Steps of the optimiser.
-        settings: The other settings, by name.
-        seconds: Wall time of the training, with the generation of its sentences.
-        machine: What it ran on.
-        versions: Of the packages, jaxflow among them.
-        n_parameters: In the model.
-        n_bytes: Size of the weights file.
-        table: Accuracy on held-out sentences, as of `accuracy_table`.
-        train_table: The same on sentences trained on.
+        held_out: Accuracy on held-out sentences, as of `accuracy_table`.
+        train: The same on sentences trained on.
         ablations: For each layer, the table on the held-out sentences without its attention.
         rules_of_thumb: For each, the table on the held-out sentences.
         samples: Some held-out sentences.
     """
 
-    command: str
-    seed: int
-    steps: int
-    settings: dict[str, str]
-    seconds: float
-    machine: str
-    versions: dict[str, str]
-    n_parameters: int
-    n_bytes: int
-    table: Table
-    train_table: Table
+    held_out: Table
+    train: Table
     ablations: Sequence[Table]
     rules_of_thumb: dict[str, Table]
     samples: Sequence[Example]
 
 
-def model_card(module: AgreementEncoder, run: Run) -> str:
+def model_card(module: AgreementEncoder, run: Run, figures: Figures) -> str:
     """Write the card, in Markdown."""
-    settings = "\n".join(f"| {name} | {value} |" for name, value in run.settings.items())
     samples = "\n".join(
         f'- "{example.text}" -> {module.labels[example.number]} ({example.words[example.subject]})'
-        for example in run.samples
+        for example in figures.samples
     )
     return f"""\
 # agreement
@@ -77,27 +58,16 @@ training sentence with any other content word of it. Some held-out sentences, wi
 
 {samples}
 
-## Training
-    {run.command}
-
-| | |
-|---|---|
-| seed | {run.seed} |
-| steps | {run.steps} |
-{settings}
-| time | {run.seconds:.0f} s |
-| machine | {run.machine} |
-| versions | {", ".join(f"{name} {version}" for name, version in run.versions.items())} |
-
+{training_section(run)}
 ## Accuracy
 Held-out sentences were drawn for this table alone; training ones are the first that it was trained on. The
 last columns: rules of thumb on the held-out sentences.
 
-{_accuracy(run)}
+{accuracy(figures.held_out, {"training": figures.train, **figures.rules_of_thumb})}
 
 Held-out again, the attention of one layer taken out, nothing trained anew: how much hangs on each.
 
-{_ablations(run)}
+{_ablations(figures)}
 
 ## Limits
 It knows the words and constructions of its grammar and nothing else of English; its tokenizer refuses other
@@ -106,25 +76,20 @@ Given a sentence that the grammar would not make, it answers all the same.
 """
 
 
-def _accuracy(run: Run) -> str:
-    train = {name: share for name, _, share in run.train_table}
-    rules = {rule: {name: share for name, _, share in table} for rule, table in run.rules_of_thumb.items()}
-    header = ["sentences with", "count", "held-out", "training", *rules]
-    lines = [" | ".join(header), "|".join(["---", *["---:"] * (len(header) - 1)])]
-    for name, count, share in run.table:
-        others = [train.get(name), *(shares[name] for shares in rules.values())]
-        cells = [name, f"{count:,}", _percent(share), *map(_percent, others)]
-        lines.append(" | ".join(cells))
-    return "\n".join(f"| {line} |" for line in lines)
+def accuracy(held_out: Table, others: dict[str, Table]) -> str:
+    """Write accuracy on held-out sentences as a table, other tables beside it."""
+    shares = [{name: share for name, _, share in other} for other in others.values()]
+    rows = [
+        [name, f"{count:,}", percent(share), *(percent(other.get(name)) for other in shares)]
+        for name, count, share in held_out
+    ]
+    return table(["sentences with", "count", "held-out", *others], rows)
 
 
-def _ablations(run: Run) -> str:
-    names = [name for name, _, _ in run.table[:2]]
-    lines = [" | ".join(["without the attention of", *names]), "|".join(["---", *["---:"] * len(names)])]
-    for i, table in enumerate(run.ablations):
-        lines.append(" | ".join([f"layer {i + 1}", *(_percent(share) for _, _, share in table[:2])]))
-    return "\n".join(f"| {line} |" for line in lines)
-
-
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.2f} %"
+def _ablations(figures: Figures) -> str:
+    names = [name for name, _, _ in figures.held_out[:2]]
+    rows = [
+        [f"layer {i + 1}", *(percent(share) for _, _, share in without[:2])]
+        for i, without in enumerate(figures.ablations)
+    ]
+    return table(["without the attention of", *names], rows)

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxflow.zoo.agreement.grammar import MAX_ATTRACTORS, Example
 from jaxflow.zoo.agreement.model import AgreementEncoder
-from jaxflow.zoo.agreement.tokenizer import WordTokenizer
+from jaxflow.zoo.tokenizer import WordTokenizer
 
 _BATCH = 256
 

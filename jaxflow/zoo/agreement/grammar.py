@@ -20,6 +20,7 @@ from typing import Literal
 import numpy as np
 
 from jaxflow.zoo.agreement import lexicon
+from jaxflow.zoo.agreement.tokenizer import text_of
 
 Split = Literal["train", "held_out"]
 
@@ -53,10 +54,7 @@ class Example:
     @property
     def text(self) -> str:
         """The sentence as it is written."""
-        text = " ".join(self.words)
-        for mark in ("'s", "'", ","):
-            text = text.replace(f" {mark}", mark)
-        return text
+        return text_of(self.words)
 
     @property
     def n_other(self) -> int:

@@ -1,12 +1,12 @@
 """The network: a small Transformer encoder that tells the number of the coming verb from its first token."""
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxflow.zoo.agreement.grammar import MAX_WORDS
 from jaxflow.zoo.agreement.tokenizer import VOCABULARY
+from jaxflow.zoo.layers import Layer, check_ids
 
 
 class AgreementEncoder(nn.Module):
@@ -51,33 +51,13 @@ class AgreementEncoder(nn.Module):
         Raises:
             ValueError: for input that is no batch, or longer than `n_positions`.
         """
-        if input_ids.ndim != 2:
-            raise ValueError(
-                f"input_ids has shape {input_ids.shape}; expected [batch, token]. Is the batch axis missing?"
-            )
+        check_ids(input_ids, self.n_positions)
         n_tokens = input_ids.shape[1]
-        if n_tokens > self.n_positions:
-            raise ValueError(f"input_ids has {n_tokens} tokens; the model reads at most {self.n_positions}")
         real = input_ids != 0 if attention_mask is None else jnp.asarray(attention_mask).astype(bool)
         # Over keys alone: also a padded query's row stays a probability over real tokens.
         mask = real[:, None, None, :]
         x = nn.Embed(self.n_tokens, self.width, name="tokens")(input_ids)
         x += nn.Embed(self.n_positions, self.width, name="positions")(jnp.arange(n_tokens)[None])
         for i in range(self.n_layers):
-            x = _Layer(self.n_heads, self.hidden, name=f"layer_{i}")(x, mask)
+            x = Layer(self.n_heads, self.hidden, name=f"layer_{i}")(x, mask)
         return nn.Dense(len(self.labels), name="head")(nn.LayerNorm(name="norm")(x[:, 0]))
-
-
-class _Layer(nn.Module):
-    n_heads: int
-    hidden: int
-
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "batch token width"], mask: Bool[Array, "batch 1 1 token"]
-    ) -> Float[Array, "batch token width"]:
-        y = nn.LayerNorm(name="attention_norm")(x)
-        x += nn.MultiHeadDotProductAttention(self.n_heads, name="attention")(y, mask=mask)
-        y = nn.LayerNorm(name="feed_forward_norm")(x)
-        y = jax.nn.gelu(nn.Dense(self.hidden, name="up")(y))
-        return x + nn.Dense(x.shape[-1], name="down")(y)

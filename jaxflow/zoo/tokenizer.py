@@ -1,0 +1,145 @@
+"""Tokens of a fixed vocabulary to numbers, called as a tokenizer of Hugging Face is, without one."""
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+PAD = "[PAD]"
+
+Split = Callable[[str], list[re.Match[str]]]
+"""From a text to its tokens as they stand in a vocabulary, each with its place in the text."""
+
+
+class WordTokenizer:
+    """Splits texts into the tokens of a fixed vocabulary, and joins them again.
+
+    Unlike most tokenizers it has no token for what it does not know: that is an error, as is a text longer than
+    the model reads, which is never cut.
+
+    Args:
+        vocabulary: The tokens; a token's number is its place. The first is "[PAD]".
+        model_max_length: The longest sequence the model reads, with the tokens that are added.
+        split: Finds the tokens of a text; may refuse it with a `ValueError` of its own.
+        split_target: Likewise for what a decoder with an encoder writes.
+        start: The token put before every text, if any.
+        end: The token that ends what a decoder writes, if it does.
+        join: Makes a text of tokens.
+        example: A text that the model knows, for messages.
+
+    Example:
+        >>> words = ("[PAD]", "[CLS]", "a", "key")
+        >>> split = lambda text: list(re.finditer("[a-z]+", text))
+        >>> tokenizer = WordTokenizer(words, model_max_length=9, split=split, start="[CLS]", example="a key")
+        >>> ids = tokenizer("a key")["input_ids"]
+        >>> ids.tolist(), tokenizer.decode(ids[0], skip_special_tokens=True)
+        ([[1, 2, 3]], 'a key')
+    """
+
+    def __init__(
+        self,
+        vocabulary: Sequence[str],
+        *,
+        model_max_length: int,
+        split: Split,
+        example: str,
+        split_target: Split | None = None,
+        start: str | None = None,
+        end: str | None = None,
+        join: Callable[[Iterable[str]], str] = " ".join,
+    ) -> None:
+        """Keep the vocabulary; see the class."""
+        self.vocab = {token: i for i, token in enumerate(vocabulary)}
+        self.model_max_length = model_max_length
+        self.pad_token, self.pad_token_id = PAD, self.vocab[PAD]
+        self.eos_token, self.eos_token_id = end, None if end is None else self.vocab[end]
+        self.all_special_tokens = [token for token in vocabulary if token.startswith("[")]
+        self.all_special_ids = [self.vocab[token] for token in self.all_special_tokens]
+        self._tokens = tuple(vocabulary)
+        self._split, self._split_target, self._join, self._example = split, split_target, join, example
+        self._start = start
+
+    def __call__(
+        self,
+        text: str | Sequence[str] | None = None,
+        *,
+        text_target: str | Sequence[str] | None = None,
+        add_special_tokens: bool = True,
+        return_offsets_mapping: bool = False,
+    ) -> dict[str, np.ndarray]:
+        """Number the tokens of one text or of several.
+
+        Args:
+            text: A text, or a list of them; shorter ones are filled up with [PAD], on the right.
+            text_target: What a decoder writes about them, instead: read by its own rules, the end token after it.
+            add_special_tokens: Put the start token before a text, or the end token after a target.
+            return_offsets_mapping: Also say where in the text each token is.
+
+        Returns:
+            "input_ids" and "attention_mask" (1 for a token, 0 for padding), both int32 [text, token]; one
+            text is a batch of one. If asked for, "offset_mapping" [text, token, 2]: the token's first
+            character and the one after its last; 0 and 0 for what was added.
+
+        Raises:
+            ValueError: for no text, an empty text, an unknown token or a text longer than the model reads.
+        """
+        is_target = text is None
+        given = text_target if is_target else text
+        texts = [given] if isinstance(given, str) else list(given or ())
+        if not texts:
+            raise ValueError("there is no text to read: the list is empty")
+        split = (self._split_target or self._split) if is_target else self._split
+        before = [self._start] if self._start and add_special_tokens and not is_target else []
+        after = [self.eos_token] if self.eos_token and add_special_tokens and is_target else []
+        pieces = [self._pieces(one, split, added=before + after) for one in texts]
+        rows = [[self.vocab[t] for t in (*before, *(piece.group() for piece in row), *after)] for row in pieces]
+        lengths = [len(row) for row in rows]
+        input_ids = np.full((len(rows), max(lengths)), self.pad_token_id, np.int32)
+        for row, numbers in zip(input_ids, rows, strict=True):
+            row[: len(numbers)] = numbers
+        real = np.arange(max(lengths)) < np.asarray(lengths)[:, None]
+        inputs = {"input_ids": input_ids, "attention_mask": real.astype(np.int32)}
+        if return_offsets_mapping:
+            inputs["offset_mapping"] = np.zeros((*input_ids.shape, 2), np.int32)
+            for row, found in zip(inputs["offset_mapping"], pieces, strict=True):
+                row[len(before) : len(before) + len(found)] = [piece.span() for piece in found]
+        return inputs
+
+    def convert_ids_to_tokens(self, ids: Sequence[int] | np.ndarray) -> list[str]:
+        """Give the token of each number in a sequence of them."""
+        return [self._tokens[int(i)] for i in ids]
+
+    def decode(self, ids: Sequence[int] | np.ndarray, *, skip_special_tokens: bool = False) -> str:
+        """Give the text that a sequence of numbers stands for."""
+        tokens = self.convert_ids_to_tokens(ids)
+        return self._join(t for t in tokens if not (skip_special_tokens and t in self.all_special_tokens))
+
+    def get_vocab(self) -> dict[str, int]:
+        """Give all tokens with their numbers."""
+        return dict(self.vocab)
+
+    def _pieces(self, text: str, split: Split, *, added: list[str]) -> list[re.Match[str]]:
+        pieces = split(text)
+        if not pieces:
+            raise ValueError(f"the text is empty: {text!r}; expected one such as {self._example!r}")
+        unknown = [word for word in dict.fromkeys(piece.group() for piece in pieces) if word not in self.vocab]
+        if unknown:
+            raise ValueError(f"the text {text!r} has {self._complaint(unknown)}")
+        if (n_tokens := len(pieces) + len(added)) > self.model_max_length:
+            raise ValueError(
+                f"the text has {len(pieces)} words and signs; with {' and '.join(added) or 'nothing added'} the model reads at "
+                f"most {self.model_max_length} tokens, so leave out {n_tokens - self.model_max_length}"
+            )
+        return pieces
+
+    def _complaint(self, unknown: list[str]) -> str:
+        words = [token for token in self._tokens if token not in self.all_special_tokens]
+        hints = []
+        for piece in unknown:
+            near = difflib.get_close_matches(piece, words, n=3)
+            hints.append(f"{piece!r} (did you mean {', '.join(near)}?)" if near else repr(piece))
+        return (
+            f"words that this model does not know: {', '.join(hints)}. It knows {len(words)} words, such as "
+            f'"{self._example}"; sorted(tokenizer.get_vocab()) lists them'
+        )

@@ -1,0 +1,32 @@
+import subprocess
+import sys
+from importlib import resources
+
+import pytest
+
+from jaxflow import zoo
+from jaxflow.zoo.weights import file_of
+
+
+def test_the_zoo_names_its_models():
+    assert zoo.names() == ("agreement",)
+    with pytest.raises(ValueError, match="no model 'agreemnt'; it has agreement"):
+        zoo.load("agreemnt")
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_a_model_loads_by_its_name_and_ships_its_files(name):
+    module, tokenizer = zoo.load(name)
+    assert module.scope is not None  # bound
+    assert tokenizer.get_vocab()["[PAD]"] == tokenizer.pad_token_id == 0
+    with resources.as_file(resources.files(zoo.package_of(name))) as package:
+        assert (package / file_of(name)).stat().st_size <= 1_500_000
+        card = (package / "README.md").read_text("utf-8")
+    assert card.startswith(f"# {name}\n")
+    assert f"    python -m {zoo.package_of(name)}.train --output=" in card
+
+
+def test_importing_the_zoo_loads_no_model():
+    code = "import sys, jaxflow.zoo; print([m for m in sys.modules if m.startswith('jaxflow.zoo.')])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
