@@ -1,0 +1,162 @@
+"""What a figure shows: scores with the names of inputs and outputs, of whatever was given."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from jaxtyping import ArrayLike, Bool, Float
+
+from jaxflow.attribution import Attribution
+from jaxflow.explanation import Explanation, attribution_scores
+from jaxflow.views.wording import output_sentence
+
+Size = Literal["column", "page"]
+WIDTHS = {"column": 3.25, "page": 6.75}  # inches, as the templates of ICML, IEEE and ACM have them within 0.2
+Given = Explanation | Attribution | ArrayLike
+POINTS = 72.0  # per inch
+LONGEST = 24  # letters of a token; a longer one is cut
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """Scores as they are drawn.
+
+    Attributes:
+        scores: `[output, input]`, NaN where unknown.
+        reachable: `[output, input]`, False where no path leads, for causality or padding.
+        errors: `[output, input]`, standard errors of sampled scores; None where none are sampled.
+        inputs: names of the inputs, those of the encoder first.
+        outputs: names of the outputs.
+        titles: what each output is and what was predicted for it.
+        n_encoder: how many of the inputs are the encoder's.
+        explanation: what it comes from, if from one.
+    """
+
+    scores: Float[np.ndarray, "output input"]
+    reachable: Bool[np.ndarray, "output input"]
+    errors: Float[np.ndarray, "output input"] | None
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    titles: tuple[str, ...]
+    n_encoder: int
+    explanation: Explanation | None
+
+
+def read(given: Given, *, tokens: Sequence[str] | None = None, output_tokens: Sequence[str] | None = None) -> Shown:
+    """Read scores and names off an explanation, an attribution or an array.
+
+    Raises:
+        ValueError: a batch, an array of another rank, more or fewer names than scores.
+    """
+    explanation = given if isinstance(given, Explanation) else None
+    attribution = given.attribution if isinstance(given, Explanation) else given
+    if isinstance(attribution, Attribution):
+        scores = attribution_scores(attribution)
+        n_encoder = 0 if attribution.encoder is None else np.shape(attribution.encoder)[-1]
+        errors = attribution.standard_error
+        positions = np.asarray(attribution.outputs)
+    else:
+        scores = np.atleast_2d(np.asarray(attribution, np.float64))
+        n_encoder, errors, positions = scores.shape[-1], None, np.arange(len(scores))
+    if scores.ndim != 2 or not scores.size:
+        raise ValueError(
+            f"The scores have shape {scores.shape}; a figure shows one example, [output, input] or [input]. Take one "
+            "of a batch: attribution.replace(encoder=attribution.encoder[0], ...), or give its scores alone."
+        )
+    if tokens is None:
+        tokens = explanation.tokens if explanation else [str(i) for i in range(scores.shape[1])]
+    if output_tokens is None:
+        output_tokens = _name_outputs(explanation, positions, tuple(tokens), n_encoder, scores.shape[1])
+    for name, names, n_expected in (("tokens", tokens, scores.shape[1]), ("output_tokens", output_tokens, len(scores))):
+        if len(names) != n_expected:
+            raise ValueError(
+                f"{name} holds {len(names)} names; expected {n_expected}, for scores [output, input] of shape {scores.shape}."
+            )
+    return Shown(
+        scores=scores,
+        reachable=_reachable(attribution, scores, n_encoder),
+        errors=None if errors is None or not np.any(errors) else np.asarray(errors),
+        inputs=tuple(map(readable, tokens)),
+        outputs=tuple(map(readable, output_tokens)),
+        titles=tuple(
+            readable(
+                output_sentence(explanation, row) if explanation else _output_name(positions[row], name), longest=99
+            )
+            for row, name in enumerate(output_tokens)
+        ),
+        n_encoder=n_encoder,
+        explanation=explanation,
+    )
+
+
+def check_width(size: Size | None, ax: object | None) -> float:
+    """Return the width in points that a figure is to have; 0 where axes are given, which have one.
+
+    Raises:
+        ValueError: a size that is none, or a size and axes.
+    """
+    if ax is not None:
+        if size is not None:
+            raise ValueError(f"size is {size!r} and ax is given; expected one of them, since axes have their size.")
+        return 0.0
+    if size is not None and size not in WIDTHS:
+        raise ValueError(
+            f"size is {size!r}; expected 'column' ({WIDTHS['column']} in wide) or 'page' ({WIDTHS['page']} in). For another, "
+            "pass axes of your own as ax=."
+        )
+    return POINTS * WIDTHS[size or "page"]
+
+
+def check_row(shown: Shown, row: int) -> int:
+    """Return the number of a row of the scores, or raise if there is none."""
+    if not 0 <= row < len(shown.scores):
+        raise ValueError(
+            f"row is {row}; expected 0 to {len(shown.scores) - 1}, which of the {len(shown.scores)} explained outputs is shown."
+        )
+    return row
+
+
+def readable(token: str, *, longest: int = LONGEST) -> str:
+    """Write a token so that it can be read in a line: blanks and line ends as signs, cut where it is long."""
+    signs = {" ": "␣", "\n": "↵", "\t": "⇥"}
+    if token and not token.strip():
+        token = "".join(signs.get(letter, letter) for letter in token)
+    token = "".join(c if c.isprintable() else signs.get(c, c.encode("unicode_escape").decode()) for c in token)
+    return token if len(token) <= longest else f"{token[: longest - 1]}…"
+
+
+def _output_name(position: int, name: str) -> str:
+    return f"output {position}" if name == str(position) else f"output {position} ({name})"
+
+
+def _name_outputs(
+    explanation: Explanation | None,
+    positions: np.ndarray,
+    tokens: tuple[str, ...],
+    n_encoder: int,
+    n_players: int,
+) -> list[str]:
+    if explanation is None:
+        own = tokens[n_encoder:] if n_encoder < n_players else tokens
+        return [own[position] if position < len(own) else str(position) for position in positions.tolist()]
+    names = [explanation.output_tokens[position] for position in positions.tolist()]
+    predictions = [explanation.prediction_of(row) for row in range(len(names))]
+    return [
+        name if prediction is None or prediction.position is None else f"{name} → {prediction.label}"
+        for name, prediction in zip(names, predictions, strict=True)
+    ]
+
+
+def _reachable(attribution: object, scores: np.ndarray, n_encoder: int) -> np.ndarray:
+    """Tell where a path leads: as the certificate says, or else as the zeros of a causal stack do."""
+    certificate = attribution.certificate if isinstance(attribution, Attribution) else None
+    if certificate is not None:
+        return np.asarray(certificate.trivial) > 0
+    reachable = np.ones(scores.shape, bool)
+    # Nothing reaches an output from behind it: of the decoder's inputs, those after the last that scores.
+    behind = np.cumsum((scores != 0)[:, n_encoder:][:, ::-1], axis=1)[:, ::-1] == 0
+    reachable[:, n_encoder:] = ~behind
+    return reachable
