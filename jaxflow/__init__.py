@@ -15,6 +15,7 @@ from jaxflow.cut import CutExplanation, cut_sentence, explain_cut
 from jaxflow.explaining import explain
 from jaxflow.explanation import Explanation, load
 from jaxflow.faithfulness import Faithfulness, erase, rank_correlation
+from jaxflow.flow_graph import FlowGraph, flow_graph
 from jaxflow.generation import explain_generation, generate, generate_with
 from jaxflow.gradients import gradient_norm, input_x_gradient, integrated_gradients
 from jaxflow.leave_one_out import leave_one_out
@@ -73,6 +74,8 @@ __all__ = [  # noqa: RUF022
     "smooth_flow_value",
     "barrier_flow",
     "BarrierFlow",
+    "flow_graph",
+    "FlowGraph",
     "arc_range",
     "ArcRange",
     "attention_flow",

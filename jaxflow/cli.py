@@ -157,8 +157,11 @@ def _explain(arguments: argparse.Namespace, text: str) -> None:
         "heads": arguments.heads,
         "residual": arguments.residual,
         "normalise": arguments.normalise,
+        "flow_graph": False,
         "progress": True,
     }
+    if arguments.html is not None and arguments.method == "flow":
+        options["flow_graph"] = None  # where it is cheap
     for name in ("solver", "tolerance", "budget_seconds"):
         if getattr(arguments, name) is not None:
             options[name] = getattr(arguments, name)

@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from jaxflow import storage
 from jaxflow.attribution import Attribution, Certificate
+from jaxflow.flow_graph import FlowGraph
 from jaxflow.prediction import Prediction
 
 Method = Literal["flow", "shapley", "rollout", "raw"]
@@ -37,6 +38,8 @@ class Explanation:
         method: "flow", "shapley", "rollout" or "raw".
         conventions: heads, residual and the other choices that the numbers depend on.
         version: the version of jaxflow that made it.
+        flow_graphs: how the joint flow of all inputs runs to an output, for a picture: one for each explained output, or for
+            the first alone, or none.
     """
 
     encoder_tokens: tuple[str, ...]
@@ -49,6 +52,7 @@ class Explanation:
     method: Method
     conventions: dict[str, Any]
     version: str
+    flow_graphs: tuple[FlowGraph, ...] = ()
 
     @property
     def tokens(self) -> tuple[str, ...]:
@@ -116,6 +120,7 @@ def load(path: str | Path) -> Explanation:
                 certificate=None if certificate is None else Certificate(**certificate), **attribution
             ),
             predictions=tuple(Prediction(**prediction) for prediction in record.pop("predictions")),
+            flow_graphs=tuple(FlowGraph(**graph) for graph in record.pop("flow_graphs", ())),
             **record,
         )
     except (KeyError, TypeError, AttributeError) as error:

@@ -41,6 +41,7 @@ def explain_generation(
     solver: Solver = "certified",
     tolerance: float = 0.0,
     budget_seconds: float | None = None,
+    flow_graph: bool | None = None,
     progress: bool = False,
 ) -> Explanation:
     """Let a model go on from a text, or read a given continuation, and attribute each token it wrote.
@@ -72,6 +73,7 @@ def explain_generation(
         solver: as in `max_flow`.
         tolerance: as in `attention_flow`.
         budget_seconds: as in `attention_flow`.
+        flow_graph: as in `explain`.
         progress: show a bar.
 
     Returns:
@@ -120,6 +122,7 @@ def explain_generation(
         solver=solver,
         tolerance=tolerance,
         budget_seconds=budget_seconds,
+        flow_graph=flow_graph,
         progress=progress,
         **whole,
     )
