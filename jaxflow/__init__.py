@@ -16,7 +16,7 @@ from jaxflow.explaining import explain
 from jaxflow.explanation import Explanation, load
 from jaxflow.faithfulness import Faithfulness, erase, rank_correlation
 from jaxflow.flow_graph import FlowGraph, flow_graph
-from jaxflow.generation import explain_generation, generate, generate_with
+from jaxflow.generation import explain_generation
 from jaxflow.gradients import gradient_norm, input_x_gradient, integrated_gradients
 from jaxflow.leave_one_out import leave_one_out
 from jaxflow.models import load_model
@@ -41,6 +41,7 @@ from jaxflow.target import attention_gradients, contrast, log_probability, logit
 from jaxflow.views.plots import plot_layers, plot_matrix, plot_patches, plot_tokens
 from jaxflow.what_if import Scale, WhatIf, edit, edited_capacities, what_if
 from jaxflow.words import text_spans
+from jaxflow.writing import generate, generate_with
 
 # In the order of the pipeline.
 __all__ = [  # noqa: RUF022

@@ -104,8 +104,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     writing = explain.add_argument_group("models that write (causal and sequence-to-sequence)")
     writing.add_argument(
-        "--max-new-tokens", type=_positive, metavar="N", help="how many tokens the model writes at most (default: 20)"
-    )
+        "--max-new-tokens", type=_positive, metavar="N",
+        help="how many tokens the model writes at most (default: 20; models of the package write to their end)",
+    )  # fmt: skip
     writing.add_argument(
         "--continuation", metavar="TEXT", help="explain this continuation or target instead of the model's own"
     )
@@ -145,8 +146,8 @@ def _explain(arguments: argparse.Namespace, text: str) -> None:
     # Late, so that --help and usage errors answer at once.
     _quiet()
     from jaxflow import explain, explain_generation, load_model
-    from jaxflow.generation import can_generate
     from jaxflow.views.text import to_text
+    from jaxflow.writing import can_generate
 
     model, tokenizer = load_model(arguments.model)
     options: dict[str, Any] = {

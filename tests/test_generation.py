@@ -224,24 +224,6 @@ def test_a_model_that_does_not_generate():
             explain_generation(model, "the keys", tokenizer=tokenizer, **options)
 
 
-@pytest.mark.parametrize(
-    ("step", "tokens", "options", "message"),
-    [
-        (None, [], {}, r"shape \(0,\); expected one sequence of at least one token"),
-        (None, [1], {"max_new_tokens": 0}, "max_new_tokens is 0"),
-        (
-            lambda tokens: jnp.zeros((1, 5)),
-            [1],
-            {},
-            r"logits of shape \(1, 5\) for 1 tokens; expected \(1, 1, vocabulary\)",
-        ),
-    ],
-)
-def test_bad_steps(step, tokens, options, message):
-    with pytest.raises(ValueError, match=message):
-        generate_with(step, tokens, **{"max_new_tokens": 2, **options})
-
-
 def test_feedback_without_a_flow(loaded):
     model, _ = loaded("GPT2")
     with pytest.raises(ValueError, match="are for the methods 'flow' and 'shapley'; method is 'rollout'"):

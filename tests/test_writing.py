@@ -1,0 +1,155 @@
+import re
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxflow import explain_generation, generate, generate_with
+from jaxflow.zoo.layers import Layer, check_ids
+from jaxflow.zoo.tokenizer import WordTokenizer
+
+WORDS = ("[PAD]", "[BOS]", "[EOS]", *"abcdefgh")
+
+
+class Writer(nn.Module):
+    """A tiny language model, or with an encoder a tiny translator."""
+
+    has_encoder: bool
+    eos_token_id: int = 2
+    max_length: int = 9
+    labels: tuple[str, ...] = WORDS
+
+    def setup(self):
+        self.embed = nn.Embed(len(WORDS), 16)
+        self.encoder = Layer(2, 16) if self.has_encoder else None
+        self.decoder = Layer(2, 16)
+        self.head = nn.Dense(len(WORDS))
+        self.positions = nn.Embed(self.max_length, 16)
+
+    def __call__(self, input_ids, attention_mask=None, decoder_input_ids=None):
+        memory = ()
+        if self.has_encoder:
+            mask = jnp.ones(input_ids.shape, bool) if attention_mask is None else jnp.asarray(attention_mask) != 0
+            memory = (self.encoder(self.embed(input_ids), mask[:, None, None]), mask[:, None, None])
+            input_ids = decoder_input_ids
+        check_ids(input_ids, self.max_length)
+        x = self.embed(input_ids) + self.positions(jnp.arange(input_ids.shape[1])[None])
+        return self.head(self.decoder(x, nn.make_causal_mask(input_ids, dtype=bool), *memory))
+
+
+class Translator(Writer):
+    decoder_start_token_id: int = 1
+
+
+def build(module):
+    ids = jnp.ones((1, 3), int)
+    inputs = (ids, None, ids) if module.has_encoder else (ids,)
+    # Weights large enough for the tokens to differ.
+    return module.bind(jax.tree.map(lambda leaf: 1.5 * leaf, module.init(jax.random.key(1), *inputs)))
+
+
+MODELS = {"decoder": build(Writer(has_encoder=False)), "encoder-decoder": build(Translator(has_encoder=True))}
+
+
+@pytest.fixture(params=MODELS)
+def model(request):
+    return MODELS[request.param]
+
+
+@pytest.fixture
+def tokenizer():
+    def split(text):
+        return list(re.finditer("[a-z]", text))
+
+    return WordTokenizer(WORDS, model_max_length=9, split=split, join="".join, end="[EOS]", example="abc")
+
+
+def probabilities_of(model, inputs, sequence):
+    read = {**inputs, "decoder_input_ids": sequence[None]} if model.has_encoder else {"input_ids": sequence[None]}
+    return np.asarray(jax.nn.softmax(model(**read)[0]))
+
+
+def test_a_linen_model_writes_what_its_logits_say(model, tokenizer):
+    inputs = tokenizer(["abc"])
+    sequence, n_prompt = generate(model, inputs)
+    assert sequence[:n_prompt].tolist() == ([1] if model.has_encoder else [3, 4, 5])
+    likeliest = probabilities_of(model, inputs, sequence).argmax(-1)
+    np.testing.assert_array_equal(sequence[n_prompt:], likeliest[n_prompt - 1 : -1])
+    assert len(set(sequence[n_prompt:].tolist())) > 1
+    assert len(sequence) == model.max_length or sequence[-1] == model.eos_token_id
+    shorter, _ = generate(model, inputs, max_new_tokens=2)
+    np.testing.assert_array_equal(shorter, sequence[: n_prompt + 2])
+    drawn = {tuple(generate(model, inputs, sample=True, seed=seed)[0]) for seed in (0, 0, 1, 2)}
+    assert 1 < len(drawn) <= 3
+
+
+def test_every_token_it_writes_is_explained(model, tokenizer):
+    explanation = explain_generation(model, "abc", tokenizer=tokenizer)
+    inputs = tokenizer(["abc"])
+    sequence, n_prompt = generate(model, inputs)
+    assert explanation.decoder_tokens == tuple(WORDS[i] for i in sequence)
+    assert explanation.encoder_tokens == (("a", "b", "c") if model.has_encoder else ())
+    assert explanation.attribution.outputs.tolist() == list(range(n_prompt - 1, len(sequence) - 1))
+    assert (explanation.scores[0] > 0).sum() == len(explanation.encoder_tokens) + n_prompt
+    probabilities = probabilities_of(model, inputs, sequence)
+    for row, position in enumerate(explanation.attribution.outputs.tolist()):
+        prediction = explanation.prediction_of(row)
+        assert prediction.label == WORDS[sequence[position + 1]]
+        assert prediction.probability == pytest.approx(float(probabilities[position].max()), rel=1e-4)
+
+
+def test_a_continuation_that_is_given(model, tokenizer):
+    explanation = explain_generation(model, "abc", tokenizer=tokenizer, continuation="ha")
+    end = ("[EOS]",) if model.has_encoder else ()
+    assert explanation.decoder_tokens[-2 - len(end) :] == ("h", "a", *end)
+    words = explain_generation(model, "abc", tokenizer=tokenizer, continuation="ha", spans="words")
+    assert [token for token in words.tokens if not token.startswith("[")] == ["abc", "ha"]
+
+
+def test_a_text_that_leaves_no_room(tokenizer):
+    with pytest.raises(ValueError, match="The text is 9 tokens long, all that Writer reads and writes: shorten it"):
+        generate(MODELS["decoder"], tokenizer(["abcdefgha"]))
+    assert generate(MODELS["encoder-decoder"], tokenizer(["abcdefgha"]))[1] == 1
+    with pytest.raises(ValueError, match="reads at most 9"):
+        explain_generation(MODELS["decoder"], "abcdefgh", tokenizer=tokenizer, continuation="ha")
+
+
+def test_options_that_it_does_not_take(model, tokenizer):
+    with pytest.raises(ValueError, match=r"num_beams is 3; .* takes the likeliest token or draws"):
+        generate(model, tokenizer(["abc"]), num_beams=3)
+    with pytest.raises(ValueError, match="max_new_tokens is 0; expected 1 or more"):
+        generate(model, tokenizer(["abc"]), max_new_tokens=0)
+
+
+def test_a_module_without_variables(tokenizer):
+    with pytest.raises(ValueError, match=r"Writer is unbound.*model\.bind\(variables\)"):
+        generate(Writer(has_encoder=False), tokenizer(["abc"]))
+
+
+def test_a_model_that_ends_at_once(tokenizer):
+    def ends(input_ids):
+        return jax.nn.one_hot(jnp.full(input_ids.shape, 2), len(WORDS))
+
+    ends.eos_token_id, ends.max_length = 2, 9
+    with pytest.raises(ValueError, match="ended at once and wrote nothing"):
+        generate(ends, tokenizer(["abc"]))
+
+
+@pytest.mark.parametrize(
+    ("step", "tokens", "options", "message"),
+    [
+        (None, [], {}, r"shape \(0,\); expected one sequence of at least one token"),
+        (None, [1], {"max_new_tokens": 0}, "max_new_tokens is 0"),
+        (
+            lambda tokens: jnp.zeros((1, 5)),
+            [1],
+            {},
+            r"logits of shape \(1, 5\) for 1 tokens; expected \(1, 1, vocabulary\)",
+        ),
+    ],
+)
+def test_bad_steps(step, tokens, options, message):
+    with pytest.raises(ValueError, match=message):
+        generate_with(step, tokens, **{"max_new_tokens": 2, **options})
