@@ -38,7 +38,7 @@ from jaxflow.solve.ranges import ArcRange, arc_range
 from jaxflow.spans import join_outputs, join_players, span_masks
 from jaxflow.streaming import capture_capacities
 from jaxflow.target import attention_gradients, contrast, log_probability, logit
-from jaxflow.views.plots import plot_layers, plot_matrix, plot_patches, plot_tokens
+from jaxflow.views.plots import plot_flow, plot_layers, plot_matrix, plot_patches, plot_tokens
 from jaxflow.what_if import Scale, WhatIf, edit, edited_capacities, what_if
 from jaxflow.words import text_spans
 from jaxflow.writing import generate, generate_with
@@ -115,6 +115,7 @@ __all__ = [  # noqa: RUF022
     "load",
     "plot_tokens",
     "plot_matrix",
+    "plot_flow",
     "plot_layers",
     "plot_patches",
     "__version__",

@@ -23,12 +23,15 @@ except ImportError as error:
     ) from error
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import RendererAgg
-from matplotlib.collections import PatchCollection
+from matplotlib.collections import PatchCollection, PathCollection
 from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, fontManager
 from matplotlib.legend import Legend
+from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch, Patch, Rectangle
+from matplotlib.path import Path as Curve
+from matplotlib.transforms import blended_transform_factory
 
 FONT_SIZE, SMALL = 8.0, 6.5
 # Of Linux, macOS and Windows, for Chinese, Japanese, Korean, Hebrew, Arabic, the scripts of India, and emoji.
@@ -40,8 +43,9 @@ FALLBACKS = (
 )  # fmt: skip
 BAR = 36.0  # points that a scale of shades takes
 INK, FAINT, PAPER = "#1c2733", "#7b8894", "#ffffff"
-# An orange that every kind of colour blindness tells from the blues of scores (Okabe & Ito).
-CUT = "#d55e00"
+# An orange and a green that every kind of colour blindness tells from the blues of scores (Okabe & Ito).
+CUT, CROSS, FLOW, GHOST, CUT_GHOST = "#d55e00", "#009e73", "#185fa5", "#e3e8ed", "#f8d9c4"
+DASHES = (0, (1.6, 0.9))
 FORBIDDEN, UNKNOWN = "/////", "....."
 # Text stays text: letters in an SVG, TrueType in a PDF, as publishers ask. The same numbers give the same file.
 SAVING: Any = {"svg.fonttype": "none", "pdf.fonttype": 42, "ps.fonttype": 42, "svg.hashsalt": "jaxflow"}
@@ -85,6 +89,11 @@ def size_of(ax: Axes) -> tuple[float, float]:
     """Return width and height of axes in points."""
     box = ax.get_window_extent().transformed(ax.figure.dpi_scale_trans.inverted())
     return box.width * POINTS, box.height * POINTS
+
+
+def width_of(figure: Any) -> float:
+    """Return the width of a figure in points."""
+    return float(figure.bbox.width / figure.dpi * POINTS)
 
 
 def text_width(text: str, size: float = FONT_SIZE) -> float:
@@ -177,6 +186,71 @@ def add_bar(ax: Axes, drawn: Any) -> None:
     bar.set_ticks(ends, labels=[f"{end:.3g}" for end in ends])
     bar.ax.tick_params(length=0, labelsize=SMALL, labelcolor=INK, pad=2)
     bar.outline.set_visible(False)
+
+
+def draw_arcs(
+    ax: Axes,
+    curves: Sequence[Sequence[tuple[float, float]]],
+    widths: np.ndarray,
+    colours: Any,
+    *,
+    label: str,
+    dashed: np.ndarray | None = None,
+) -> PathCollection:
+    """Draw curves, four points each, of so many points' width."""
+    codes = [Curve.MOVETO, Curve.CURVE4, Curve.CURVE4, Curve.CURVE4]
+    styles: Any = "solid" if dashed is None else [DASHES if one else "solid" for one in dashed]
+    drawn = PathCollection(
+        [Curve(curve, codes) for curve in curves],
+        facecolors="none",
+        edgecolors=colours,
+        linewidths=widths,
+        linestyles=styles,
+        capstyle="butt",
+        clip_on=False,
+        label=label,
+        zorder=2 if dashed is not None else 1,
+    )
+    ax.add_collection(drawn, autolim=False)
+    return drawn
+
+
+def draw_dots(ax: Axes, x: np.ndarray, y: np.ndarray) -> None:
+    """Draw the nodes that arcs join."""
+    ax.scatter(x, y, s=5, color=INK, linewidths=0, zorder=3, clip_on=False)
+
+
+def explain_arcs(ax: Axes, colours: dict[str, str], *, dashed: str, wraps: bool) -> Legend:
+    """Say what the colours of arcs mean, below axes from the left of the figure, in one line or two."""
+    lines = [Line2D([], [], color=colour, linewidth=3, label=name) for name, colour in colours.items()]
+    lines.append(Line2D([], [], color=FLOW, linewidth=1.5, linestyle=DASHES, label=dashed))
+    return ax.legend(
+        handles=lines, ncols=(len(lines) + 1) // 2 if wraps else len(lines), loc="upper left", bbox_to_anchor=(0, 0),
+        bbox_transform=blended_transform_factory(ax.figure.transFigure, ax.transAxes), frameon=False, fontsize=SMALL,
+        labelcolor=INK, handlelength=1.6, columnspacing=1.2, borderaxespad=0.2,
+    )  # fmt: skip
+
+
+def write_beside(ax: Axes, x: float, y: float, text: str, points: float, **style: Any) -> None:
+    """Write text so many points to the right of a place, or to the left where negative."""
+    ground = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.5, "alpha": 0.8}
+    _write_off(ax, (x, y), text, (points, 0), ha="left" if points > 0 else "right", va="center", bbox=ground, **style)
+
+
+def write_above(ax: Axes, x: float, text: str, points: float) -> None:
+    """Write small text so many points above axes, at a place of theirs."""
+    at = blended_transform_factory(ax.transData, ax.transAxes)
+    _write_off(ax, (x, 1), text, (0, points), xycoords=at, ha="center", va="bottom", fontsize=SMALL, color=FAINT)
+
+
+def write_title(ax: Axes, text: str, points: float) -> None:
+    """Write text so many points above the left corner of axes."""
+    _write_off(ax, (0, 1), text, (0, points), xycoords=ax.transAxes, ha="left", va="bottom")
+
+
+def _write_off(ax: Axes, place: tuple[float, float], text: str, off: tuple[float, float], **style: Any) -> None:
+    default: dict[str, Any] = {"fontsize": FONT_SIZE, "color": INK, "annotation_clip": False, "xycoords": "data"}
+    ax.annotate(text, place, xytext=off, textcoords="offset points", **(default | verbatim() | style))
 
 
 def count(axis: Any, n_layers: int) -> None:

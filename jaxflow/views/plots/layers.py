@@ -9,6 +9,7 @@ from jaxtyping import ArrayLike, Float
 
 from jaxflow.cut import CutExplanation
 from jaxflow.explanation import Explanation
+from jaxflow.flow_graph import FlowGraph
 from jaxflow.views.plots.shown import Size, check_width, readable
 from jaxflow.views.wording import output_name
 
@@ -21,7 +22,7 @@ NUMBERED = 16.0  # a bar so wide has its share written on it
 
 
 def plot_layers(
-    given: Explanation | CutExplanation | Float[ArrayLike, " layer"],
+    given: Explanation | FlowGraph | CutExplanation | Float[ArrayLike, " layer"],
     *,
     size: Size | None = None,
     ax: Axes | None = None,
@@ -32,7 +33,7 @@ def plot_layers(
 
     Args:
         given: an `Explanation` by attention flow (its `bottleneck`: the cuts from each input to the first explained output), a
-            `CutExplanation` (one cut), or shares `[layer]`.
+            `FlowGraph` (the cuts from each input to its output), a `CutExplanation` (one cut), or shares `[layer]`.
         size: "column" (3.25 in) or "page" (6.75 in, the default) wide at most.
         ax: axes to draw into; by default those of a new figure (see `plot_tokens`).
 
@@ -73,7 +74,9 @@ def plot_layers(
     return ax
 
 
-def _shares(given: Explanation | CutExplanation | Float[ArrayLike, " layer"]) -> Float[np.ndarray, " layer"]:
+def _shares(
+    given: Explanation | FlowGraph | CutExplanation | Float[ArrayLike, " layer"],
+) -> Float[np.ndarray, " layer"]:
     if isinstance(given, Explanation):
         if given.bottleneck is None:
             reason = (
@@ -83,7 +86,11 @@ def _shares(given: Explanation | CutExplanation | Float[ArrayLike, " layer"]) ->
                 f"The explanation has no minimum cuts: {reason}. Expected one with method='flow', which has them."
             )
         return np.asarray(given.bottleneck, np.float64)
-    share = np.asarray(given.share if isinstance(given, CutExplanation) else given, np.float64)
+    if isinstance(given, FlowGraph):
+        given = given.cut_share
+    elif isinstance(given, CutExplanation):
+        given = given.share
+    share = np.asarray(given, np.float64)
     if share.ndim != 1 or not share.size or not (np.isfinite(share) & (share >= 0)).all():
         raise ValueError(f"The shares have shape {share.shape}; expected [layer], finite numbers of 0 or more.")
     return share

@@ -69,7 +69,12 @@ def read(given: Given, *, tokens: Sequence[str] | None = None, output_tokens: Se
     if tokens is None:
         tokens = explanation.tokens if explanation else [str(i) for i in range(scores.shape[1])]
     if output_tokens is None:
-        output_tokens = _name_outputs(explanation, positions, tuple(tokens), n_encoder, scores.shape[1])
+        own = tokens[n_encoder:] or tokens  # those of the decoder, if there is one
+        output_tokens = (
+            name_outputs(explanation)
+            if explanation
+            else [own[position] if position < len(own) else str(position) for position in positions.tolist()]
+        )
     for name, names, n_expected in (("tokens", tokens, scores.shape[1]), ("output_tokens", output_tokens, len(scores))):
         if len(names) != n_expected:
             raise ValueError(
@@ -132,17 +137,9 @@ def _output_name(position: int, name: str) -> str:
     return f"output {position}" if name == str(position) else f"output {position} ({name})"
 
 
-def _name_outputs(
-    explanation: Explanation | None,
-    positions: np.ndarray,
-    tokens: tuple[str, ...],
-    n_encoder: int,
-    n_players: int,
-) -> list[str]:
-    if explanation is None:
-        own = tokens[n_encoder:] if n_encoder < n_players else tokens
-        return [own[position] if position < len(own) else str(position) for position in positions.tolist()]
-    names = [explanation.output_tokens[position] for position in positions.tolist()]
+def name_outputs(explanation: Explanation) -> list[str]:
+    """Name explained outputs in a word, with what each produced, where each produced something."""
+    names = [explanation.output_tokens[position] for position in explanation.attribution.outputs.tolist()]
     predictions = [explanation.prediction_of(row) for row in range(len(names))]
     return [
         name if prediction is None or prediction.position is None else f"{name} → {prediction.label}"
