@@ -20,6 +20,7 @@ from jaxflow.generation import explain_generation
 from jaxflow.gradients import gradient_norm, input_x_gradient, integrated_gradients
 from jaxflow.leave_one_out import leave_one_out
 from jaxflow.models import load_model
+from jaxflow.monitoring import FlowMonitor
 from jaxflow.network import FlowNetwork, flow_network
 from jaxflow.prediction import Prediction
 from jaxflow.shapley import (
@@ -37,6 +38,7 @@ from jaxflow.solve.gradient import flow_value, smooth_flow_value
 from jaxflow.solve.ranges import ArcRange, arc_range
 from jaxflow.spans import join_outputs, join_players, span_masks
 from jaxflow.streaming import capture_capacities
+from jaxflow.summary import FlowSummary, flow_summary
 from jaxflow.target import attention_gradients, contrast, log_probability, logit
 from jaxflow.views.plots import plot_flow, plot_layers, plot_matrix, plot_patches, plot_tokens
 from jaxflow.what_if import Scale, WhatIf, edit, edited_capacities, what_if
@@ -82,6 +84,8 @@ __all__ = [  # noqa: RUF022
     "attention_flow",
     "Attribution",
     "Certificate",
+    "flow_summary",
+    "FlowSummary",
     "shapley_flow",
     "additive_shapley",
     "fixed_flow_shapley",
@@ -118,5 +122,6 @@ __all__ = [  # noqa: RUF022
     "plot_flow",
     "plot_layers",
     "plot_patches",
+    "FlowMonitor",
     "__version__",
 ]

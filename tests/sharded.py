@@ -2,11 +2,11 @@
 
 import functools
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from monitored import Encoder
 from strategies import make_attention
 
 from jaxflow import Attention, attention_flow, capture_capacities, flow_bounds, joint_capacities, rollout
@@ -58,16 +58,9 @@ def check(spec):
 def check_capture():
     """Inputs that are sharded over the batch, through a model, under jit."""
 
-    class Deep(nn.Module):
-        @nn.compact
-        def __call__(self, x):
-            for _ in range(2):
-                x = x + nn.MultiHeadDotProductAttention(num_heads=2)(x)
-            return x
-
     x = jax.random.normal(jax.random.key(0), (4, TOKENS, 8))
-    variables = Deep().init(jax.random.key(1), x)
-    run = jax.jit(lambda x: capture_capacities(Deep(), x, variables=variables)[1])
+    variables = Encoder().init(jax.random.key(1), x)
+    run = jax.jit(lambda x: capture_capacities(Encoder(), x, variables=variables)[1])
     sharded = run(jax.device_put(x, NamedSharding(mesh(), AXES["batch"])))
     assert len(sharded.encoder.sharding.device_set) == 4
     assert_same(sharded, run(x), atol=1e-6)

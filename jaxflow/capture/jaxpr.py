@@ -103,12 +103,12 @@ class Traced:
 
 def trace(function: Callable, args: tuple, kwargs: dict) -> Traced:
     """Trace a function: the arrays among its arguments are traced, all else is passed as it is."""
-    given, arrays = _arrays_of((args, kwargs))
+    given, arrays = take_arrays((args, kwargs))
     returned: dict[str, Callable] = {}
 
     def flat(*arrays: jax.Array) -> list[jax.Array]:
         args, kwargs = given(arrays)
-        returned["restore"], results = _arrays_of(function(*args, **kwargs))
+        returned["restore"], results = take_arrays(function(*args, **kwargs))
         return results
 
     closed = jax.make_jaxpr(flat)(*arrays)
@@ -116,7 +116,7 @@ def trace(function: Callable, args: tuple, kwargs: dict) -> Traced:
     return Traced(closed, program, find(program), arrays, returned["restore"])
 
 
-def _arrays_of(tree: Any) -> tuple[Callable[[Sequence[Any]], Any], list[Any]]:
+def take_arrays(tree: Any) -> tuple[Callable[[Sequence[Any]], Any], list[Any]]:
     """Take the arrays out of a tree, and return what puts others in their place."""
     leaves, structure = jax.tree.flatten(tree)
     is_array = [isinstance(leaf, jax.Array | np.ndarray | np.generic) for leaf in leaves]
