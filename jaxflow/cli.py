@@ -145,7 +145,10 @@ def _parser() -> argparse.ArgumentParser:
 def _explain(arguments: argparse.Namespace, text: str) -> None:
     # Late, so that --help and usage errors answer at once.
     _quiet()
+    from rich.console import Console
+
     from jaxflow import explain, explain_generation, load_model
+    from jaxflow.views.terminal import InTerminal, has_colours
     from jaxflow.views.text import to_text
     from jaxflow.writing import can_generate
 
@@ -187,13 +190,13 @@ def _explain(arguments: argparse.Namespace, text: str) -> None:
         explanation.save(arguments.html)
     if arguments.json:
         print(explanation.to_json())
+        return
+    console = Console()
+    rows = None if arguments.output is not None or arguments.together or can_generate(model) else (0,)
+    if has_colours(console):
+        console.print(InTerminal(explanation, rows))
     else:
-        print(
-            to_text(
-                explanation,
-                rows=None if arguments.output is not None or arguments.together or can_generate(model) else (0,),
-            )
-        )
+        print(to_text(explanation, rows=rows))
 
 
 def _text(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> str:

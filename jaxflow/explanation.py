@@ -98,6 +98,11 @@ class Explanation:
 
         return to_html(self)
 
+    def __rich__(self) -> Any:
+        from jaxflow.views.terminal import InTerminal
+
+        return InTerminal(self)
+
     def __str__(self) -> str:
         from jaxflow.views.text import to_text
 

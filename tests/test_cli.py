@@ -38,6 +38,29 @@ def test_it_prints_prediction_scores_saturation_and_bottleneck(capsys, explanati
     assert err == ""
 
 
+@pytest.mark.parametrize(
+    ("environment", "is_coloured"),
+    [
+        ({"TERM": "xterm-256color"}, True),
+        ({"TERM": "xterm-256color", "NO_COLOR": "1"}, False),
+        ({"TERM": "dumb"}, False),
+    ],
+)
+def test_a_terminal_gets_colours_unless_its_user_wants_none(capsys, monkeypatch, environment, is_coloured):
+    main(["explain", TEXT])
+    piped = capsys.readouterr().out
+    assert "\x1b" not in piped
+    for name in ("NO_COLOR", "FORCE_COLOR", "COLORTERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    assert main(["explain", TEXT]) == 0
+    shown = sys.stdout.getvalue()
+    assert ("\x1b[" in shown) == is_coloured
+    assert is_coloured or shown == piped
+
+
 @pytest.mark.parametrize("how", ["file", "standard input", "dash"])
 def test_text_from_elsewhere(capsys, monkeypatch, tmp_path, how):
     main(["explain", TEXT])

@@ -12,7 +12,7 @@ from typing import IO, Any
 import numpy as np
 
 from jaxflow.explanation import Explanation
-from jaxflow.views.plots.shown import POINTS
+from jaxflow.views.plots.sizes import POINTS
 from jaxflow.views.wording import headline, saturation_sentence
 
 try:

@@ -12,7 +12,8 @@ from jaxtyping import Bool, Float, Int
 from jaxflow.explanation import Explanation
 from jaxflow.flow_graph import ARC_KINDS, FlowGraph
 from jaxflow.network import ENCODER, MIDDLE
-from jaxflow.views.plots.shown import Size, check_width, name_outputs, readable
+from jaxflow.views.plots.sizes import Size, check_width
+from jaxflow.views.shown import name_outputs, readable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

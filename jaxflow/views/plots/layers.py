@@ -10,7 +10,8 @@ from jaxtyping import ArrayLike, Float
 from jaxflow.cut import CutExplanation
 from jaxflow.explanation import Explanation
 from jaxflow.flow_graph import FlowGraph
-from jaxflow.views.plots.shown import Size, check_width, readable
+from jaxflow.views.plots.sizes import Size, check_width
+from jaxflow.views.shown import readable
 from jaxflow.views.wording import output_name
 
 if TYPE_CHECKING:

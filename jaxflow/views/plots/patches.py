@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import ArrayLike, Float
 
-from jaxflow.views.plots.shown import Given, Size, check_row, check_width, read
+from jaxflow.views.plots.sizes import Size, check_width
+from jaxflow.views.shown import Given, check_row, read
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

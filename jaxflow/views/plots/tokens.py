@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxflow.views.plots.shown import Given, Shown, Size, check_row, check_width, read
+from jaxflow.views.plots.sizes import Size, check_width
+from jaxflow.views.shown import Given, Shown, check_row, read
 from jaxflow.views.wording import score_text
 
 if TYPE_CHECKING:

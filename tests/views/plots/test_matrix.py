@@ -126,7 +126,7 @@ def test_svg_holds_text(encoder_decoder):
 
 def test_a_batch_is_refused(capacities):
     batch = attention_flow(Capacities(encoder=np.stack([capacities.encoder] * 2)))
-    with pytest.raises(ValueError, match=r"shape \(2, 4, 4\); a figure shows one example.*Take one of a batch"):
+    with pytest.raises(ValueError, match=r"shape \(2, 4, 4\); a view shows one example.*Take one of a batch"):
         plot_matrix(batch)
 
 

@@ -162,8 +162,8 @@ def test_without_matplotlib_it_names_the_extra(monkeypatch):
         ([0.5], {"size": "poster"}, "size is 'poster'; expected 'column' .3.25 in wide. or 'page'"),
         ([0.5], {"size": "page", "ax": Figure().add_subplot()}, "size is 'page' and ax is given; expected one of them"),
         ([0.5], {"tokens": ["a", "b"]}, "tokens holds 2 names; expected 1"),
-        (np.zeros((2, 3, 4)), {}, r"The scores have shape \(2, 3, 4\); a figure shows one example"),
-        ([], {}, r"The scores have shape \(1, 0\); a figure shows one example"),
+        (np.zeros((2, 3, 4)), {}, r"The scores have shape \(2, 3, 4\); a view shows one example"),
+        ([], {}, r"The scores have shape \(1, 0\); a view shows one example"),
     ],
 )
 def test_what_cannot_be_drawn(scores, options, reason):

@@ -1,10 +1,9 @@
-"""What a figure shows: scores with the names of inputs and outputs, of whatever was given."""
+"""What a view shows: scores with the names of inputs and outputs, of whatever was given."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 from jaxtyping import ArrayLike, Bool, Float
@@ -13,16 +12,15 @@ from jaxflow.attribution import Attribution
 from jaxflow.explanation import Explanation, attribution_scores
 from jaxflow.views.wording import output_sentence
 
-Size = Literal["column", "page"]
-WIDTHS = {"column": 3.25, "page": 6.75}  # inches, as the templates of ICML, IEEE and ACM have them within 0.2
 Given = Explanation | Attribution | ArrayLike
-POINTS = 72.0  # per inch
+SIGNS = {" ": "␣", "\n": "↵", "\t": "⇥"}
+JOINERS = "\u200c\u200d"  # of letters and of emoji
 LONGEST = 24  # letters of a token; a longer one is cut
 
 
 @dataclasses.dataclass(frozen=True)
 class Shown:
-    """Scores as they are drawn.
+    """Scores as they are shown.
 
     Attributes:
         scores: `[output, input]`, NaN where unknown.
@@ -63,7 +61,7 @@ def read(given: Given, *, tokens: Sequence[str] | None = None, output_tokens: Se
         n_encoder, errors, positions = scores.shape[-1], None, np.arange(len(scores))
     if scores.ndim != 2 or not scores.size:
         raise ValueError(
-            f"The scores have shape {scores.shape}; a figure shows one example, [output, input] or [input]. Take one "
+            f"The scores have shape {scores.shape}; a view shows one example, [output, input] or [input]. Take one "
             "of a batch: attribution.replace(encoder=attribution.encoder[0], ...), or give its scores alone."
         )
     if tokens is None:
@@ -97,24 +95,6 @@ def read(given: Given, *, tokens: Sequence[str] | None = None, output_tokens: Se
     )
 
 
-def check_width(size: Size | None, ax: object | None) -> float:
-    """Return the width in points that a figure is to have; 0 where axes are given, which have one.
-
-    Raises:
-        ValueError: a size that is none, or a size and axes.
-    """
-    if ax is not None:
-        if size is not None:
-            raise ValueError(f"size is {size!r} and ax is given; expected one of them, since axes have their size.")
-        return 0.0
-    if size is not None and size not in WIDTHS:
-        raise ValueError(
-            f"size is {size!r}; expected 'column' ({WIDTHS['column']} in wide) or 'page' ({WIDTHS['page']} in). For another, "
-            "pass axes of your own as ax=."
-        )
-    return POINTS * WIDTHS[size or "page"]
-
-
 def check_row(shown: Shown, row: int) -> int:
     """Return the number of a row of the scores, or raise if there is none."""
     if not 0 <= row < len(shown.scores):
@@ -125,12 +105,17 @@ def check_row(shown: Shown, row: int) -> int:
 
 
 def readable(token: str, *, longest: int = LONGEST) -> str:
-    """Write a token so that it can be read in a line: blanks and line ends as signs, cut where it is long."""
-    signs = {" ": "␣", "\n": "↵", "\t": "⇥"}
+    """Write a token so that it can be read in a line: blanks and line ends as signs, what would command a terminal in words."""
     if token and not token.strip():
-        token = "".join(signs.get(letter, letter) for letter in token)
-    token = "".join(c if c.isprintable() else signs.get(c, c.encode("unicode_escape").decode()) for c in token)
+        token = "".join(SIGNS.get(letter, letter) for letter in token)
+    token = "".join(_visible(letter) for letter in token)
     return token if len(token) <= longest else f"{token[: longest - 1]}…"
+
+
+def _visible(letter: str) -> str:
+    if letter.isprintable() or letter in JOINERS:
+        return letter
+    return SIGNS.get(letter, letter.encode("unicode_escape").decode())
 
 
 def _output_name(position: int, name: str) -> str:
