@@ -62,6 +62,11 @@ class Attention:
         """The backend of `capture` that served: "transformers", "linen", "nnx" or "traced"; None of arrays made by hand."""
         return self.provenance.backend
 
+    def __treescope_repr__(self, path: str | None, subtree_renderer: Any) -> Any:
+        from jaxflow.views.tree import render_tree
+
+        return render_tree(self, path, subtree_renderer, axes=("layer", "head", "query", "key"))
+
 
 def check_attention(
     attention: Attention,

@@ -100,6 +100,11 @@ class Attribution:
         possible = np.asarray(self.certificate.trivial) > 0
         return float(saturated.sum() / max(possible.sum(), 1))
 
+    def __treescope_repr__(self, path: str | None, subtree_renderer: Any) -> Any:
+        from jaxflow.views.tree import render_attribution
+
+        return render_attribution(self, path, subtree_renderer)
+
 
 def attention_flow(
     attention: Attention | Capacities | Float[ArrayLike, "*batch layer head source source"] | Iterator[Any],

@@ -46,6 +46,11 @@ class Capacities:
     decoder_mask: Bool[Array, "*batch target"] | None = None
     residual: Float[ArrayLike, " *batch"] | None = None
 
+    def __treescope_repr__(self, path: str | None, subtree_renderer: Any) -> Any:
+        from jaxflow.views.tree import render_tree
+
+        return render_tree(self, path, subtree_renderer, axes=("layer", "query", "key"))
+
 
 def joint_capacities(
     attention: Attention | Iterator[Attention | Float[ArrayLike, "*batch head source source"]],
