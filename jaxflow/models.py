@@ -24,8 +24,9 @@ def load_model(name_or_directory: str | Path) -> tuple[Any, Any]:
     Reads what is on disk and nothing else: nothing is fetched, unpickled, or run that the checkpoint brings along.
 
     Args:
-        name_or_directory: a model of the package ("agreement"), or the directory of a checkpoint of one of the Flax
-            classes of transformers 4 (extra `hf`), weights in `model.safetensors` or `flax_model.msgpack`.
+        name_or_directory: a model of the package ("agreement", "agreement-lm"; `jaxflow.zoo.names()` has all), or the
+            directory of a checkpoint of one of the Flax classes of transformers 4 (extra `hf`), weights in
+            `model.safetensors` or `flax_model.msgpack`.
 
     Returns:
         The model and its tokenizer. Of a checkpoint that reads images or sound, its image processor or feature

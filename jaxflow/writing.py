@@ -42,8 +42,8 @@ def generate(
         The decoder's tokens, what was given first, up to and with the end token; and how many were given.
 
     Raises:
-        ValueError: a model that does not generate, that ends at once, or that has no room left to write in; beams where it
-            has none.
+        ValueError: a model that does not generate, that ends at once, or that has no room left to write in; a text with the
+            token that ends it; beams of a model that has none.
     """
     if not can_generate(model):
         raise ValueError(
@@ -88,6 +88,11 @@ def _write(
     side, start, read = "input_ids", given["input_ids"][0], {}
     if is_encoder_decoder(model):
         side, start, read = "decoder_input_ids", np.array([model.decoder_start_token_id]), given
+    if model.eos_token_id in start:
+        raise ValueError(
+            f"The text has the token that ends what {type(model).__name__} writes, number {model.eos_token_id}: leave it out, so "
+            "that there is something to write after it."
+        )
     room = model.max_length - len(start)
     if room < 1:
         raise ValueError(

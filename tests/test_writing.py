@@ -58,12 +58,19 @@ def model(request):
     return MODELS[request.param]
 
 
+class Tokenizer(WordTokenizer):
+    def __call__(self, text=None, *, text_target=None, **options):
+        if text is not None:
+            return super().__call__(text, **options)
+        return {"input_ids": np.append(super().__call__(text_target)["input_ids"], 2)}
+
+
 @pytest.fixture
 def tokenizer():
     def split(text):
         return list(re.finditer("[a-z]", text))
 
-    return WordTokenizer(WORDS, model_max_length=9, split=split, join="".join, end="[EOS]", example="abc")
+    return Tokenizer(WORDS, model_max_length=9, split=split, join="".join, example="abc")
 
 
 def probabilities_of(model, inputs, sequence):
@@ -114,6 +121,11 @@ def test_a_text_that_leaves_no_room(tokenizer):
     assert generate(MODELS["encoder-decoder"], tokenizer(["abcdefgha"]))[1] == 1
     with pytest.raises(ValueError, match="reads at most 9"):
         explain_generation(MODELS["decoder"], "abcdefgh", tokenizer=tokenizer, continuation="ha")
+
+
+def test_a_text_that_has_ended():
+    with pytest.raises(ValueError, match="has the token that ends what Writer writes, number 2: leave it out"):
+        generate(MODELS["decoder"], {"input_ids": np.array([[3, 4, 2]])})
 
 
 def test_options_that_it_does_not_take(model, tokenizer):

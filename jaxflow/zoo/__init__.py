@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import Any
 
-_NAMES = ("agreement",)
+_NAMES = ("agreement", "agreement-lm")
 
 
 def names() -> tuple[str, ...]:

@@ -22,9 +22,7 @@ class WordTokenizer:
         vocabulary: The tokens; a token's number is its place. The first is "[PAD]".
         model_max_length: The longest sequence the model reads, with the tokens that are added.
         split: Finds the tokens of a text; may refuse it with a `ValueError` of its own.
-        split_target: Likewise for what a decoder with an encoder writes.
         start: The token put before every text, if any.
-        end: The token that ends what a decoder writes, if it does.
         join: Makes a text of tokens.
         example: A text that the model knows, for messages.
 
@@ -44,27 +42,22 @@ class WordTokenizer:
         model_max_length: int,
         split: Split,
         example: str,
-        split_target: Split | None = None,
         start: str | None = None,
-        end: str | None = None,
         join: Callable[[Iterable[str]], str] = " ".join,
     ) -> None:
         """Keep the vocabulary; see the class."""
         self.vocab = {token: i for i, token in enumerate(vocabulary)}
         self.model_max_length = model_max_length
         self.pad_token, self.pad_token_id = PAD, self.vocab[PAD]
-        self.eos_token, self.eos_token_id = end, None if end is None else self.vocab[end]
         self.all_special_tokens = [token for token in vocabulary if token.startswith("[")]
         self.all_special_ids = [self.vocab[token] for token in self.all_special_tokens]
         self._tokens = tuple(vocabulary)
-        self._split, self._split_target, self._join, self._example = split, split_target, join, example
-        self._start = start
+        self._split, self._join, self._start, self._example = split, join, start, example
 
     def __call__(
         self,
-        text: str | Sequence[str] | None = None,
+        text: str | Sequence[str],
         *,
-        text_target: str | Sequence[str] | None = None,
         add_special_tokens: bool = True,
         return_offsets_mapping: bool = False,
     ) -> dict[str, np.ndarray]:
@@ -72,8 +65,7 @@ class WordTokenizer:
 
         Args:
             text: A text, or a list of them; shorter ones are filled up with [PAD], on the right.
-            text_target: What a decoder writes about them, instead: read by its own rules, the end token after it.
-            add_special_tokens: Put the start token before a text, or the end token after a target.
+            add_special_tokens: Put the start token before each text.
             return_offsets_mapping: Also say where in the text each token is.
 
         Returns:
@@ -84,16 +76,12 @@ class WordTokenizer:
         Raises:
             ValueError: for no text, an empty text, an unknown token or a text longer than the model reads.
         """
-        is_target = text is None
-        given = text_target if is_target else text
-        texts = [given] if isinstance(given, str) else list(given or ())
+        texts = [text] if isinstance(text, str) else list(text)
         if not texts:
             raise ValueError("there is no text to read: the list is empty")
-        split = (self._split_target or self._split) if is_target else self._split
-        before = [self._start] if self._start and add_special_tokens and not is_target else []
-        after = [self.eos_token] if self.eos_token and add_special_tokens and is_target else []
-        pieces = [self._pieces(one, split, added=before + after) for one in texts]
-        rows = [[self.vocab[t] for t in (*before, *(piece.group() for piece in row), *after)] for row in pieces]
+        before = [self._start] if self._start and add_special_tokens else []
+        pieces = [self._pieces(one, added=before) for one in texts]
+        rows = [[self.vocab[token] for token in (*before, *(piece.group() for piece in row))] for row in pieces]
         lengths = [len(row) for row in rows]
         input_ids = np.full((len(rows), max(lengths)), self.pad_token_id, np.int32)
         for row, numbers in zip(input_ids, rows, strict=True):
@@ -119,8 +107,8 @@ class WordTokenizer:
         """Give all tokens with their numbers."""
         return dict(self.vocab)
 
-    def _pieces(self, text: str, split: Split, *, added: list[str]) -> list[re.Match[str]]:
-        pieces = split(text)
+    def _pieces(self, text: str, *, added: list[str]) -> list[re.Match[str]]:
+        pieces = self._split(text)
         if not pieces:
             raise ValueError(f"the text is empty: {text!r}; expected one such as {self._example!r}")
         unknown = [word for word in dict.fromkeys(piece.group() for piece in pieces) if word not in self.vocab]
@@ -128,7 +116,7 @@ class WordTokenizer:
             raise ValueError(f"the text {text!r} has {self._complaint(unknown)}")
         if (n_tokens := len(pieces) + len(added)) > self.model_max_length:
             raise ValueError(
-                f"the text has {len(pieces)} words and signs; with {' and '.join(added) or 'nothing added'} the model reads at "
+                f"the text has {len(pieces)} words and signs; with {added[0] if added else 'nothing'} added the model reads at "
                 f"most {self.model_max_length} tokens, so leave out {n_tokens - self.model_max_length}"
             )
         return pieces

@@ -9,8 +9,9 @@ from jaxflow.zoo.weights import file_of
 
 
 def test_the_zoo_names_its_models():
-    assert zoo.names() == ("agreement",)
-    with pytest.raises(ValueError, match="no model 'agreemnt'; it has agreement"):
+    assert {"agreement", "agreement-lm"} <= set(zoo.names())
+    assert zoo.package_of("agreement-lm") == "jaxflow.zoo.agreement_lm"
+    with pytest.raises(ValueError, match="no model 'agreemnt'; it has agreement, agreement-lm"):
         zoo.load("agreemnt")
 
 

@@ -14,7 +14,7 @@ Nouns are never coordinated, since "the key to the doors and the cabinets" has t
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -42,6 +42,8 @@ class Example:
         number: Its number, 0 singular, 1 plural: the label.
         attractors: Positions of all other nouns, ascending.
         attractor_numbers: Their numbers, in the same order.
+        outer: Position of the attractor whose relative clause is open, so that its verb comes after the one that
+            agrees: "keys" in "the keys that the guard". None where no clause is.
     """
 
     words: tuple[str, ...]
@@ -50,6 +52,7 @@ class Example:
     number: int
     attractors: tuple[int, ...]
     attractor_numbers: tuple[int, ...]
+    outer: int | None = None
 
     @property
     def text(self) -> str:
@@ -62,8 +65,8 @@ class Example:
         return sum(number != self.number for number in self.attractor_numbers)
 
 
-def generate(n_examples: int, *, split: Split, seed: int) -> list[Example]:
-    """Generate sentences, as many with 0 attractors as with 1, 2, 3 or 4 (in expectation).
+def generate(n_examples: int, *, split: Split, seed: int, odds: Sequence[float] | None = None) -> list[Example]:
+    """Generate sentences, by default as many with 0 attractors as with 1, 2, 3 or 4 (in expectation).
 
     Every number is drawn on its own with equal odds, so about half of the attractors have the other number.
 
@@ -74,6 +77,7 @@ def generate(n_examples: int, *, split: Split, seed: int) -> list[Example]:
             its sentence, and there is at least one. So the subject of a held-out sentence shared no training
             sentence with any other content word of it.
         seed: Of the draw; the two splits of one seed are drawn apart.
+        odds: Of 0 to 4 attractors; equal ones if None.
 
     Returns:
         The examples.
@@ -83,14 +87,18 @@ def generate(n_examples: int, *, split: Split, seed: int) -> list[Example]:
         True
     """
     rng = np.random.default_rng([seed, int(split == "held_out")])
-    return [_example(rng, split, int(rng.integers(MAX_ATTRACTORS + 1))) for _ in range(n_examples)]
+
+    def n_attractors() -> int:
+        return int(rng.integers(MAX_ATTRACTORS + 1) if odds is None else rng.choice(MAX_ATTRACTORS + 1, p=odds))
+
+    return [_example(rng, split, n_attractors()) for _ in range(n_examples)]
 
 
 @dataclass(frozen=True)
 class _Word:
     text: str
     lemma: str = ""
-    role: Literal["", "subject", "attractor"] = ""
+    role: Literal["", "subject", "attractor", "outer"] = ""
     number: int = SINGULAR
 
 
@@ -161,7 +169,7 @@ def _example(rng: np.random.Generator, split: Split, n_attractors: int) -> Examp
         if len(words) <= MAX_WORDS and (combines or split == "train"):
             break
     (subject,) = (i for i, word in enumerate(words) if word.role == "subject")
-    attractors = tuple(i for i, word in enumerate(words) if word.role == "attractor")
+    attractors = tuple(i for i, word in enumerate(words) if word.role in ("attractor", "outer"))
     return Example(
         words=tuple(word.text for word in words),
         lemmas=tuple(word.lemma for word in words),
@@ -169,6 +177,7 @@ def _example(rng: np.random.Generator, split: Split, n_attractors: int) -> Examp
         number=words[subject].number,
         attractors=attractors,
         attractor_numbers=tuple(words[i].number for i in attractors),
+        outer=next((i for i in attractors if words[i].role == "outer"), None),
     )
 
 
@@ -187,7 +196,7 @@ def _sentence(draft: _Draft, n: int) -> list[_Word]:
     elif n and form < 0.55 and lexicon.NOUN_CLASS[draft.subject] == "person":
         n_outer = draft.upto(n)
         draft.may_relate = False
-        outer = _attractor(draft)
+        outer = replace(_attractor(draft), role="outer")
         words += _noun_phrase(draft, outer, n_outer - 1)
         words.append(_relativiser(draft, outer.lemma))
         n -= n_outer
