@@ -1,8 +1,9 @@
 """The certified solver: many pairs of one network, each value with its proof, at a small part of a solve per pair's price.
 
-A pair is settled by the first of three that proves it: (1) "search": a feasible flow is found that equals an upper bound;
-(2) "residual": the flow is improved over residual arcs until it equals a bound, or no path is left, so that it equals a
-cut; (3) "ortools": the reference solver, on the same quanta, once residual search has lost its patience.
+A pair is settled by the first of three that proves it: (1) "search": the flow of the sink's last source is turned into one
+of this source, which equals an upper bound; (2) "residual": the flow is improved over residual arcs until it equals a bound,
+or no path is left, so that it equals a cut; (3) "ortools": the reference solver, on the same quanta, once residual search
+has lost its patience.
 Leaves JAX: Numba, on the host, in int32 quanta, in threads (compiled code holds no GIL).
 """
 
@@ -22,10 +23,12 @@ from jaxflow.solve import ortools
 from jaxflow.solve.flows import ORTOOLS, SEARCHED, UNFINISHED, Flows
 from jaxflow.solve.quantise import INT32_MAX, check_arcs, quantise_to_int32
 
-# Pairs a thread takes at a time, at most. Few enough to share the work, many enough not to start over for a sink.
+# Pairs a thread takes at a time, about, at most. Few enough to share the work.
 BLOCK = 256
 # Work that OR-Tools does in less than so many seconds is left to it: loading compiled code takes 50 times as long.
 SMALL_WORK = 0.01
+# Work that compiled code does in less than so many seconds is done in the caller's thread: starting others takes longer.
+BRIEF_WORK = 0.02
 # Seconds between two looks at the clock, the keyboard and the progress.
 TICK = 0.05
 
@@ -42,10 +45,10 @@ def solve_pairs(
 ) -> Flows:
     """Find the value of the maximum flow of each pair, with a proof.
 
-    The result depends on nothing but the arguments, `deadline` apart: every pair is solved on its own, whatever the number
-    of threads. Small work is done by OR-Tools, so that a sentence needs no compiled code. Cost: O(arcs) once, O(arcs) per
-    sink, and per pair about what its flow touches. Memory: 4 bytes for each arc, and for each thread 4 more, with 16 for
-    each arc that one pair's flow touches.
+    The result depends on nothing but the arguments, `deadline` apart: where a sink's sources start from no flow is fixed by
+    the pairs, whatever the number of threads. With a tolerance, bounds depend on which pairs are asked for together. Small work
+    is done by OR-Tools, so that a sentence needs no compiled code. Cost: O(arcs) once, O(arcs) per sink, and per pair about
+    what differs between its flow and the last. Memory: 4 1/8 bytes for each arc, and for each thread 4 3/8 more.
 
     Args:
         network: one example's.
@@ -62,8 +65,8 @@ def solve_pairs(
     Raises:
         ValueError: capacities or arcs that are none.
 
-    Source: the bound lets each node pass on no more than it can be sent; the wave is after Tarjan 1984, the search ahead
-    after Dinitz 1970, both stopped at the bound; residual search is Ford and Fulkerson 1956, in blocking flows.
+    Source: the bound lets each node pass on no more than it can be sent; the wave is after Tarjan 1984, on differences of
+    flows; residual search is Ford and Fulkerson 1956, in blocking flows as in Dinitz 1970, stopped at the bound.
     """
     sources, sinks = np.asarray(sources, np.int64), np.asarray(sinks, np.int64)
     check_arcs(network)
@@ -74,25 +77,31 @@ def solve_pairs(
 
     graph, number, quantum = windows.build_graph(network, sources, sinks)
     # No value has more than 31 bits; int32 halves what many pairs take while threads hold their copies of the network.
-    order = np.argsort(sinks, kind="stable").astype(np.int32)
+    order = np.lexsort([number[sources], sinks])[::-1].astype(np.int32)
     upper = np.minimum(graph.leaving[number[sources]], graph.entering[number[sinks]]).astype(np.int32)
     lower = np.zeros_like(upper)
     stage = np.where(upper, np.int8(UNFINISHED), np.int8(SEARCHED))
     slack = int(min(tolerance / quantum, INT32_MAX))
-    n_threads = n_threads or n_cores()
-    size = int(np.clip(-(-len(sources) // (4 * n_threads)), 1, BLOCK))
+    is_brief = len(sources) * (2e-5 + 4e-10 * len(graph.capacity)) < BRIEF_WORK
+    n_threads = 1 if is_brief else n_threads or n_cores()
+    blocks = _blocks(sinks[order], n_threads)
     patience = search.PATIENCE * max(len(graph.capacity), 1)
     halt, done = np.zeros(1, np.int64), np.zeros((n_threads, 8), np.int64)  # 8: a cache line for each thread
-    blocks = itertools.count()  # next() on it is atomic
+    turns = itertools.count()  # next() on it is atomic
 
     def work(thread: int) -> None:
         scratch = windows.new_scratch(graph)
-        while not halt[0] and (begin := size * next(blocks)) < len(order):
-            here = order[begin : begin + size]
+        while not halt[0] and (turn := next(turns)) < len(blocks) - 1:
+            here = order[blocks[turn] : blocks[turn + 1]]
             ends = number[sources[here]], number[sinks[here]]
             search.solve_block(graph, scratch, *ends, slack, patience, halt, done[thread], here, lower, upper, stage)
 
-    run_in_threads(work, n_threads, halt, done, deadline, on_solved)
+    if not is_brief:
+        run_in_threads(work, n_threads, halt, done, deadline, on_solved)
+    elif deadline is None or time.monotonic() < deadline:
+        work(0)
+        for _ in range(int(done[0, 0]) if on_solved is not None else 0):
+            on_solved()
     left = np.flatnonzero(stage == ORTOOLS)
     if left.size:
         last = ortools.find_flows(
@@ -105,9 +114,25 @@ def solve_pairs(
         stage[left] = last.stage
         exact = last.stage == ORTOOLS
         lower[left[exact]], upper[left[exact]] = last.lower[exact], last.upper[exact]
-    lower, upper = lower.astype(np.int64), upper.astype(np.int64)
+    is_exact = np.array_equal(lower, upper)
+    lower = lower.astype(np.int64)
+    upper = lower if is_exact else upper.astype(np.int64)
     trivial = np.minimum(graph.leaving[number[sources]], graph.entering[number[sinks]])
     return Flows(lower=lower, upper=upper, trivial=trivial, stage=stage, quantum=quantum)
+
+
+def _blocks(sinks: Int[np.ndarray, " pair"], n_threads: int) -> Int[np.ndarray, " block+1"]:
+    """Choose where the blocks begin that threads take: where the search starts anew in any case, so that they change nothing."""
+    from jaxflow.solve.search import CHAIN
+
+    starts = np.flatnonzero(np.diff(sinks, prepend=-1))
+    lengths = np.diff(starts, append=len(sinks))
+    chains = np.concatenate(
+        [np.arange(start, start + n, CHAIN) for start, n in zip(starts, lengths, strict=True)] + [[]]
+    )
+    size = int(np.clip(-(-len(sinks) // (4 * n_threads)), 1, BLOCK))
+    wanted = np.searchsorted(chains, np.arange(0, len(sinks), size))
+    return np.unique(np.append(chains, len(sinks))[np.append(wanted, len(chains))]).astype(np.int64)
 
 
 def is_small(network: FlowNetwork, n_pairs: int) -> bool:

@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from jaxflow.solve.compiled import compiled
-from jaxflow.solve.pushing import bit, push_ahead, push_around
-from jaxflow.solve.search import aim, find_reach
+from jaxflow.solve.pushing import bit, push_around
+from jaxflow.solve.search import aim, clear, find_reach
 from jaxflow.solve.windows import Graph, Scratch, Whole, new_scratch
 
 # As many looks at arcs as it takes: there is no other solver to leave a flow to that is under way.
@@ -26,8 +26,7 @@ UNKNOWN = 2**62
 
 def aimed_scratch(graph: Graph, sink: int) -> Scratch:
     """Make the scratch of one thread, with all that depends on the sink."""
-    # Two entries a place: a search logs an arc once at most, so with one entry a place left, it fits.
-    scratch = new_scratch(graph)._replace(log=np.empty((2 * len(graph.capacity) + 64, 4), np.int32))
+    scratch = new_scratch(graph)
     aim(graph, scratch, sink)
     return scratch
 
@@ -62,20 +61,16 @@ def walk_orders(
     for i in range(orders.shape[0]):
         if halt[0] != 0:
             return
-        scratch.reach[:] = scratch.able
-        scratch.room[:] = scratch.near
         value: Whole = np.int64(0)
-        n_log: Whole = np.int64(0)
         for j in range(orders.shape[1]):
             player = orders[i, j]
             before = value
             for k in range(starts[player], starts[player + 1]):
-                gain, n_log = _extend(graph, scratch, nodes[k], sink, whole - value, n_log)
-                value += gain
+                value += _extend(graph, scratch, nodes[k], sink, whole - value)
             gains[i, player] = value - before
             if value == whole:
                 break
-        _undo(graph, scratch, n_log)
+        clear(graph, scratch)
         done[0] += 1
 
 
@@ -94,37 +89,38 @@ def fill_table(
 
     Arguments as in `walk_orders`; `values[set]` is written, bit i of `set` standing for player i.
     """
-    n_players, n_nodes = starts.size - 1, scratch.into.size
-    rest, is_open, reach, room = scratch.rest, scratch.open, scratch.reach, scratch.room
+    n_players = starts.size - 1
+    rest, is_open, sent, fed, reach = scratch.rest, scratch.open, scratch.sent, scratch.fed, scratch.reach
     kept_rest = np.empty((n_players, rest.size), rest.dtype)
     kept_open = np.empty((n_players, is_open.size), is_open.dtype)
+    kept_sent = np.empty((n_players, sent.size), sent.dtype)
+    kept_fed = np.empty((n_players, fed.size), fed.dtype)
     kept_reach = np.empty((n_players, reach.size), reach.dtype)
-    kept_room = np.empty((n_players, n_nodes), room.dtype)
     members = np.zeros(n_players, np.int64)
     following = np.zeros(n_players, np.int64)
     values[0] = 0
     depth = 0
-    kept_rest[0], kept_open[0], kept_reach[0], kept_room[0] = rest, is_open, scratch.able, scratch.near
+    kept_rest[0], kept_open[0], kept_sent[0], kept_fed[0], kept_reach[0] = rest, is_open, sent, fed, reach
     while depth >= 0 and halt[0] == 0:
         player = following[depth]
         following[depth] += 1
         if player == n_players:
             depth -= 1
             continue
-        rest[:], is_open[:], reach[:], room[:] = kept_rest[depth], kept_open[depth], kept_reach[depth], kept_room[depth]
-        n_log: Whole = _relog(graph, scratch)
+        rest[:], is_open[:], reach[:] = kept_rest[depth], kept_open[depth], kept_reach[depth]
+        sent[:], fed[:] = kept_sent[depth], kept_fed[depth]
         joined = members[depth] | 1 << player
         value: Whole = values[members[depth]]
         for k in range(starts[player], starts[player + 1]):
-            gain, n_log = _extend(graph, scratch, nodes[k], sink, whole - value, n_log)
-            value += gain
+            value += _extend(graph, scratch, nodes[k], sink, whole - value)
         values[joined] = value
         if value == whole:  # and so has every larger set
             for others in range(1, 1 << n_players - player - 1):
                 values[joined | others << player + 1] = whole
         elif player + 1 < n_players:
             depth += 1
-            kept_rest[depth], kept_open[depth], kept_reach[depth], kept_room[depth] = rest, is_open, reach, room
+            kept_rest[depth], kept_open[depth], kept_reach[depth] = rest, is_open, reach
+            kept_sent[depth], kept_fed[depth] = sent, fed
             members[depth], following[depth] = joined, player + 1
 
 
@@ -159,9 +155,7 @@ def find_sides(
     for i in range(sources.size):
         if halt[0] != 0:
             return
-        reach[:] = scratch.able
-        scratch.room[:] = scratch.near
-        values[where[i]], n_log = _extend(graph, scratch, sources[i], sink, np.int64(UNKNOWN), np.int64(0))
+        values[where[i]] = _extend(graph, scratch, sources[i], sink, np.int64(UNKNOWN))
         side = sides[where[i]]
         if of_source:
             _reach_from(graph, scratch, sources[i], side)
@@ -169,85 +163,46 @@ def find_sides(
             find_reach(graph, scratch, sources[i], sink)
             for node in range(side.size):
                 side[node] = not reach[node >> 6] & bit(node)
-        _undo(graph, scratch, n_log)
+        clear(graph, scratch)
         done[0] += 1
 
 
 @compiled
 def _reach_from(graph: Graph, scratch: Scratch, source: Whole, side: Bool[np.ndarray, " node"]) -> None:
     """Mark all nodes to which a residual path leads from `source`."""
-    start, stop, row, capacity = graph.start, graph.stop, graph.row, graph.capacity
-    rest, is_open, into, log, stack = scratch.rest, scratch.open, scratch.into, scratch.log, scratch.stack
+    start, stop, row = graph.start, graph.stop, graph.row
+    first, end, column = graph.first, graph.end, graph.column
+    is_open, fed, stack = scratch.open, scratch.fed, scratch.stack
     side[source] = True
     stack[0, 0] = source
     depth = 1
     while depth > 0:
         depth -= 1
         node = stack[depth, 0]
-        for receiver in range(start[node], stop[node]):
-            if not side[receiver] and is_open[row[node] + (receiver >> 6)] & bit(receiver):
-                side[receiver] = True
-                stack[depth, 0] = receiver
+        for other in range(start[node], stop[node]):
+            if not side[other] and is_open[row[node] + (other >> 6)] & bit(other):
+                side[other] = True
+                stack[depth, 0] = other
                 depth += 1
-        entry = into[node]
-        while entry >= 0:
-            sender, place = log[entry, 1], log[entry, 0]
-            if not side[sender] and rest[place] < capacity[place]:
-                side[sender] = True
-                stack[depth, 0] = sender
+        for other in range(first[node], end[node]):
+            if not side[other] and fed[column[node] + (other >> 6)] & bit(other):
+                side[other] = True
+                stack[depth, 0] = other
                 depth += 1
-            entry = log[entry, 3]
 
 
 @compiled
-def _extend(
-    graph: Graph, scratch: Scratch, source: Whole, sink: Whole, most: Whole, n_log: Whole
-) -> tuple[Whole, Whole]:
-    """Push all that `source` can send on top of the flow there is; return it and the log's length.
+def _extend(graph: Graph, scratch: Scratch, source: Whole, sink: Whole, most: Whole) -> Whole:
+    """Push all that `source` can send on top of the flow there is, and return it.
 
-    `most` is what all sources together could add. `reach` holds the nodes with a residual path to the sink, before and,
-    unless `most` was reached, after.
+    `most` is what all sources together could add. `reach` holds the nodes that may have a residual path to the sink, before
+    and after: all that have one, and where the source was left with something, no others.
     """
-    live, room, reach, near = scratch.live, scratch.room, scratch.reach, scratch.near
-    amount: Whole = min(most, np.int64(near[source]))
-    if amount == 0 or not reach[source >> 6] & bit(source):
-        return np.int64(0), n_log
-    live[:] = reach
-    room[source] = amount
-    if n_log > graph.capacity.size:
-        n_log = _relog(graph, scratch)
-    left, n_log = push_ahead(graph, scratch, source, sink, amount, n_log, np.int64(0))
-    while amount - left < most and find_reach(graph, scratch, source, sink) and left > 0:
-        if n_log > graph.capacity.size:
-            n_log = _relog(graph, scratch)
-        left, n_log, _ = push_around(graph, scratch, source, sink, left, n_log, np.int64(PATIENCE))
-    return amount - left, n_log
-
-
-@compiled
-def _relog(graph: Graph, scratch: Scratch) -> Whole:
-    """Write the log anew, with one entry for each arc that carries flow, and return its length. O(arcs)."""
-    window, start, stop, capacity = graph.window, graph.start, graph.stop, graph.capacity
-    rest, into, log = scratch.rest, scratch.into, scratch.log
-    into[:] = -1
-    n_log = 0
-    for node in range(into.size):
-        for receiver in range(start[node], stop[node]):
-            place = window[node] + receiver
-            if rest[place] < capacity[place]:
-                log[n_log, 0], log[n_log, 1], log[n_log, 2], log[n_log, 3] = place, node, receiver, into[receiver]
-                into[receiver] = n_log
-                n_log += 1
-    return n_log
-
-
-@compiled
-def _undo(graph: Graph, scratch: Scratch, n_log: Whole) -> None:
-    """Take all flow back."""
-    row, capacity = graph.row, graph.capacity
-    rest, is_open, into, log = scratch.rest, scratch.open, scratch.into, scratch.log
-    for entry in range(n_log):
-        place, sender, receiver = log[entry, 0], np.int64(log[entry, 1]), np.int64(log[entry, 2])
-        rest[place] = capacity[place]
-        into[receiver] = -1
-        is_open[row[sender] + (receiver >> 6)] |= bit(receiver)
+    reach = scratch.reach
+    amount: Whole = min(most, np.int64(scratch.near[source]))
+    left: Whole = amount
+    while left > 0 and reach[source >> 6] & bit(source):
+        reached = find_reach(graph, scratch, source, sink)
+        if reach[source >> 6] & bit(source):
+            left, _ = push_around(graph, scratch, reached, source, sink, left, np.int64(PATIENCE))
+    return amount - left

@@ -1,9 +1,10 @@
-"""Three ways to push flow, compiled: a wave, depth first ahead, and around over residual arcs. Leaves JAX: Numba.
+"""Two ways to push flow, compiled: a wave, which turns one source's flow into another's, and around, over residual arcs.
 
-Each leaves a valid flow. Arrays are taken out of their tuples once, at the top: inside a loop that would cost a reference
-count each time (measured: four times the time of all the rest), and so would a function that stores an arc's new rest.
+Each leaves a valid flow. Leaves JAX: Numba. Arrays are taken out of their tuples once, at the top: inside a loop that would
+cost a reference count each time (measured: four times the time of all the rest), and so would a function that stores an
+arc's new rest.
 
-Numba keeps compiled code by file: after a change here, touch `search.py`, whose functions contain these.
+Numba keeps compiled code by file: after a change here, touch `search.py` and `extending.py`, whose functions contain these.
 """
 
 from __future__ import annotations
@@ -35,212 +36,245 @@ def lowest(word: Whole) -> Whole:
 
 
 @compiled
-def push_wave(graph: Graph, scratch: Scratch, source: Whole, sink: Whole, amount: Whole) -> tuple[Whole, Whole]:
-    """Push `amount` over forward arcs, node after node; take back what got stuck; return what was left and the log's length.
+def push_wave(
+    graph: Graph, scratch: Scratch, old: Whole, value: Whole, source: Whole, sink: Whole, amount: Whole
+) -> Whole:
+    """Turn a flow of `value` from `old` into one of up to `amount` from `source`; return what is left of `amount`.
 
-    Each node sends to its favourites, then to all, what these can send on with no detour; then to its favourites, and
-    then to all, what they can send at best.
+    Excess passes over the network once, from the sources to the sink. Where it is below 0, a node sends as much less; where
+    it is above, a node sends more: first to receivers that lack something, so that most of it is settled after an arc or
+    two and the rest of the flow stays as it is; then to its favourites, and then to all with room. What got stuck is taken back.
     """
-    window, start, stop, row, order = graph.window, graph.start, graph.stop, graph.row, graph.order
-    capacity, rest, is_open, into, log = graph.capacity, scratch.rest, scratch.open, scratch.into, scratch.log
-    favourites, room, spare, excess = scratch.favourites, scratch.room, scratch.spare, scratch.excess
-    n_log = 0
-    excess[source] = amount
-    stuck = 0
-    for i in range(order.size):
+    group = graph.group
+    excess, lacking = scratch.excess, scratch.lacking
+    excess[old] -= value
+    excess[source] += amount
+    if excess[old] < 0:
+        lacking[old >> 6] |= bit(old)
+    for i in range(group.size - 1):
+        _send_less(graph, scratch, group[i], group[i + 1])
+        _send_more(graph, scratch, sink, group[i], group[i + 1])
+    excess[sink] = 0
+    lacking[sink >> 6] &= ~bit(sink)
+    if source != sink:
+        _take_back(graph, scratch, source)
+    left = excess[source]
+    excess[source] = 0
+    return left
+
+
+@compiled
+def _send_less(graph: Graph, scratch: Scratch, begin: Whole, end: Whole) -> None:
+    """Let nodes of a group that lack something send as much less."""
+    window, row, column, capacity = graph.window, graph.row, graph.column, graph.capacity
+    start, stop, order = scratch.start, scratch.stop, graph.order
+    rest, is_open, sent, fed = scratch.rest, scratch.open, scratch.sent, scratch.fed
+    room, roomy, excess, lacking = scratch.room, scratch.roomy, scratch.excess, scratch.lacking
+    for i in range(begin, end):
+        node = order[i]
+        need = -excess[node]
+        if need <= 0 or start[node] == stop[node]:
+            continue
+        lacking[node >> 6] &= ~bit(node)
+        for word in range(start[node] >> 6, (stop[node] + 63) >> 6):
+            candidates = sent[row[node] + word]
+            while candidates and need > 0:
+                other = (word << 6) + lowest(candidates)
+                candidates &= candidates - _ONE
+                place = window[node] + other
+                less = min(need, np.int64(capacity[place] - rest[place]))
+                need -= less
+                rest[place] += less
+                is_open[row[node] + word] |= bit(other)
+                if rest[place] == capacity[place]:
+                    sent[row[node] + word] &= ~bit(other)
+                    fed[column[other] + (node >> 6)] &= ~bit(node)
+                room[other] += less
+                roomy[other >> 6] |= bit(other)
+                excess[other] -= less
+                if excess[other] < 0:
+                    lacking[other >> 6] |= bit(other)
+            if need == 0:
+                break
+        excess[node] = -need
+
+
+@compiled
+def _send_more(graph: Graph, scratch: Scratch, sink: Whole, begin: Whole, end: Whole) -> None:
+    """Let nodes of a group that have got too much send it on."""
+    window, row, column, capacity = graph.window, graph.row, graph.column, graph.capacity
+    start, stop, order = scratch.start, scratch.stop, graph.order
+    rest, is_open, sent, fed = scratch.rest, scratch.open, scratch.sent, scratch.fed
+    room, roomy, excess, lacking = scratch.room, scratch.roomy, scratch.excess, scratch.lacking
+    favourites = scratch.favourites
+    for i in range(begin, end):
         node = order[i]
         want = excess[node]
-        if want == 0 or node == sink:
+        if want <= 0 or node == sink:
             continue
-        for phase in range(4):
-            favoured = phase & 1 == 0
-            for j in range(FAVOURITES if favoured else stop[node] - start[node]):
-                other = np.int64(favourites[node, j]) if favoured else start[node] + j
-                if other < 0:
-                    break
-                place = window[node] + other
-                send = min(want, np.int64(min(rest[place], room[other])))
-                if phase < 2:
-                    send = min(send, np.int64(spare[other]))
-                if send <= 0:
-                    continue
-                left = rest[place]
-                if left == capacity[place]:
-                    log[n_log, 0], log[n_log, 1], log[n_log, 2], log[n_log, 3] = place, node, other, into[other]
-                    into[other] = n_log
-                    n_log += 1
-                left -= send
-                rest[place] = left
-                if left == 0:
-                    is_open[row[node] + (other >> 6)] &= ~bit(other)
-                room[other] -= send
-                spare[other] -= send
-                excess[other] += send
-                want -= send
+        for phase in range(3):  # to those that lack something, to favourites, to all with room
+            favoured = phase == 1
+            for word in range(0 if favoured else start[node] >> 6, FAVOURITES if favoured else (stop[node] + 63) >> 6):
+                if favoured:
+                    other = np.int64(favourites[node, word])
+                    candidates = _ONE if other >= 0 else _ONE - _ONE
+                elif phase == 0:
+                    candidates = is_open[row[node] + word] & lacking[word]
+                else:
+                    candidates = is_open[row[node] + word] & roomy[word]
+                while candidates and want > 0:
+                    if not favoured:
+                        other = (word << 6) + lowest(candidates)
+                    candidates &= candidates - _ONE
+                    place = window[node] + other
+                    more = min(want, np.int64(min(rest[place], room[other])))
+                    if phase == 0:
+                        more = min(more, -excess[other])
+                    if more <= 0:
+                        continue
+                    if rest[place] == capacity[place]:
+                        sent[row[node] + (other >> 6)] |= bit(other)
+                        fed[column[other] + (node >> 6)] |= bit(node)
+                    want -= more
+                    rest[place] -= more
+                    if rest[place] == 0:
+                        is_open[row[node] + (other >> 6)] &= ~bit(other)
+                    room[other] -= more
+                    if room[other] <= 0:
+                        roomy[other >> 6] &= ~bit(other)
+                    excess[other] += more
+                    if excess[other] >= 0:
+                        lacking[other >> 6] &= ~bit(other)
                 if want == 0:
                     break
             if want == 0:
                 break
         excess[node] = want
-        stuck += want
-    excess[sink] = 0
-    if stuck > 0:
-        for i in range(order.size - 1, -1, -1):
-            node = order[i]
-            want = excess[node]
-            if want == 0 or node == source:
-                continue
-            excess[node] = 0
-            room[node] += want
-            entry = into[node]
-            while want > 0:
-                place, sender = log[entry, 0], log[entry, 1]
-                back = min(want, np.int64(capacity[place] - rest[place]))
-                if back > 0:
-                    rest[place] += back
-                    is_open[row[sender] + (node >> 6)] |= bit(node)
-                    excess[sender] += back
-                    want -= back
-                entry = log[entry, 3]
-    left = excess[source]
-    excess[source] = 0
-    return left, n_log
 
 
 @compiled
-def push_ahead(
-    graph: Graph, scratch: Scratch, source: Whole, sink: Whole, amount: Whole, n_log: Whole, small: Whole
-) -> tuple[Whole, Whole]:
-    """Push up to `amount` over forward arcs, depth first; return what was left and the length of the log.
-
-    A node is asked for an amount, asks its receivers in turn, and answers with what got through; one that could not do
-    all it was asked is out until the end. With `small` 0, what is left cannot be pushed without taking back (a blocking
-    flow); otherwise who is asked for less than `small` asks its favourites alone.
-    """
-    window, start, stop, row, capacity = graph.window, graph.start, graph.stop, graph.row, graph.capacity
-    rest, is_open, into, log, stack = scratch.rest, scratch.open, scratch.into, scratch.log, scratch.stack
-    favourites, live, room = scratch.favourites, scratch.live, scratch.room
-    depth = 0
-    stack[0, 0], stack[0, 1], stack[0, 2] = source, amount, amount
-    while True:
-        node, asked, want = stack[depth, 0], stack[depth, 1], stack[depth, 2]
-        receiver: Whole = np.int64(-1)
-        if want > 0:
-            for j in range(FAVOURITES):
-                other = np.int64(favourites[node, j])
-                if other < 0:
-                    break
-                if live[other >> 6] & bit(other) and rest[window[node] + other] > 0:
-                    receiver = other
-                    break
-            if receiver < 0 and asked >= small:
-                for word in range(start[node] >> 6, (stop[node] + 63) >> 6):
-                    candidates = is_open[row[node] + word] & live[word]
-                    if candidates:
-                        receiver = (word << 6) + lowest(candidates)
-                        break
-        if receiver >= 0:
-            ask = min(want, np.int64(min(rest[window[node] + receiver], room[receiver])))
-            if receiver != sink:
-                depth += 1
-                stack[depth, 0], stack[depth, 1], stack[depth, 2] = receiver, ask, ask
-                continue
-            given, sender, node = ask, node, receiver
-        else:
-            given = asked - want
-            room[node] -= given
-            if want > 0 or room[node] <= 0:
-                live[node >> 6] &= ~bit(node)
-            if depth == 0:
-                return want, n_log
-            depth -= 1
-            sender = stack[depth, 0]
-        if given > 0:
-            place = window[sender] + node
-            left = rest[place]
-            if left == capacity[place]:
-                log[n_log, 0], log[n_log, 1], log[n_log, 2], log[n_log, 3] = place, sender, node, into[node]
-                into[node] = n_log
-                n_log += 1
-            left -= given
-            rest[place] = left
-            if left == 0:
-                is_open[row[sender] + (node >> 6)] &= ~bit(node)
-            stack[depth, 2] -= given
+def _take_back(graph: Graph, scratch: Scratch, source: Whole) -> None:
+    """Take back what nodes got too much, up to the source."""
+    window, row, column, capacity = graph.window, graph.row, graph.column, graph.capacity
+    first, end, order = graph.first, graph.end, graph.order
+    rest, is_open, sent, fed = scratch.rest, scratch.open, scratch.sent, scratch.fed
+    room, roomy, excess = scratch.room, scratch.roomy, scratch.excess
+    for i in range(order.size - 1, -1, -1):
+        node = order[i]
+        want = excess[node]
+        if want <= 0 or node == source:
+            continue
+        excess[node] = 0
+        room[node] += want
+        roomy[node >> 6] |= bit(node)
+        for word in range(first[node] >> 6, (end[node] + 63) >> 6):
+            candidates = fed[column[node] + word]
+            while candidates and want > 0:
+                other = (word << 6) + lowest(candidates)
+                candidates &= candidates - _ONE
+                place = window[other] + node
+                back = min(want, np.int64(capacity[place] - rest[place]))
+                want -= back
+                rest[place] += back
+                is_open[row[other] + (node >> 6)] |= bit(node)
+                if rest[place] == capacity[place]:
+                    sent[row[other] + (node >> 6)] &= ~bit(node)
+                    fed[column[node] + word] &= ~bit(other)
+                excess[other] += back
+            if want == 0:
+                break
 
 
 @compiled
 def push_around(
-    graph: Graph, scratch: Scratch, source: Whole, sink: Whole, amount: Whole, n_log: Whole, patience: Whole
-) -> tuple[Whole, Whole, Whole]:
-    """Push up to `amount` over residual arcs of falling rank; return what was left, the log's length and patience.
+    graph: Graph, scratch: Scratch, reached: Whole, source: Whole, sink: Whole, amount: Whole, patience: Whole
+) -> tuple[Whole, Whole]:
+    """Push up to `amount` over the residual arcs that `find_reach` found, depth first; return what was left, and patience.
 
-    Patience below 0 says that the search gave up, with flow under way: `rest` is good for nothing then but undoing.
+    A node is asked for an amount, asks others in turn, and answers with what got through; one that could not do all it was
+    asked is out until the end. It asks nodes that were found in earlier turns; or in the same one, if that went the same way.
+    So no path comes round, and who was found before the source need not be looked at twice. Once patience is at an end, all
+    answer with what they have.
     """
-    window, start, stop, row, capacity = graph.window, graph.start, graph.stop, graph.row, graph.capacity
-    rest, is_open, into, log, stack = scratch.rest, scratch.open, scratch.into, scratch.log, scratch.stack
-    reach, rank = scratch.reach, scratch.rank
+    window, row, column, capacity = graph.window, graph.row, graph.column, graph.capacity
+    start, stop, end = scratch.start, scratch.stop, graph.end
+    rest, is_open, sent, fed = scratch.rest, scratch.open, scratch.sent, scratch.fed
+    room, roomy, turn, following = scratch.room, scratch.roomy, scratch.turn, scratch.following
+    live, stack, n_nodes = scratch.live, scratch.stack, graph.order.size
+    live[:] = ~np.uint64(0)
     depth = 0
     stack[0, 0], stack[0, 1], stack[0, 2] = source, amount, amount
     while True:
         node, asked, want = stack[depth, 0], stack[depth, 1], stack[depth, 2]
-        receiver: Whole = np.int64(-1)
-        back: Whole = np.int64(-1)
-        if want > 0 and node != sink:
-            mine = rank[node]
-            if stop[node] > start[node]:
-                for word in range(start[node] >> 6, (stop[node] + 63) >> 6):
-                    candidates = is_open[row[node] + word] & reach[word]
-                    while candidates:
-                        patience -= 1
-                        other = (word << 6) + lowest(candidates)
-                        if rank[other] < mine:
-                            receiver = other
-                            break
-                        candidates &= candidates - _ONE
-                    if receiver >= 0:
-                        break
-            if receiver < 0:
-                back = np.int64(into[node])
-                while back >= 0:
-                    patience -= 1
-                    other = np.int64(log[back, 1])
-                    place = log[back, 0]
-                    if reach[other >> 6] & bit(other) and rank[other] < mine and rest[place] < capacity[place]:
-                        receiver = other
-                        break
-                    back = np.int64(log[back, 3])
-        elif node == sink:
+        other: Whole = np.int64(-1)
+        back = 0
+        if node == sink:
             want = np.int64(0)
-        if receiver >= 0:
-            if back < 0:
-                ask = min(want, np.int64(rest[window[node] + receiver]))
-            else:
-                ask = min(want, np.int64(capacity[log[back, 0]] - rest[log[back, 0]]))
+        elif want > 0 and patience > 0 and live[node >> 6] & bit(node):
+            at, mine = following[node], turn[node]
+            if at < n_nodes:  # first those that it can give back to
+                mates = mine - 1 + (mine & 1)
+                while at < end[node]:
+                    patience -= 1
+                    word = at >> 6
+                    candidates = fed[column[node] + word] & reached[mates, word] & live[word]
+                    candidates >>= np.uint64(at & 63)
+                    if candidates:
+                        at += lowest(candidates)
+                        other, back = at, 1
+                        break
+                    at = (word + 1) << 6
+                if other < 0:
+                    at = n_nodes + start[node]
+            if at >= n_nodes:  # then those that it can send to
+                at -= n_nodes
+                mates = mine - (mine & 1)
+                while at < stop[node]:
+                    patience -= 1
+                    word = at >> 6
+                    candidates = is_open[row[node] + word] & reached[mates, word] & live[word]
+                    candidates >>= np.uint64(at & 63)
+                    if candidates:
+                        at += lowest(candidates)
+                        other = at
+                        break
+                    at = (word + 1) << 6
+                at += n_nodes
+            following[node] = at
+        if other >= 0:
+            place = window[other] + node if back else window[node] + other
+            able = np.int64(capacity[place] - rest[place]) if back else np.int64(rest[place])
             stack[depth, 3] = back
             depth += 1
-            stack[depth, 0], stack[depth, 1], stack[depth, 2] = receiver, ask, ask
+            stack[depth, 0], stack[depth, 1], stack[depth, 2] = other, min(want, able), min(want, able)
             continue
         given = asked - want
         if want > 0:
-            reach[node >> 6] &= ~bit(node)
+            live[node >> 6] &= ~bit(node)
         if depth == 0:
-            return want, n_log, max(patience, 0)
-        if patience < 0 or n_log == log.shape[0]:
-            return amount, n_log, np.int64(-1)
+            return want, patience
         depth -= 1
-        if given > 0:
-            sender, back = stack[depth, 0], stack[depth, 3]
-            if back < 0:
-                place = window[sender] + node
-                if rest[place] == capacity[place]:
-                    log[n_log, 0], log[n_log, 1], log[n_log, 2], log[n_log, 3] = place, sender, node, into[node]
-                    into[node] = n_log
-                    n_log += 1
-                rest[place] -= given
-                if rest[place] == 0:
-                    is_open[row[sender] + (node >> 6)] &= ~bit(node)
-            else:
-                rest[log[back, 0]] += given
-                is_open[row[node] + (sender >> 6)] |= bit(sender)
-            stack[depth, 2] -= given
+        stack[depth, 2] -= given
+        if given == 0:
+            continue
+        asker = stack[depth, 0]
+        sender, receiver = (node, asker) if stack[depth, 3] else (asker, node)
+        place = window[sender] + receiver
+        if stack[depth, 3]:
+            rest[place] += given
+            is_open[row[sender] + (receiver >> 6)] |= bit(receiver)
+            room[receiver] += given
+            roomy[receiver >> 6] |= bit(receiver)
+            if rest[place] == capacity[place]:
+                sent[row[sender] + (receiver >> 6)] &= ~bit(receiver)
+                fed[column[receiver] + (sender >> 6)] &= ~bit(sender)
+        else:
+            if rest[place] == capacity[place]:
+                sent[row[sender] + (receiver >> 6)] |= bit(receiver)
+                fed[column[receiver] + (sender >> 6)] |= bit(sender)
+            rest[place] -= given
+            if rest[place] == 0:
+                is_open[row[sender] + (receiver >> 6)] &= ~bit(receiver)
+            room[receiver] -= given
+            if room[receiver] <= 0:
+                roomy[receiver >> 6] &= ~bit(receiver)

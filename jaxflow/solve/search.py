@@ -10,12 +10,13 @@ from jaxtyping import Int
 
 from jaxflow.solve.compiled import compiled
 from jaxflow.solve.flows import ORTOOLS, RESIDUAL, SEARCHED, UNFINISHED
-from jaxflow.solve.pushing import bit, push_ahead, push_around, push_wave
+from jaxflow.solve.pushing import bit, lowest, push_around, push_wave
 from jaxflow.solve.windows import FAVOURITES, INT32_MAX, Graph, Scratch, Whole
 
-# Who is asked for less than this share of the whole flow asks only its favourites, at first.
-SMALL = 1 / 64
-# After so many looks at arcs per arc of the network, residual search leaves a pair to the last resort.
+_ONE = np.uint64(1)
+# Pairs of a sink after which the flow starts from nothing again: results must not depend on who solves which of them.
+CHAIN = 128
+# After so many looks at words per arc of the network, residual search leaves a pair to the last resort.
 PATIENCE = 100
 
 
@@ -34,18 +35,18 @@ def solve_block(
     upper: Int[np.ndarray, " result"],
     stage: Int[np.ndarray, " result"],
 ) -> None:
-    """Solve pairs one after another: a wave, then depth first, each up to the bound; then residual search to the end.
+    """Solve pairs one after another: a wave makes the last pair's flow this one's; then residual search to the end.
 
-    `upper` holds a valid bound of each pair before, and a better one after. `done[0]` counts. Stops between two pairs, or
-    two rounds of residual search, once `halt[0]` is set; what was not settled keeps stage UNFINISHED.
+    Each stops at the bound. `upper` holds a valid bound of each pair before, and a better one after. `done[0]` counts. Stops
+    between two pairs, or two rounds of residual search, once `halt[0]` is set; what was not settled keeps stage UNFINISHED.
 
     Args:
         graph: shared.
         scratch: this thread's.
-        sources: numbers of the pairs' nodes, in the order of `graph`.
-        sinks: likewise; equal ones next to each other save work.
+        sources: numbers of the pairs' nodes, in the order of `graph`; neighbours next to each other save work.
+        sinks: likewise; equal ones next to each other.
         slack: a pair is settled when its bounds differ by no more quanta.
-        patience: looks at arcs in the residual search of a pair, after which it is left to OR-Tools.
+        patience: looks at words in the residual search of a pair, after which it is left to OR-Tools.
         halt: not 0 to stop.
         done: number of pairs settled.
         where: place of each pair among the results.
@@ -53,92 +54,108 @@ def solve_block(
         upper: read and written.
         stage: written.
     """
-    near, able, live, room = scratch.near, scratch.able, scratch.live, scratch.room
-    soft, spare = scratch.soft, scratch.spare
-    rest, is_open, into, log = scratch.rest, scratch.open, scratch.into, scratch.log
-    capacity, row = graph.capacity, graph.row
-    aimed = scratch.aimed
+    chain: Whole = np.int64(CHAIN)
+    old: Whole = np.int64(0)
+    value: Whole = np.int64(0)
     for i in range(sources.size):
         if halt[0] != 0:
             return
         source, sink, pair = sources[i], sinks[i], where[i]
-        if sink != aimed[0]:
-            aim(graph, scratch, sink)
-            aimed[0] = sink
-        bound: Whole = min(np.int64(near[source]), upper[pair])
+        if chain == CHAIN or sink != scratch.aimed[0]:
+            clear(graph, scratch)
+            if sink != scratch.aimed[0]:
+                aim(graph, scratch, sink)
+            chain = np.int64(0)
+            old, value = source, np.int64(0)
+        chain += 1
+        bound: Whole = min(np.int64(scratch.near[source]), np.int64(upper[pair]))
         left: Whole = bound
-        n_log: Whole = 0
         stage[pair] = SEARCHED
         if left > slack:
-            room[:] = near
-            spare[:] = soft
-            left, n_log = push_wave(graph, scratch, source, sink, left)
-        for small in (np.int64(bound * SMALL), np.int64(0)):
+            left = push_wave(graph, scratch, old, value, source, sink, bound)
+            patience_left: Whole = np.int64(patience)
             if left > slack:
-                live[:] = able
-                for node in range(room.size):
-                    if room[node] <= 0:
-                        live[node >> 6] &= ~bit(node)
-                room[source] = left
-                left, n_log = push_ahead(graph, scratch, source, sink, left, n_log, small)
-        patience_left: Whole = np.int64(patience)
-        if left > slack:
-            stage[pair] = RESIDUAL
-        while left > slack:
-            if not find_reach(graph, scratch, source, sink):
-                bound -= left
-                left -= left
-            elif halt[0] != 0:
-                stage[pair] = UNFINISHED
-                break
-            else:
-                left, n_log, patience_left = push_around(graph, scratch, source, sink, left, n_log, patience_left)
-                if patience_left <= 0 and left > slack:
-                    stage[pair] = ORTOOLS
+                stage[pair] = RESIDUAL
+            while left > slack:
+                reached = find_reach(graph, scratch, source, sink)
+                if not scratch.reach[source >> 6] & bit(source):
+                    bound -= left
+                    left -= left
+                elif halt[0] != 0:
+                    stage[pair] = UNFINISHED
                     break
+                else:
+                    left, patience_left = push_around(graph, scratch, reached, source, sink, left, patience_left)
+                    if patience_left <= 0 and left > slack:
+                        stage[pair] = ORTOOLS
+                        break
+            old, value = source, bound - left
         lower[pair], upper[pair] = bound - left, bound
-        for entry in range(n_log):
-            place, sender, receiver = log[entry, 0], np.int64(log[entry, 1]), np.int64(log[entry, 2])
-            rest[place] = capacity[place]
-            into[receiver] = -1
-            is_open[row[sender] + (receiver >> 6)] |= bit(receiver)
         if stage[pair] < ORTOOLS:
             done[0] += 1
 
 
 @compiled
+def clear(graph: Graph, scratch: Scratch) -> None:
+    """Take all flow back. O(arcs / 64), and what the flow touches."""
+    window, row, capacity = graph.window, graph.row, graph.capacity
+    rest, is_open, sent = scratch.rest, scratch.open, scratch.sent
+    near, room, roomy = scratch.near, scratch.room, scratch.roomy
+    for node in range(window.size):
+        if graph.stop[node] == graph.start[node]:
+            continue
+        for word in range(graph.start[node] >> 6, (graph.stop[node] + 63) >> 6):
+            candidates = sent[row[node] + word]
+            is_open[row[node] + word] |= candidates
+            sent[row[node] + word] = 0
+            while candidates:
+                place = window[node] + (word << 6) + lowest(candidates)
+                candidates &= candidates - _ONE
+                rest[place] = capacity[place]
+    scratch.fed[:] = 0
+    room[:] = near
+    roomy[:] = 0
+    for node in range(near.size):
+        if near[node] > 0:
+            roomy[node >> 6] |= bit(node)
+    scratch.reach[:] = roomy
+
+
+@compiled
 def aim(graph: Graph, scratch: Scratch, sink: Whole) -> None:
-    """Bound what each node can send to `sink`, and choose its favourites. O(arcs).
+    """Bound what each node can send to `sink`, and choose its favourites; without flow yet. O(arcs).
 
     `near[u] = sum_v min(capacity[u, v], near[v])`, from the sink back.
     """
-    near, share, favourites, able = scratch.near, scratch.share, scratch.favourites, scratch.able
-    window, start, stop, order, capacity = graph.window, graph.start, graph.stop, graph.order, graph.capacity
-    entering = graph.entering
-    soft = scratch.soft
+    near, share, favourites = scratch.near, scratch.share, scratch.favourites
+    window, order, capacity, entering = graph.window, graph.order, graph.capacity, graph.entering
     near[:] = 0
-    soft[:] = 0
     share[:] = 0
-    able[:] = 0
     favourites[:] = -1
-    near[sink] = soft[sink] = INT32_MAX
+    scratch.start[:] = 0
+    scratch.stop[:] = 0
+    near[sink] = INT32_MAX
     share[sink] = 1 / np.float32(entering[sink] + 1)
-    able[sink >> 6] |= bit(sink)
     best = np.zeros(FAVOURITES, np.float32)
     for i in range(order.size - 1, -1, -1):
         node = order[i]
-        first, n = start[node], stop[node] - start[node]
-        if node == sink or n == 0:
+        start, stop = graph.start[node], graph.stop[node]
+        while start < stop and near[start] == 0:
+            start += 1
+        while start < stop and near[stop - 1] == 0:
+            stop -= 1
+        if node == sink or start == stop:
             continue
-        arcs = capacity[window[node] + first : window[node] + first + n]
-        bounds, shares = near[first : first + n], share[first : first + n]
+        n = stop - start
+        arcs = capacity[window[node] + start : window[node] + stop]
+        bounds, shares = near[start:stop], share[start:stop]
         bound = np.int64(0)
         for j in range(n):
             bound += min(arcs[j], bounds[j])
         if bound == 0:
             continue
         near[node] = min(bound, np.int64(INT32_MAX))
-        able[node >> 6] |= bit(node)
+        scratch.start[node], scratch.stop[node] = start, stop
         total, least = np.float32(0), np.float32(0)
         best[:] = 0
         for j in range(n):
@@ -151,54 +168,52 @@ def aim(graph: Graph, scratch: Scratch, sink: Whole) -> None:
                     favourites[node, place] = favourites[node, place - 1]
                     place -= 1
                 best[place] = through
-                favourites[node, place] = first + j
+                favourites[node, place] = start + j
                 least = best[FAVOURITES - 1]
-        bound = np.int64(0)
-        for j in range(FAVOURITES):
-            if favourites[node, j] >= 0:
-                bound += min(capacity[window[node] + favourites[node, j]], soft[favourites[node, j]])
-        soft[node] = min(bound, np.int64(INT32_MAX))
         share[node] = total / np.float32(max(entering[node], 1))
+    scratch.aimed[0] = sink
+    clear(graph, scratch)
 
 
 @compiled
-def find_reach(graph: Graph, scratch: Scratch, source: Whole, sink: Whole) -> bool:
-    """Find all nodes with a residual path to `sink`, and rank them; tell whether `source` is one.
+def find_reach(graph: Graph, scratch: Scratch, source: Whole, sink: Whole) -> Whole:
+    """Find nodes with a residual path to `sink`, in turns, until `source` is one or there are no more; return `reached`.
 
-    If it is not, the arcs into those nodes are a minimum cut: each is full, and no flow leaves them.
+    In even turns, a node is found that can send to one that was found before it; in odd turns, one that can give back.
+    Then `scratch.reach` has the source's bit. If not, it holds all nodes with such a path, and the arcs into those are a
+    minimum cut: each is full, and no flow leaves them.
     """
-    start, stop, row, order, capacity = graph.start, graph.stop, graph.row, graph.order, graph.capacity
-    rest, is_open, into, log = scratch.rest, scratch.open, scratch.into, scratch.log
-    reach, rank = scratch.reach, scratch.rank
-    reach[:] = 0
-    reach[sink >> 6] |= bit(sink)
-    rank[sink] = 0
-    found = 1
-    before = 0
-    while found > before:
-        before = found
-        for i in range(order.size - 1, -1, -1):
-            node = order[i]
-            if stop[node] > start[node] and not reach[node >> 6] & bit(node):
-                for word in range(start[node] >> 6, (stop[node] + 63) >> 6):
-                    if is_open[row[node] + word] & reach[word]:
-                        reach[node >> 6] |= bit(node)
-                        rank[node] = found
-                        found += 1
-                        break
-        if before > 1 and found == before:
-            break
-        before = found
+    start, stop, first, end = scratch.start, scratch.stop, graph.first, graph.end
+    row, column, order, is_open, fed = graph.row, graph.column, graph.order, scratch.open, scratch.fed
+    reached, turn, following = scratch.reached, scratch.turn, scratch.following
+    reached[1, :] = 0
+    reached[1, sink >> 6] |= bit(sink)
+    turn[sink] = 1
+    now, idle = 1, 0
+    while idle < 2:
+        now += 1
+        if now == reached.shape[0]:
+            more = np.zeros((2 * now, reached.shape[1]), np.uint64)
+            more[:now] = reached
+            reached = more
+        here = reached[now]
+        here[:] = reached[now - 1]
+        idle += 1
         for i in range(order.size):
-            node = order[i]
-            entry = into[node]
-            if entry >= 0 and not reach[node >> 6] & bit(node):
-                while entry >= 0:
-                    sender, place = log[entry, 1], log[entry, 0]
-                    if reach[sender >> 6] & bit(sender) and rest[place] < capacity[place]:
-                        reach[node >> 6] |= bit(node)
-                        rank[node] = found
-                        found += 1
-                        break
-                    entry = log[entry, 3]
-    return (reach[source >> 6] & bit(source)) != 0
+            node = order[i] if now & 1 else order[order.size - 1 - i]
+            if here[node >> 6] & bit(node):
+                continue
+            begin, until = (first[node], end[node]) if now & 1 else (start[node], stop[node])
+            if begin == until:
+                continue
+            for word in range(begin >> 6, (until + 63) >> 6):
+                if here[word] & (fed[column[node] + word] if now & 1 else is_open[row[node] + word]):
+                    here[node >> 6] |= bit(node)
+                    turn[node], following[node] = now, first[node]
+                    idle = 0
+                    break
+        if here[source >> 6] & bit(source):
+            scratch.reach[source >> 6] |= bit(source)
+            return reached
+    scratch.reach[:] = reached[now]
+    return reached

@@ -20,6 +20,8 @@ from jaxflow.solve.quantise import INT32_MAX, int32_quantum
 Whole = Any
 # A node asks so many of its receivers first: those to which most of its rollout to the sink goes.
 FAVOURITES = 2
+# Turns of a search for residual paths for which there is room from the start.
+TURNS = 16
 
 
 class Graph(NamedTuple):
@@ -29,10 +31,14 @@ class Graph(NamedTuple):
         window: `[node]`, `window[u] + v` is the place of arc u -> v.
         start: `[node]`, first receiver.
         stop: `[node]`, one more than the last receiver; `start` where there is none.
-        row: `[node]`, `row[u] + v // 64` is the word of `open` that holds the bit of arc u -> v.
-        order: `[node]`, nodes in topological order.
+        row: `[node]`, `row[u] + v // 64` is the word that holds the bit of arc u -> v, in bits that are kept by sender.
+        first: `[node]`, first sender.
+        end: `[node]`, one more than the last sender; `first` where there is none.
+        column: `[node]`, `column[v] + u // 64` is the word that holds the bit of arc u -> v, in bits kept by receiver.
+        order: `[node]`, nodes in topological order, by the length of the longest path that leads to them.
+        group: `[group + 1]`, where in `order` nodes of each such length begin; no arc joins nodes of a group.
         capacity: `[place]`, int32, 0 where there is no arc.
-        open: `[word]`, bit v % 64 is set where arc u -> v can carry more.
+        open: `[word]`, by sender, bit v % 64 is set where arc u -> v can carry anything.
         entering: `[node]`, capacity of all arcs that enter.
         leaving: `[node]`, capacity of all arcs that leave.
     """
@@ -41,7 +47,11 @@ class Graph(NamedTuple):
     start: Int[np.ndarray, " node"]
     stop: Int[np.ndarray, " node"]
     row: Int[np.ndarray, " node"]
+    first: Int[np.ndarray, " node"]
+    end: Int[np.ndarray, " node"]
+    column: Int[np.ndarray, " node"]
     order: Int[np.ndarray, " node"]
+    group: Int[np.ndarray, " group+1"]
     capacity: Int[np.ndarray, " place"]
     open: UInt[np.ndarray, " word"]
     entering: Int[np.ndarray, " node"]
@@ -49,67 +59,76 @@ class Graph(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """What one thread writes to. Between pairs all of it is as it was: the log of touched arcs undoes a flow.
+    """What one thread writes to: a flow to one sink, and what is known of that sink.
 
     Attributes:
         rest: `[place]`, capacity not yet used.
-        open: `[word]`, as in `Graph`, for `rest`.
-        into: `[node]`, last entry of the log whose arc enters the node; -1 for none.
-        log: `[entry, 4]`, place, sender, receiver, and the entry before it that enters the same node (-1 for none).
+        open: `[word]`, by sender, bit of each arc that can carry more.
+        sent: `[word]`, by sender, bit of each arc that carries flow.
+        fed: `[word]`, by receiver, the same bits.
         near: `[node]`, int32, bound on what the node can send to the sink, at most INT32_MAX.
         share: `[node]`, float32, rollout from the sink, per capacity that enters the node.
         favourites: `[node, FAVOURITES]`, receivers, -1 where there are fewer.
-        able: `[word]`, bit of each node that may send something to the sink.
-        live: `[word]`, the same, less those that proved unable in this search.
-        soft: `[node]`, int32, as `near`, over favourites alone: what a node sends with no detour.
-        room: `[node]`, int32, `near` less what the node was given.
-        spare: `[node]`, int32, `soft` less what the node was given; may be below 0.
-        excess: `[node]`, what the node was given and has not sent; 0 between searches.
-        reach: `[word]`, bit of each node with a residual path to the sink.
-        rank: `[node]`, how many nodes were found to reach the sink before this one.
-        stack: `[depth, 4]`, node, what it was asked for, what it has still to send, log entry of a backward arc or -1.
+        start: `[node]`, first receiver that can send anything to the sink.
+        stop: `[node]`, one more than the last such receiver; `start` where there is none.
+        room: `[node]`, int32, `near` less what enters the node.
+        roomy: `[word]`, bit of each node with room.
+        excess: `[node]`, what enters the node less what leaves it; 0 between searches.
+        lacking: `[word]`, bit of each node with excess below 0.
+        reach: `[word]`, bit of each node that may have a residual path to the sink, as far as was ever found out.
+        reached: `[turn, word]`, bit of each node that was found to have one in that turn or before.
+        turn: `[node]`, in which it was found.
+        following: `[node]`, where its search for the next arc goes on.
+        live: `[word]`, bit of each node that has not failed in this search.
+        stack: `[depth, 4]`, node, what it was asked for, what it has still to send, whether it gives back.
         aimed: `[1]`, the sink that all of this is for; -1 for none yet.
     """
 
     rest: Int[np.ndarray, " place"]
     open: UInt[np.ndarray, " word"]
-    into: Int[np.ndarray, " node"]
-    log: Int[np.ndarray, " entry 4"]
+    sent: UInt[np.ndarray, " word"]
+    fed: UInt[np.ndarray, " word"]
     near: Int[np.ndarray, " node"]
     share: Float[np.ndarray, " node"]
     favourites: Int[np.ndarray, " node favourite"]
-    able: UInt[np.ndarray, " word"]
-    live: UInt[np.ndarray, " word"]
-    soft: Int[np.ndarray, " node"]
+    start: Int[np.ndarray, " node"]
+    stop: Int[np.ndarray, " node"]
     room: Int[np.ndarray, " node"]
-    spare: Int[np.ndarray, " node"]
+    roomy: UInt[np.ndarray, " word"]
     excess: Int[np.ndarray, " node"]
+    lacking: UInt[np.ndarray, " word"]
     reach: UInt[np.ndarray, " word"]
-    rank: Int[np.ndarray, " node"]
+    reached: UInt[np.ndarray, " turn word"]
+    turn: Int[np.ndarray, " node"]
+    following: Int[np.ndarray, " node"]
+    live: UInt[np.ndarray, " word"]
     stack: Int[np.ndarray, " depth 4"]
     aimed: Int[np.ndarray, " 1"]
 
 
 def new_scratch(graph: Graph) -> Scratch:
-    """Make the scratch of one thread: about as large as the graph; the log takes memory only as it is written."""
-    n_nodes, n_places = len(graph.window), len(graph.capacity)
+    """Make the scratch of one thread, without flow: 4 3/8 bytes for each place of the graph."""
+    n_nodes = len(graph.window)
     words = -(-n_nodes // 64)
     return Scratch(
         rest=graph.capacity.copy(),
         open=graph.open.copy(),
-        into=np.full(n_nodes, -1, np.int32),
-        log=np.empty((n_places + n_nodes + 64, 4), np.int32),
+        sent=np.zeros_like(graph.open),
+        fed=np.zeros(_words(graph.first, graph.end).sum(), np.uint64),
         near=np.zeros(n_nodes, np.int32),
         share=np.zeros(n_nodes, np.float32),
         favourites=np.full((n_nodes, FAVOURITES), -1, np.int32),
-        able=np.zeros(words, np.uint64),
-        live=np.zeros(words, np.uint64),
-        soft=np.zeros(n_nodes, np.int32),
+        start=np.zeros(n_nodes, np.int64),
+        stop=np.zeros(n_nodes, np.int64),
         room=np.zeros(n_nodes, np.int32),
-        spare=np.zeros(n_nodes, np.int32),
+        roomy=np.zeros(words, np.uint64),
         excess=np.zeros(n_nodes, np.int64),
+        lacking=np.zeros(words, np.uint64),
         reach=np.zeros(words, np.uint64),
-        rank=np.zeros(n_nodes, np.int32),
+        reached=np.zeros((TURNS, words), np.uint64),
+        turn=np.zeros(n_nodes, np.int32),
+        following=np.zeros(n_nodes, np.int64),
+        live=np.zeros(words, np.uint64),
         stack=np.zeros((n_nodes + 1, 4), np.int64),
         aimed=np.full(1, -1, np.int64),
     )
@@ -140,25 +159,37 @@ def build_graph(
     number[order] = np.arange(n_nodes)
     start, stop = _windows(senders, receivers, capacity, number, quantum)
     width = stop - start
-    words = np.where(width, ((stop + 63) >> 6) - (start >> 6), 0)
+    words = _words(start, stop)
     window, row = _offsets(width) - start, _offsets(words) - (start >> 6)
     graph = Graph(
         window=window,
         start=start,
         stop=stop,
         row=row,
+        first=np.full(n_nodes, n_nodes),
+        end=np.zeros(n_nodes, np.int64),
+        column=np.zeros(n_nodes, np.int64),
         order=number,
+        group=np.zeros(0, np.int64),
         capacity=np.zeros(width.sum(), np.int32),
         open=np.zeros(words.sum(), np.uint64),
         entering=np.zeros(n_nodes, np.int64),
         leaving=np.zeros(n_nodes, np.int64),
     )
-    _fill(senders, receivers, capacity, quantum, graph)
-    return graph, number, quantum
+    depth = _fill(senders, receivers, capacity, quantum, graph)
+    by_depth = np.argsort(depth, kind="stable")
+    group = np.flatnonzero(np.diff(depth[by_depth], prepend=-1, append=n_nodes))
+    column = _offsets(_words(graph.first, graph.end)) - (graph.first >> 6)
+    return graph._replace(column=column, order=by_depth, group=group), number, quantum
 
 
 def _offsets(counts: Int[np.ndarray, " node"]) -> Int[np.ndarray, " node"]:
     return np.cumsum(counts) - counts
+
+
+def _words(start: Int[np.ndarray, " node"], stop: Int[np.ndarray, " node"]) -> Int[np.ndarray, " node"]:
+    """Count the words that hold the bits from `start` to `stop`."""
+    return np.where(stop > start, ((stop + 63) >> 6) - (start >> 6), 0)
 
 
 @compiled
@@ -176,9 +207,11 @@ def _windows(senders: Any, receivers: Any, capacity: Any, number: Any, quantum: 
 
 
 @compiled
-def _fill(senders: Any, receivers: Any, capacity: Any, quantum: float, graph: Any) -> None:
+def _fill(senders: Any, receivers: Any, capacity: Any, quantum: float, graph: Any) -> Any:
+    """Write capacities, their sums, open bits and windows of senders; return the length of the longest path to each node."""
     number, window, row, places, words = graph.order, graph.window, graph.row, graph.capacity, graph.open
-    leaving, entering = graph.leaving, graph.entering
+    leaving, entering, first, end = graph.leaving, graph.entering, graph.first, graph.end
+    start, stop = graph.start, graph.stop
     for arc in range(capacity.size):
         quanta = np.rint(np.float64(capacity[arc]) / quantum)
         if quanta > 0:
@@ -187,7 +220,18 @@ def _fill(senders: Any, receivers: Any, capacity: Any, quantum: float, graph: An
             # Arcs side by side add up; what is cut off can carry no flow, since none is as large.
             places[place] = np.int64(min(quanta + places[place], np.float64(INT32_MAX)))
             words[row[sender] + (receiver >> 6)] |= np.uint64(1) << np.uint64(receiver & 63)
-    for sender in range(window.size):
-        for receiver in range(graph.start[sender], graph.stop[sender]):
-            leaving[sender] += places[window[sender] + receiver]
-            entering[receiver] += places[window[sender] + receiver]
+    depth = np.zeros(number.size, np.int64)
+    for node in range(number.size):  # the network's numbers are in topological order
+        sender = number[node]
+        for receiver in range(start[sender], stop[sender]):
+            quanta = places[window[sender] + receiver]
+            if quanta > 0:
+                leaving[sender] += quanta
+                entering[receiver] += quanta
+                first[receiver] = min(first[receiver], sender)
+                end[receiver] = max(end[receiver], sender + 1)
+                depth[receiver] = max(depth[receiver], depth[sender] + 1)
+    for node in range(number.size):
+        if end[node] == 0:
+            first[node] = 0
+    return depth

@@ -26,8 +26,9 @@ from jaxflow import (
     set_shapley,
 )
 from jaxflow.solve.coalitions import _play, _scratch, _walk, all_values, latin_square, set_game
-from jaxflow.solve.extending import _extend, _undo
+from jaxflow.solve.extending import _extend
 from jaxflow.solve.joining import join_ends
+from jaxflow.solve.search import clear
 
 
 def set_value(network, players, sink):
@@ -371,26 +372,21 @@ def test_bad_input():
         jax.jit(lambda c: set_shapley(network.replace(capacity=c), sink))(network.capacity)
 
 
-def test_a_full_log_is_written_anew():
-    """The log of touched arcs may hold an arc twice; before it can overflow it is rebuilt, and nothing changes."""
+def test_flow_is_taken_back_whole():
     network = encoder("peaked", 20, 4, residual=0.0)
     game, joining = set_game(network, [np.array([player]) for player in network.players], int(network.outputs[5]))
-    plain, full = np.zeros((2, len(joining)), np.int64)
-    for gains in (plain, full):
-        scratch = _scratch(game)
-        scratch.reach[:], scratch.room[:] = scratch.able, scratch.near
-        n_log = np.int64(0)
+    scratch, gains = _scratch(game), np.zeros((2, len(joining)), np.int64)
+    for again in gains:
         for player, node in enumerate(game.nodes):
-            if gains is full and n_log:
-                more = len(scratch.log) - 64 - n_log
-                scratch.log[n_log : n_log + more] = scratch.log[0]
-                n_log += more
-            left = game.whole - gains.sum()
-            gains[player], n_log = _extend(game.graph, scratch, node, game.sink, left, n_log)
-            assert n_log <= len(scratch.log)
-        _undo(game.graph, scratch, n_log)
+            again[player] = _extend(game.graph, scratch, node, game.sink, game.whole - again.sum())
+        assert scratch.sent.any()
+        assert scratch.fed.any()
+        clear(game.graph, scratch)
         np.testing.assert_array_equal(scratch.rest, game.graph.capacity)
         np.testing.assert_array_equal(scratch.open, game.graph.open)
-    np.testing.assert_array_equal(full, plain)
-    assert plain.sum() == game.whole
-    assert (plain > 0).sum() > 2
+        np.testing.assert_array_equal(scratch.room, scratch.near)
+        assert not scratch.sent.any()
+        assert not scratch.fed.any()
+    np.testing.assert_array_equal(*gains)
+    assert gains[0].sum() == game.whole
+    assert (gains[0] > 0).sum() > 2
