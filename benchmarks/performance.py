@@ -1,9 +1,10 @@
 """The certified solver against one solve per pair: how long, how exact, how much memory, which stage settled what.
 
-    python benchmarks/performance.py
+    python benchmarks/performance.py --plot docs/growth.svg
     python benchmarks/performance.py --rows P1 P3 --peer-pairs 50
 
-Prints Markdown tables, with versions. Certified runs solve all pairs of a row, preparation of the network included, and the
+Prints the tables of docs/performance.md and README.md, with versions and the machine's load; peers that are not installed
+(igraph, networkx) are left out. Certified runs solve all pairs of a row, preparation of the network included, and the
 compiled code is warm; peers solve a sample of the same pairs, on a graph that is built once and not counted. All are measured
 in this one run, in wall time. Every sampled value must equal OR-Tools' to 1e-6 and every value must be proven, or the run ends.
 
@@ -13,6 +14,7 @@ residual. P3: as P1, 22 tokens. P4: P1's peak memory beyond the network. P6: P2'
 
 import argparse
 import ctypes
+import dataclasses
 import importlib.metadata
 import importlib.util
 import logging
@@ -20,6 +22,7 @@ import multiprocessing
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -36,6 +39,7 @@ from jaxflow.solve.quantise import quantise
 
 Pairs = tuple[np.ndarray, np.ndarray]
 OPTIONAL = ("igraph", "networkx")
+NAMES = {"ortools": "OR-Tools", "scipy": "SciPy", "igraph": "igraph", "networkx": "networkx"}
 PATIENCE = 60.0  # seconds; a peer that would need more for its sample of P6's next length is left out from there on
 
 
@@ -134,25 +138,55 @@ def solve(network: FlowNetwork, pairs: Pairs, arguments: argparse.Namespace) -> 
     return min(times), flows
 
 
-def row(name: str, network: FlowNetwork, pairs: Pairs, arguments: argparse.Namespace) -> dict[str, float]:
-    """Print a row; return the seconds for all its pairs: measured for jaxflow, from the median pair for each peer."""
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One line of the tables: `peers` are seconds for the median pair, `share` is settled by each stage."""
+
+    name: str
+    n_pairs: int
+    seconds: float
+    peers: dict[str, float]
+    share: list[float]
+
+    @property
+    def each(self) -> float:
+        return self.seconds / self.n_pairs
+
+    @property
+    def settled(self) -> str:
+        return " / ".join(f"{100 * part:.3g}" for part in self.share)
+
+    def cells(self, columns: list[str]) -> list[str]:
+        """The row of a table of `docs/performance.md`, less the stages."""
+        own = [self.name, f"{self.seconds:.3f} s", f"{1e6 * self.each:.1f} µs"]
+        return own + [_against(self.peers[peer], self.each) if peer in self.peers else "-" for peer in columns]
+
+
+def _against(seconds: float, each: float) -> str:
+    time = f"{seconds:.2f} s" if seconds >= 1 else f"{1e3 * seconds:.2f} ms"
+    return f"{time} ({seconds / each:,.0f} x)"
+
+
+def measure(name: str, network: FlowNetwork, pairs: Pairs, arguments: argparse.Namespace) -> Row:
+    """Solve all pairs, and a sample by each peer; say so on the standard error."""
     seconds, flows = solve(network, pairs, arguments)
-    each = seconds / len(flows.lower)
-    sample = np.random.default_rng(0).choice(
-        len(flows.lower), min(arguments.peer_pairs, len(flows.lower)), replace=False
-    )
-    value = flows.lower[sample] * flows.quantum
-    cells, times = ["-"] * len(arguments.columns), {"jaxflow": seconds}
+    n_pairs = len(flows.lower)
+    print(f"{name}: {seconds:.3f} s", file=sys.stderr, flush=True)
+    sample = np.random.default_rng(0).choice(n_pairs, min(arguments.peer_pairs, n_pairs), replace=False)
+    value, peers = flows.lower[sample] * flows.quantum, {}
     for peer in arguments.peers:
         part = sample[:4] if peer == "networkx" else sample
-        theirs = seconds_per_pair(peer, network, (pairs[0][part], pairs[1][part]), value)
-        times[peer] = theirs * len(flows.lower)
-        cells[arguments.columns.index(peer)] = f"{1e3 * theirs:.2f} ms ({theirs / each:,.0f} x)"
-    share = np.bincount(flows.stage, minlength=4)[:3] / len(flows.stage)
-    settled = " / ".join(f"{100 * part:.1f}" for part in share)
-    print(f"| {name} | {len(value):,} of {len(flows.lower):,} | {seconds:.3f} s | {1e6 * each:.1f} us | ", end="")
-    print(" | ".join([*cells, settled]) + " |", flush=True)
-    return times
+        peers[peer] = seconds_per_pair(peer, network, (pairs[0][part], pairs[1][part]), value)
+    share = np.bincount(flows.stage, minlength=4)[:3] / n_pairs
+    return Row(name, n_pairs, seconds, peers, share.tolist())
+
+
+def print_table(heads: list[str], rows: list[list[str]]) -> None:
+    """Print Markdown: words to the left, numbers to the right."""
+    print(f"\n| {' | '.join(heads)} |\n|---{'|---:' * (len(heads) - 1)}|")
+    for cells in rows:
+        print(f"| {' | '.join(cells)} |")
+    print(flush=True)
 
 
 def peak_bytes(work: Callable[[], object]) -> int:
@@ -174,7 +208,7 @@ def memory(directory: Path, threads: int | None) -> None:
     logging.disable(logging.WARNING)
     small = all_to_all(np.full((2, 3, 3), 1 / 3, np.float32))
     network, pairs = all_to_all(minilm.capacities(directory, 242))
-    certified.SMALL_WORK = 0.0
+    certified.SMALL_WORK = certified.BRIEF_WORK = 0.0  # in threads, as the large one
     certified.solve_pairs(small[0], *small[1], n_threads=threads)  # compiled code is no data
     size = np.asarray(network.capacity, np.float32).nbytes
     peak = peak_bytes(lambda: certified.solve_pairs(network, *pairs, n_threads=threads))
@@ -182,14 +216,28 @@ def memory(directory: Path, threads: int | None) -> None:
     print(f"{peak / size:.1f} x the capacities ({size / 2**20:.1f} MiB as float32)")
 
 
-def plot(file: Path, tokens: list[int], growth: dict[float, list[dict[str, float]]]) -> None:
+def grow(residual: float, arguments: argparse.Namespace) -> list[Row]:
+    """Measure P6 at each length; a peer that would take too long at the next is left out from there on."""
+    short = argparse.Namespace(**{**vars(arguments), "repeats": 1, "peer_pairs": 4})
+    rows = []
+    for n in arguments.tokens:
+        row = measure(f"{n:,}, {residual}", *all_to_last(n, residual), short)
+        rows.append(row)
+        # Four pairs of twice the length take a peer about 30 times as long as one pair of this one.
+        short.peers = [peer for peer in short.peers if 30 * row.peers[peer] < PATIENCE]
+    return rows
+
+
+def plot(file: Path, tokens: list[int], growth: dict[float, list[Row]]) -> None:
     """Draw P6: seconds for all inputs to one output against the number of tokens, on two logarithmic axes."""
     import matplotlib.pyplot as plt
 
     figure, panels = plt.subplots(1, len(growth), figsize=(5 * len(growth), 4), sharey=True, layout="constrained")
     for panel, (residual, rows) in zip(panels, growth.items(), strict=True):
-        for name in rows[0]:
-            panel.loglog(tokens, [times.get(name, np.nan) for times in rows], marker="o", label=name)
+        panel.loglog(tokens, [row.seconds for row in rows], marker="o", label="jaxflow")
+        for peer in rows[0].peers:
+            times = [row.peers.get(peer, np.nan) * row.n_pairs for row in rows]
+            panel.loglog(tokens, times, marker="o", label=NAMES[peer])
         panel.set(title=f"residual {residual}", xlabel="tokens", xticks=tokens, xticklabels=tokens)
         panel.minorticks_off()
     panels[0].set_ylabel("seconds, all inputs to one output")
@@ -210,38 +258,47 @@ def main() -> None:
     if arguments.plot is not None and ("P6" not in arguments.rows or not importlib.util.find_spec("matplotlib")):
         parser.error("--plot draws row P6 with matplotlib: name P6 among --rows, and pip install 'jaxflow[plots]'")
     arguments.peers = ["ortools", "scipy", *(name for name in OPTIONAL if importlib.util.find_spec(name))]
-    arguments.columns = arguments.peers
+    columns, peer_names = arguments.peers, [f"{NAMES[peer]}, a pair" for peer in arguments.peers]
     directory = minilm.directory(parser, arguments.model)
     logging.disable(logging.WARNING)
 
-    print(f"Python {platform.python_version()}, {arguments.threads or len(os.sched_getaffinity(0))} threads; ", end="")
-    print(", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("jax", "numba", *arguments.peers)))
+    n_threads = arguments.threads or len(os.sched_getaffinity(0))
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("jax", "numba", *columns))
+    load = f"{os.getloadavg()[0]:.1f}"
     print(
-        f"\n| row | pairs compared | all pairs | a pair | {' | '.join(arguments.peers)} | search / residual / ortools, % |"
+        f"Python {platform.python_version()}, {n_threads} threads on {os.cpu_count()} cores, load {load} before; {versions}"
     )
-    print("|---" * (5 + len(arguments.peers)) + "|")
+    rows = []
     for name, n_tokens in (("P3", 22), ("P1", 242)):
         if name in arguments.rows:
-            row(f"{name}: n = {n_tokens}", *all_to_all(minilm.capacities(directory, n_tokens)), arguments)
-    for residual in (0.5, 0.0):
-        if "P2" in arguments.rows:
-            row(f"P2: residual {residual}", *all_to_last(256, residual), arguments)
-    growth: dict[float, list[dict[str, float]]] = {}
+            work = f"all {n_tokens**2:,} pairs, all-MiniLM-L6-v2, {n_tokens} tokens"
+            rows.append(measure(work, *all_to_all(minilm.capacities(directory, n_tokens)), arguments))
+    if "P2" in arguments.rows:
+        work = "all inputs to one output, causal, 12 layers, 256 tokens, residual ½"
+        rows.append(measure(work, *all_to_last(256, 0.5), arguments))
+        rows.append(measure("the same without residual", *all_to_last(256, 0.0), arguments))
+    if rows:
+        heads = ["work", "all pairs", "a pair", *peer_names, "search / residual / OR-Tools, %"]
+        print_table(heads, [[*row.cells(columns), row.settled] for row in rows])
+        heads = ["work", "per pair", *(f"against {NAMES[peer]}" for peer in columns), heads[-1]]
+        short = [[f"{row.peers[peer] / row.each:,.0f} x" for peer in columns] for row in rows]
+        print_table(
+            heads, [[row.name, f"{1e6 * row.each:.0f} µs", *x, row.settled] for row, x in zip(rows, short, strict=True)]
+        )
     if "P6" in arguments.rows:
-        arguments.repeats, arguments.peer_pairs = 1, 4
-        for residual in (0.5, 0.0):
-            growth[residual], every = [], arguments.peers
-            for n in arguments.tokens:
-                times = row(f"P6: n = {n}, r = {residual}", *all_to_last(n, residual), arguments)
-                growth[residual].append(times)
-                # Four pairs of twice the length take a peer about 30 times as long as one pair of this one.
-                arguments.peers = [peer for peer in arguments.peers if 30 * times[peer] / n < PATIENCE]
-            arguments.peers = every
-            seconds = [times["jaxflow"] for times in growth[residual]]
-            slope = np.polyfit(np.log(arguments.tokens), np.log(seconds), 1)[0]
-            print(f"| P6: slope in log-log {slope:.2f}, r = {residual} |", flush=True)
-    if arguments.plot is not None:
-        plot(arguments.plot, arguments.tokens, growth)
+        growth = {residual: grow(residual, arguments) for residual in (0.5, 0.0)}
+        heads = ["tokens, residual", "all pairs", "a pair", *(NAMES[peer] for peer in columns)]
+        print_table(heads, [row.cells(columns) for part in growth.values() for row in part])
+        slopes = [
+            np.polyfit(np.log(arguments.tokens), np.log([row.seconds for row in part]), 1)[0]
+            for part in growth.values()
+        ]
+        print(
+            "Slopes in log-log: "
+            + ", ".join(f"{slope:.2f} at residual {r}" for r, slope in zip(growth, slopes, strict=True))
+        )
+        if arguments.plot is not None:
+            plot(arguments.plot, arguments.tokens, growth)
     if "P4" in arguments.rows:
         process = multiprocessing.get_context("spawn").Process(target=memory, args=(directory, arguments.threads))
         process.start()
