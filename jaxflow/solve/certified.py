@@ -100,8 +100,9 @@ def solve_pairs(
         run_in_threads(work, n_threads, halt, done, deadline, on_solved)
     elif deadline is None or time.monotonic() < deadline:
         work(0)
-        for _ in range(int(done[0, 0]) if on_solved is not None else 0):
-            on_solved()
+        if on_solved is not None:
+            for _ in range(int(done[0, 0])):
+                on_solved()
     left = np.flatnonzero(stage == ORTOOLS)
     if left.size:
         last = ortools.find_flows(
