@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # In points.
-LEFT, BOTTOM, TOP, HEIGHT, LARGEST = 30.0, 26.0, 16.0, 72.0, 34.0
+LEFT, BOTTOM, TOP, HEIGHT, LARGEST = 34.0, 26.0, 16.0, 72.0, 34.0
 NUMBERED = 16.0  # a bar so wide has its share written on it
 
 
@@ -62,7 +62,7 @@ def plot_layers(
         ax.set_position((LEFT / whole[0], BOTTOM / whole[1], breadth / whole[0], HEIGHT / whole[1]))
     layers = np.arange(1, len(share) + 1)
     ax.bar(layers, share, width=0.8, color=drawing.CUT)
-    ax.set(xlim=(0.4, len(share) + 0.6), ylim=(0, 1.12 * max(share.max(), 1e-9)))
+    ax.set(xlim=(0.4, len(share) + 0.6), ylim=(0, 1.18 * max(share.max(), 1e-9)))
     room = drawing.size_of(ax)[0] / (len(share) + 0.2)
     if room >= NUMBERED:
         for layer, part in zip(layers.tolist(), share.tolist(), strict=True):
