@@ -187,7 +187,8 @@ def attention_flow(
     )
     if is_traced(capacities):
         raise ValueError("attention_flow solves on the host and cannot be traced: call it outside jit, vmap and grad.")
-    capacities = jax.device_get(capacities)  # one transfer; then each example is a network of its own
+    # One transfer; then each example is a network of its own. A residual may be a plain number.
+    capacities = jax.tree.map(np.asarray, jax.device_get(capacities))
     _check_correction(correction, capacities, spans=decoder_spans is not None or output_spans is not None)
     n_target = lengths(capacities)[1]
     prompts = None if n_prompt is None else np.broadcast_to(np.asarray(n_prompt), batch_of(capacities))

@@ -19,6 +19,7 @@ from jaxflow import (
     min_cut,
     raw_attention,
     rollout,
+    shapley_flow,
 )
 
 N_SOURCE, N_TARGET = 4, 5
@@ -304,6 +305,13 @@ def test_capacities_made_by_hand_must_say_their_residual():
         rollout(capacities)
     with pytest.raises(ValueError, match="needs the residual"):
         attention_flow(Capacities(decoder=capacities.decoder), correction="uniform")
+
+
+def test_a_residual_may_be_a_plain_number():
+    capacities = joint_capacities(Attention(**STACKS), residual=0.5)
+    plain = capacities.replace(residual=0.5)
+    np.testing.assert_array_equal(attention_flow(plain).encoder, attention_flow(capacities).encoder)
+    np.testing.assert_array_equal(shapley_flow(plain).encoder, shapley_flow(capacities).encoder)
 
 
 @pytest.mark.parametrize(("decoder_layer", "seed"), list(itertools.product(["sublayers", "parallel"], range(3))))

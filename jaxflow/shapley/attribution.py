@@ -85,7 +85,7 @@ def shapley_flow(
     )
     if is_traced(capacities):
         raise ValueError("shapley_flow solves on the host and cannot be traced: call it outside jit, vmap and grad.")
-    capacities = jax.device_get(capacities)
+    capacities = jax.tree.map(np.asarray, jax.device_get(capacities))
     prompts = None if n_prompt is None else np.broadcast_to(np.asarray(n_prompt), batch_of(capacities))
     selection = select(
         capacities,

@@ -40,7 +40,7 @@ def test_capacities_are_drawn_a_layer_at_a_time():
 
 def test_scores_of_both_stacks_without_what_no_path_leads_to():
     encoder, decoder = make_attention("softmax", 0, (2, 3, 3)) / 2, make_attention("causal", 0, (2, 4, 4)) / 2
-    capacities = Capacities(encoder=encoder, decoder=decoder, cross=decoder[..., :3], residual=np.array(0.5))
+    capacities = Capacities(encoder=encoder, decoder=decoder, cross=decoder[..., :3], residual=0.5)
     attribution = attention_flow(capacities, outputs=[0, 2])
     numbers, drawn, configs = heatmaps(attribution)
     np.testing.assert_array_equal(numbers[0], attribution.encoder.astype(np.float32).ravel())

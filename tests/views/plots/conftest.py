@@ -18,7 +18,7 @@ def capacities():
         encoder=(make_attention("softmax", 0, (2, 4, 4)) + np.eye(4)) / 2,
         decoder=(make_attention("causal", 0, (2, 5, 5)) + np.eye(5)) / 2,
         cross=make_attention("softmax", 0, (2, 5, 4)) / 2,
-        residual=np.array(0.5),
+        residual=0.5,
     )
 
 
