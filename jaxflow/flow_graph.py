@@ -28,7 +28,8 @@ class FlowGraph:
     """The joint flow of all inputs to one output, layer by layer, folded to the strongest arcs.
 
     Arcs of a layer are ordered by their flow. To draw a share s of each layer's flow, draw the arcs for which `stronger < s`:
-    they are the fewest that carry as much. Arcs come in that order, and where there are too many, the last are left out.
+    they are the fewest that carry as much. The strongest arc of each layer comes first, then the second of each, and so on; where
+    there are too many the last are left out, so every layer keeps as many.
 
     Attributes:
         stack: `[node]`, 0 in the encoder, 1 in the decoder, 2 in the middle of a decoder layer. Nodes on a path from an
@@ -216,15 +217,16 @@ def _by_layer(
 def _by_strength(
     network: FlowNetwork, receivers: Int[np.ndarray, " arc"], flow: Float[np.ndarray, " arc"]
 ) -> tuple[Int[np.ndarray, " arc"], Float[np.ndarray, " arc"]]:
-    """Order arcs by the share of their layer's flow that stronger arcs carry; equal flows by their number."""
+    """Order arcs by their place in their layer, the strongest first; and say what share of its flow stronger ones carry."""
     stack, level = np.asarray(network.stack)[receivers], np.asarray(network.level)[receivers]
-    stronger = np.zeros(len(flow))
+    stronger, place = np.zeros(len(flow)), np.zeros(len(flow), np.int64)
     for layer in np.unique(np.stack([stack, level]), axis=1).T:
         mine = np.flatnonzero((stack == layer[0]) & (level == layer[1]))
         mine = mine[np.argsort(-flow[mine], kind="stable")]
         total = np.cumsum(flow[mine])
         stronger[mine] = np.append(0, total[:-1]) / total[-1]
-    return np.argsort(stronger, kind="stable"), stronger
+        place[mine] = np.arange(len(mine))
+    return np.argsort(place, kind="stable"), stronger
 
 
 def _own_cuts(
