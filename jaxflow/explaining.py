@@ -17,7 +17,7 @@ from jaxflow.capacities import Heads, joint_capacities
 from jaxflow.capture.jaxpr import model_name
 from jaxflow.explanation import Explanation, Method, attribution_scores
 from jaxflow.flow_graph import FlowGraph
-from jaxflow.inputs import arguments, encode, name_tokens, padding_mask, reads
+from jaxflow.inputs import arguments, encode, name_tokens, padding_mask, patch_grid, reads
 from jaxflow.network import DecoderLayer, Feedback, flow_network
 from jaxflow.prediction import label_target, read_predictions
 from jaxflow.selection import check_outputs, select
@@ -27,7 +27,8 @@ from jaxflow.spans import span_masks
 from jaxflow.streaming import capture_fused, fused_capacities
 from jaxflow.target import Target, attention_gradients
 from jaxflow.weighting import Weighting
-from jaxflow.words import Span, Unit, cover, short, text_spans
+from jaxflow.word_scores import score_words
+from jaxflow.words import Span, Unit, cover, known_words, short, text_spans
 
 METHODS = ("flow", "shapley", "rollout", "raw")
 # Defaults of what only some methods take.
@@ -63,6 +64,7 @@ def explain(
     tolerance: float = 0.0,
     budget_seconds: float | None = None,
     flow_graph: bool | None = None,
+    words: Sequence[Span] | None = None,
     progress: bool = False,
     **inputs: Any,
 ) -> Explanation:
@@ -105,6 +107,8 @@ def explain(
         flow_graph: whether to find how the flow runs, which the page draws; for the method "flow" alone. True: to each explained
             output. None: to each where that is cheap (outputs x arcs of the network at most 2^19), else to the first where one
             is, else to none. Costs about 4 us per output and arc.
+        words: spans that are words, in tokens as `spans`, which a page shows beside the tokens, each by its joint flow; by
+            default those of the text. Where tokens are inputs; not for Shapley values, nor for corrected or normalised flow.
         progress: as in `attention_flow`.
         **inputs: the model's inputs by name, and `variables` of an unbound linen module.
 
@@ -167,22 +171,22 @@ def explain(
             "takes whole batches."
         )
     given_inputs = arguments(model, args, inputs)
-    words: dict[str, tuple[str, ...]] = {"encoder": (), "decoder": ()}
+    tokens_of: dict[str, tuple[str, ...]] = {"encoder": (), "decoder": ()}
     masks = {"encoder": encoder_mask, "decoder": decoder_mask}
     given = {"encoder": tokens, "decoder": decoder_tokens}
     sides = reads(attention)
     if "encoder" not in sides and decoder_tokens is None:
         given["decoder"] = tokens
     for side, (n_tokens, ids_name, mask_name) in sides.items():
-        words[side] = name_tokens(given[side], tokenizer, given_inputs.get(ids_name), n_tokens)
+        tokens_of[side] = name_tokens(given[side], tokenizer, given_inputs.get(ids_name), n_tokens)
         if masks[side] is None:
             masks[side] = padding_mask(given_inputs.get(mask_name), mask_name, side, (*batch, n_tokens))
-    names, spans_of = dict(words), dict[str, Any]()
+    names, spans_of = dict(tokens_of), dict[str, Any]()
     for side, grouped in _spans_by_side(spans, decoder_spans, sides, tokenizer, text).items():
-        covering = cover(grouped, words[side])
+        covering = cover(grouped, tokens_of[side])
         names[side] = tuple(name for _, _, name in covering)
-        spans_of[f"{side}_spans"] = span_masks([(start, stop) for start, stop, _ in covering], len(words[side]))
-    output_tokens = words["decoder"] or words["encoder"]
+        spans_of[f"{side}_spans"] = span_masks([(start, stop) for start, stop, _ in covering], len(tokens_of[side]))
+    output_tokens = tokens_of["decoder"] or tokens_of["encoder"]
     joined = None
     if together:
         joined = check_outputs(outputs, np.ones(len(output_tokens), bool)).tolist()
@@ -227,6 +231,15 @@ def explain(
         attribute = rollout if method == "rollout" else raw_attention
         attribution = jax.device_get(attribute(capacities, outputs=outputs))
         attribution = add_up(attribution, normalise=normalise, **spans_of)
+    if words is None:
+        words = known_words(tokenizer, text)
+    spelt: tuple[tuple[int, int, str], ...] = ()
+    word_scores: Float[np.ndarray, "output word"] | None = None
+    is_plain = correction is None and not normalise and budget_seconds is None
+    if words and spans is None and decoder_spans is None and (is_plain if method == "flow" else method != "shapley"):
+        asked = {**chosen, **structure, "solver": solver, "tolerance": tolerance}
+        side = "encoder" if "encoder" in sides else "decoder"
+        spelt, word_scores = score_words({side: words}, names, attribution, capacities, method=method, **asked)
     return Explanation(
         encoder_tokens=names["encoder"],
         decoder_tokens=names["decoder"],
@@ -254,6 +267,9 @@ def explain(
         },
         version=__version__,
         flow_graphs=graphs,
+        words=spelt,
+        word_scores=word_scores,
+        patches=patch_grid(model, len(names["encoder"])) if tokenizer is tokens is spans is None else None,
     )
 
 

@@ -40,6 +40,11 @@ class Explanation:
         version: the version of jaxflow that made it.
         flow_graphs: how the joint flow of all inputs runs to an output, for a picture: one for each explained output, or for
             the first alone, or none.
+        words: the words of the text that inputs are tokens of, in the order of `tokens`: `(start, stop, word)`, and inputs of no
+            word alone; empty where that is not known.
+        word_scores: `[output, word]`, the score of each word: the joint flow of its tokens, or of shares their sum; None
+            where there are no words.
+        patches: how many patches of an image, down and across, the last inputs are; None for other inputs.
     """
 
     encoder_tokens: tuple[str, ...]
@@ -53,6 +58,9 @@ class Explanation:
     conventions: dict[str, Any]
     version: str
     flow_graphs: tuple[FlowGraph, ...] = ()
+    words: tuple[tuple[int, int, str], ...] = ()
+    word_scores: Float[np.ndarray, "output word"] | None = None
+    patches: tuple[int, int] | None = None
 
     @property
     def tokens(self) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from jaxflow.explanation import Explanation, Method
 from jaxflow.inputs import encode
 from jaxflow.network import DecoderLayer, Feedback
 from jaxflow.solve import Solver
-from jaxflow.words import Span, Unit, text_spans, written_spans
+from jaxflow.words import Span, Unit, known_words, text_spans, written_spans
 from jaxflow.writing import continued, generate, is_encoder_decoder
 
 
@@ -100,6 +100,9 @@ def explain_generation(
     if isinstance(spans, str):
         wrote = written_spans(tokenizer, sequence, spans, start=n_prompt)
         spans = text_spans(tokenizer, text, spans)
+    words = known_words(tokenizer, text) if spans is None else None
+    if words and not is_encoder_decoder(model) and hasattr(tokenizer, "all_special_ids"):
+        words = [*words, *written_spans(tokenizer, sequence, start=n_prompt)]
     if is_encoder_decoder(model):
         whole: dict[str, Any] = {name: inputs[name] for name in ("input_ids", "attention_mask") if name in inputs}
         whole |= {"decoder_input_ids": sequence[None], "spans": spans, "decoder_spans": wrote}
@@ -123,6 +126,7 @@ def explain_generation(
         tolerance=tolerance,
         budget_seconds=budget_seconds,
         flow_graph=flow_graph,
+        words=words,
         progress=progress,
         **whole,
     )

@@ -78,6 +78,20 @@ def name_tokens(given: Sequence[str] | None, tokenizer: Any, ids: Any, n_tokens:
     return words
 
 
+def patch_grid(model: Any, n_tokens: int) -> tuple[int, int] | None:
+    """Return how many patches of an image, down and across, are a vision model's last inputs, as its config says; None if none.
+
+    Before them may come tokens of no patch, such as the class token.
+    """
+    config = getattr(model, "config", None)
+    image, patch = getattr(config, "image_size", None), getattr(config, "patch_size", None)
+    if image is None or patch is None:
+        return None
+    (height, width), (tall, wide) = ((size, size) if isinstance(size, int) else tuple(size) for size in (image, patch))
+    down, across = height // tall, width // wide
+    return (down, across) if 0 < down * across <= n_tokens else None
+
+
 def words_of(tokenizer: Any, ids: Int[np.ndarray, " token"]) -> list[str]:
     """Name tokens; by number those that the tokenizer does not know, as models have spare ones."""
     words = tokenizer.convert_ids_to_tokens(ids)

@@ -40,6 +40,16 @@ def text_spans(tokenizer: Any, text: str, unit: Unit = "words") -> list[tuple[in
     return _group(_offsets(tokenizer, text), text, unit)
 
 
+def known_words(tokenizer: Any, text: Any) -> list[tuple[int, int, str]] | None:
+    """Return the words of a text as `text_spans` does; None where there is no text, or its tokenizer tells no offsets."""
+    if not isinstance(text, str):
+        return None
+    try:
+        return text_spans(tokenizer, text)
+    except ValueError:
+        return None
+
+
 def written_spans(
     tokenizer: Any, ids: Int[np.ndarray, " token"], unit: Unit = "words", *, start: int = 0
 ) -> list[tuple[int, int, str]]:
