@@ -40,6 +40,7 @@ from jaxflow.spans import join_outputs, join_players, span_masks
 from jaxflow.streaming import capture_capacities
 from jaxflow.summary import FlowSummary, flow_summary
 from jaxflow.target import attention_gradients, contrast, log_probability, logit
+from jaxflow.views.html import compare_html, compare_page
 from jaxflow.views.plots import plot_flow, plot_layers, plot_matrix, plot_patches, plot_tokens
 from jaxflow.what_if import Scale, WhatIf, edit, edited_capacities, what_if
 from jaxflow.words import text_spans
@@ -117,6 +118,8 @@ __all__ = [  # noqa: RUF022
     "generate_with",
     "Prediction",
     "load",
+    "compare_page",
+    "compare_html",
     "plot_tokens",
     "plot_matrix",
     "plot_flow",

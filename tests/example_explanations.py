@@ -1,8 +1,9 @@
 """Explanations of attention that no model had, of every architecture, for views."""
 
+import jax
 import numpy as np
 
-from jaxflow import Attention, Explanation, Prediction, attention_flow, flow_network, joint_capacities
+from jaxflow import Attention, Explanation, Prediction, attention_flow, flow_network, joint_capacities, rollout
 from jaxflow.bottleneck import find_bottleneck
 from jaxflow.selection import select
 
@@ -20,7 +21,16 @@ def attention(rng, n_layers, n_queries, n_keys, *, causal=False):
 
 
 def explained(
-    source=(), target=(), *, n_layers=3, outputs=None, graphs=None, predictions=(), model="Model", feedback=None
+    source=(),
+    target=(),
+    *,
+    n_layers=3,
+    outputs=None,
+    graphs=None,
+    predictions=(),
+    model="Model",
+    feedback=None,
+    method="flow",
 ):
     """Explain random attention over the words that an encoder reads, a decoder, or both."""
     rng, n, m = np.random.default_rng(0), len(source), len(target)
@@ -30,6 +40,19 @@ def explained(
     if n and m:
         stacks["cross"] = attention(rng, n_layers, m, n)
     capacities = joint_capacities(Attention(**stacks))
+    shared = {
+        "encoder_tokens": tuple(source),
+        "decoder_tokens": tuple(target),
+        "output_tokens": tuple(target or source),
+        "predictions": tuple(predictions),
+        "model": model,
+        "method": method,
+        "version": "0",
+    }
+    conventions = {"heads": "mean", "residual": 0.5, "normalise": False, "together": None, "solver": "certified"}
+    if method == "rollout":
+        attribution = jax.device_get(rollout(capacities, outputs=outputs))
+        return Explanation(attribution=attribution, bottleneck=None, conventions=conventions, **shared)
     structure = {} if feedback is None else {"feedback": "unrolled", "n_prompt": feedback}
     flow_graphs, bottleneck = find_bottleneck(
         flow_network(capacities, **structure),
@@ -37,17 +60,11 @@ def explained(
         graphs=graphs, solver="certified", progress=False,
     )  # fmt: skip
     return Explanation(
-        encoder_tokens=tuple(source),
-        decoder_tokens=tuple(target),
-        output_tokens=tuple(target or source),
         attribution=attention_flow(capacities, outputs=outputs, **structure),
-        predictions=tuple(predictions),
         bottleneck=bottleneck,
-        model=model,
-        method="flow",
-        conventions={"heads": "mean", "residual": 0.5, "normalise": False, "together": None, "solver": "certified"},
-        version="0",
+        conventions=conventions,
         flow_graphs=flow_graphs,
+        **shared,
     )
 
 

@@ -115,7 +115,7 @@ def test_outputs_together(agreement, method, tmp_path):
         assert (one.scores[0] >= each.scores.max(0) - 1e-9).all()
     assert "outputs 0, 2 to 3 together ([CLS] keys to)" in str(one)
     one.save(tmp_path / "one.html")
-    assert "outputs 0, 2 to 3 together" in (tmp_path / "one.html").read_text()
+    assert "Outputs 0, 2 to 3 together" in (tmp_path / "one.html").read_text()
     one.save(tmp_path / "one.json")
     assert load(tmp_path / "one.json").output_tokens == one.output_tokens
 
