@@ -27,9 +27,10 @@ BYTES_PER_ARC_AND_THREAD = 8
 # REFERENCE.
 REFERENCE = 0.7e-3
 SECONDS_PER_ARC = {"ortools": 1.2e-7, "certified": 1.5e-7}
-SECONDS_PER_SOLVE = {"ortools": (8e-5, 4.8e-8), "certified": (2.8e-5, 3.8e-10)}  # in any case, and for each arc
-# Beyond so many arcs, caches no longer hold them, and each takes longer.
-CACHED_ARCS, SLOWER = 4e5, 0.3
+SECONDS_PER_SOLVE = {"ortools": (8e-5, 4.8e-8), "certified": (2.8e-5, 2.4e-10)}  # in any case, and for each arc
+# Beyond so many arcs a solve grows with another power of them: caches no longer hold what OR-Tools reads, while the
+# certified solver touches as many arcs per token of a longer input, so fewer of all.
+MANY_ARCS, BEYOND = 4e5, {"ortools": 0.3, "certified": -0.4}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +138,7 @@ def estimate_cost(
     of_one_layer = max((size // layers[name][0] for name, size in heads.items()), default=0)
     capacities = _product(batch) * sum(map(_product, layers.values())) * max(itemsize, 4)
     fixed, each = SECONDS_PER_SOLVE[solver]
-    solve = fixed + each * n_arcs * max(n_arcs / CACHED_ARCS, 1) ** SLOWER
+    solve = fixed + each * n_arcs * max(n_arcs / MANY_ARCS, 1) ** BEYOND[solver]
     return CostEstimate(
         solver=solver,
         n_threads=threads,
