@@ -26,13 +26,25 @@ ROOT = Path(__file__).parent.parent.parent
 NOTEBOOKS, EXECUTED, ZOO = ROOT / "notebooks", ROOT / "build" / "notebooks", ROOT / "jaxflow" / "zoo"
 # The order in which notebooks are read; others come after, by name.
 ORDER = ("quickstart",)
+SHOWN: dict[str, str] = {}
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Put the notebooks into the navigation."""
-    for entry in config.nav or []:
-        if "Notebooks" in entry:
-            entry["Notebooks"] = [{_title(path): f"notebooks/{path.stem}.md"} for path in _notebooks()]
+    """Put the notebooks and the model cards into the navigation."""
+    found = {
+        "Notebooks": [{_title(path): f"notebooks/{path.stem}.md"} for path in _notebooks()],
+        "Models that ship": [{card.parent.name.replace("_", "-"): f"cards/{card.parent.name}.md"} for card in _cards()],
+    }
+
+    def fill(entries: list[Any]) -> None:
+        for entry in entries:
+            for name, below in entry.items() if isinstance(entry, dict) else ():
+                if name in found:
+                    entry[name] = found[name]
+                elif isinstance(below, list):
+                    fill(below)
+
+    fill(config.nav or [])
     return config
 
 
@@ -40,7 +52,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are made of files outside of docs/."""
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     files.append(File.generated(config, "changelog.md", content=changelog))
-    for card in sorted(ZOO.glob("*/README.md")):
+    for card in _cards():
         content = card.read_text(encoding="utf-8")
         files.append(File.generated(config, f"cards/{card.parent.name}.md", content=content))
     for path in _notebooks():
@@ -58,16 +70,18 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         (r"\]\((?:\.\./)*notebooks/(\w+)\.ipynb", rf"]({up}notebooks/\1.md"),
         (r"\]\((?:\.\./)*jaxflow/zoo/(\w+)/README\.md", rf"]({up}cards/\1.md"),
         (r"\]\((?:\.\./)+CHANGELOG\.md", rf"]({up}changelog.md"),
+        (r"\]\((?:\.\./)*docs/", f"]({up}"),
     )
     for outside, inside in moved:
         markdown = re.sub(outside, inside, markdown)
-    return re.sub(r"<!-- shown: (.*) -->", lambda text: _raw(_explained(text[1])), markdown)
+    return re.sub(r"<!-- shown: (.*) -->", lambda text: _shown("explanation", _explained(text[1])), markdown)
 
 
 def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Turn equations into MathML, and public names into links."""
     content = re.sub(r'<(span|div) class="arithmatex">(.*?)</\1>', _mathml, content, flags=re.DOTALL)
-    return _linked(content, page)
+    content = _linked(content, page)
+    return re.sub(r'(?<=<div class="output">)\{(\w+)\}', lambda place: SHOWN[place[1]], content)
 
 
 def _explained(text: str) -> str:
@@ -76,10 +90,10 @@ def _explained(text: str) -> str:
     return jaxflow.explain(model, text, tokenizer=tokenizer)._repr_html_()
 
 
-def _raw(shown: str) -> str:
-    """Hand HTML through Markdown in one line, since Markdown would look for paragraphs between empty ones."""
-    styled = re.sub(r"<style>.*?</style>", lambda style: style[0].replace("\n", " "), shown, flags=re.DOTALL)
-    return '<div class="output">' + styled.replace("\n", "&#10;") + "</div>"
+def _shown(name: str, shown: str) -> str:
+    """Leave a place for HTML, which Markdown would take apart; it is filled when the page is made."""
+    SHOWN[name] = shown
+    return f'<div class="output">{{{name}}}</div>'
 
 
 def _notebooks() -> list[Path]:
@@ -89,6 +103,11 @@ def _notebooks() -> list[Path]:
         return (ORDER.index(path.stem) if path.stem in ORDER else len(ORDER), path.stem)
 
     return sorted(NOTEBOOKS.glob("*.ipynb"), key=order)
+
+
+def _cards() -> list[Path]:
+    """Return the cards of the models that ship."""
+    return sorted(ZOO.glob("*/README.md"))
 
 
 def _title(path: Path) -> str:
@@ -108,7 +127,7 @@ def _notebook_page(path: Path) -> tuple[str, dict[str, bytes]]:
         body.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
         for part, output in enumerate(cell.get("outputs", ())):
             name = f"{path.stem}_{number}_{part}"
-            body.append(_raw(_output(output, name, pictures)))
+            body.append(_shown(name, _output(output, name, pictures)))
     return "\n\n".join(body) + "\n", pictures
 
 
