@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from jaxflow.attention import STACKS, Attention, at_least_float32
-from jaxflow.capture.huggingface import capture_huggingface, is_huggingface
-from jaxflow.capture.linen import DEFAULT_NAME, capture_linen
-from jaxflow.capture.marks import Marks, perturbable
+from jaxflow.capture.linen import DEFAULT_NAME
+from jaxflow.capture.perturbing import perturbable_model
 from jaxflow.capture.roles import Role
 
 # A model's outputs -> one number per example, `[*batch]`, or their sum.
@@ -35,7 +33,7 @@ def attention_gradients(
     went on from there: row sums are not kept, and later layers' attention changes with it. Pure: goes through `jit` and `vmap`.
 
     Args:
-        model: what `capture` takes, but neither functions nor NNX modules.
+        model: what `capture` takes.
         *args: what the model is called with.
         target: y: a function of the model's outputs that returns one number per example, `[*batch]`, or their sum. `logit`,
             `log_probability` and `contrast` make some. Examples must not depend on each other.
@@ -49,9 +47,10 @@ def attention_gradients(
         `joint_capacities(attention, weighting=..., gradients=...)` takes.
 
     Raises:
-        TypeError: a model that is not supported here.
+        TypeError: as `capture`.
         ValueError: as `capture`; a target that is no one number per example; attention that is sown as a copy, or computed
-            inside an `nn.vmap` or a `while` loop.
+            inside an `nn.vmap` or a `while` loop; in a trace, weights that are changed after dropout, or that never are an
+            array of their own and are used in several ways.
 
     Cost: the model is traced, then run operation by operation (put `jax.jit` around to compile it); a backward pass costs
     about two forward ones, and the memory of its activations (`jax.checkpoint` around attention has no effect here).
@@ -70,33 +69,52 @@ def attention_gradients(
     Source: the gradients of attention maps in Chefer et al. 2021 (2103.15679), and of Generalized Attention Flow,
     Azarkhalili & Libbrecht 2025 (2502.15765).
     """
-    marks = Marks()
+    model_outputs, attention, pull = pull_gradients(
+        model, args, kwargs, targets=[target], variables=variables, sown=sown, roles=roles
+    )
+    return model_outputs, attention, pull(0)
 
-    def run() -> tuple[Any, Attention]:
-        if is_huggingface(model):
-            if variables is not None or sown != DEFAULT_NAME or roles is not None:
-                raise ValueError(f"variables=, sown= and roles= are for linen modules; got {type(model).__name__}.")
-            return capture_huggingface(model, args, kwargs, marks=marks)
-        if not isinstance(model, nn.Module):
-            raise TypeError(
-                f"got {type(model).__name__}; expected an instance of a Flax class of transformers 4 or a flax.linen module "
-                "(bound, or with variables=). Gradients that you have as arrays need no model: joint_capacities(attention, "
-                "weighting=..., gradients=Attention(encoder=gradients))."
-            )
-        return capture_linen(model, args, kwargs, variables=variables, sown=sown, roles=roles, marks=marks)
 
-    marked = perturbable(run)
+def pull_gradients(
+    model: Any,
+    args: tuple,
+    kwargs: dict,
+    *,
+    targets: Sequence[Target],
+    variables: Mapping | None = None,
+    sown: str = DEFAULT_NAME,
+    roles: Mapping[str, Role] | None = None,
+) -> tuple[Any, Attention, Callable[[int], Attention]]:
+    """Run a model once forwards for several targets: each is one backward pass, when it is asked for.
 
-    def objective(added: dict[str, Array]) -> tuple[Array, tuple[Any, Attention]]:
-        outputs, attention = marked.run(added)
+    Args:
+        model: as in `attention_gradients`, like all that is not named here.
+        args: what the model is called with.
+        kwargs: what the model is called with.
+        targets: the numbers to explain.
+        variables: as in `capture`.
+        sown: as in `capture`.
+        roles: as in `capture`.
+
+    Returns:
+        What the model returns, its attention, and `pull(i)`, the gradients of target i.
+    """
+    perturbable = perturbable_model(model, args, kwargs, variables=variables, sown=sown, roles=roles)
+
+    def values(added: dict[str, Array]) -> tuple[list[Array], tuple[Any, Attention]]:
+        outputs, attention = perturbable.run(added)
         stacks = (getattr(attention, name) for name in STACKS)
         batch = next(stack.shape[:-4] for stack in stacks if stack is not None)
-        return evaluate(target, outputs, batch).sum(), (outputs, attention)
+        return [evaluate(target, outputs, batch).sum() for target in targets], (outputs, attention)
 
-    nothing = {name: jnp.zeros(shape.shape, shape.dtype) for name, shape in marked.shapes.items()}
-    by_name, (outputs, attention) = jax.grad(objective, has_aux=True)(nothing)
-    assert marks.join is not None
-    return outputs, attention, marks.join(marks.by_key(by_name))
+    nothing = {name: jnp.zeros(shape.shape, shape.dtype) for name, shape in perturbable.shapes().items()}
+    numbers, backwards, (outputs, attention) = jax.vjp(values, nothing, has_aux=True)
+
+    def pull(i: int) -> Attention:
+        (by_name,) = backwards([jnp.full_like(number, i == j) for j, number in enumerate(numbers)])
+        return jax.tree.map(lambda g, a: g.astype(a.dtype), perturbable.join(by_name), attention)
+
+    return outputs, attention, pull
 
 
 def evaluate(target: Target, outputs: Any, batch: tuple[int, ...]) -> Float[Array, ...]:

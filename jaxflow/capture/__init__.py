@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
-
 from jaxflow.attention import Attention
-from jaxflow.capture.huggingface import capture_huggingface, is_huggingface
+from jaxflow.capture.huggingface import capture_huggingface
 from jaxflow.capture.jaxpr import capture_traced
+from jaxflow.capture.kinds import kind_of
 from jaxflow.capture.linen import DEFAULT_NAME, capture_linen
-from jaxflow.capture.nnx import capture_nnx, is_nnx
+from jaxflow.capture.nnx import capture_nnx
 from jaxflow.capture.recompute import attention_weights
 from jaxflow.capture.roles import Role
 
@@ -86,42 +85,11 @@ def capture(
 
     Source: probabilities as in Metzger et al. 2022 (2205.15389), which leaves open how they are obtained.
     """
-    if is_huggingface(model):
-        if variables is not None or sown != DEFAULT_NAME or roles is not None:
-            raise ValueError(
-                f"{type(model).__name__} holds its own parameters and sows nothing, and its stacks are known: "
-                "variables=, "
-                "sown= and roles= are for others. Other parameters go in as params=."
-            )
+    kind = kind_of(model, variables=variables, sown=sown, roles=roles)
+    if kind == "transformers":
         return capture_huggingface(model, args, kwargs)
-    if isinstance(model, nn.Module):
+    if kind == "linen":
         return capture_linen(model, args, kwargs, variables=variables, sown=sown, roles=roles)
-    if variables is not None:
-        raise ValueError(
-            f"variables= is for linen modules; got {type(model).__name__}. Pass parameters as the function's own "
-            "arguments, or let "
-            "the function hold them."
-        )
-    if is_nnx(model):
+    if kind == "nnx":
         return capture_nnx(model, args, kwargs, sown=sown, roles=roles)
-    if callable(model) and not isinstance(model, type):
-        if sown != DEFAULT_NAME:
-            raise ValueError(
-                f"sown={sown!r} is for modules that sow; a function is traced, and nothing in it has a name."
-            )
-        return capture_traced(model, args, kwargs, roles=roles)
-    raise TypeError(_not_a_model(model))
-
-
-def _not_a_model(model: Any) -> str:
-    accepted = (
-        "Accepted: an instance of a Flax class of transformers 4, a flax.linen module (bound, or with variables=), a "
-        "flax.nnx "
-        "module, or any function that JAX can trace. Attention that you have as arrays needs no capture: "
-        "Attention(encoder=array)."
-    )
-    if isinstance(model, type):
-        return f"got the class {model.__name__}; expected an instance of it. {accepted}"
-    if isinstance(model, str):
-        return f"got the text {model!r}; load the model first: model, tokenizer = load_model({model!r}). {accepted}"
-    return f"got {type(model).__name__}. {accepted}"
+    return capture_traced(model, args, kwargs, roles=roles)

@@ -12,12 +12,14 @@ import jax
 import numpy as np
 
 from jaxflow.attention import Attention, Provenance, at_least_float32, is_traced
+from jaxflow.capture.marks import Perturbable
 from jaxflow.capture.roles import Role
 from jaxflow.capture.sown import Layer, Sown, stack
+from jaxflow.capture.tracing.adding import Adder, Place, place_of
 from jaxflow.capture.tracing.program import Scope, equations, read, run
 from jaxflow.capture.tracing.sites import Findings, Site, find
 from jaxflow.capture.tracing.stacks import traced_roles
-from jaxflow.capture.tracing.weights import Keeper
+from jaxflow.capture.tracing.weights import Keeper, laid_out
 
 KERNELS = (
     "pallas",
@@ -39,7 +41,6 @@ def capture_traced(
     kwargs: dict,
     *,
     roles: Mapping[str, Role] | None,
-    name: str | None = None,
 ) -> tuple[Any, Attention]:
     """Trace a function, find its attention, and run it.
 
@@ -50,7 +51,6 @@ def capture_traced(
         roles: the stack of attention whose tokens tell it wrongly or not: fragment of the path -> stack. The path of an attention
             is made of the named scopes (`jax.named_scope`) and jitted functions around it, and of its number in the order
             of execution: `/decoder/layer_0/3/`.
-        name: of the function, for messages.
 
     Returns:
         What the function returns, and its attention.
@@ -58,23 +58,49 @@ def capture_traced(
     Raises:
         ValueError: no attention; attention that cannot be taken; stacks that cannot be told.
     """
-    name = name or model_name(function)
+    return perturbable_traced(function, args, kwargs, roles=roles).run({})
+
+
+def perturbable_traced(
+    function: Callable, args: tuple, kwargs: dict, *, roles: Mapping[str, Role] | None
+) -> Perturbable:
+    """Do what `capture_traced` does as a function of what is added to the weights; arguments and errors as there."""
+    name = model_name(function)
     traced = trace(function, args, kwargs)
     refuse(traced, name)
-    return capture_found(traced, name, roles)
+    return perturbable_found(traced, name, roles)
 
 
-def capture_found(traced: Traced, name: str, roles: Mapping[str, Role] | None) -> tuple[Any, Attention]:
-    """Run a traced function, and keep the attention that was found in it."""
+def perturbable_found(traced: Traced, name: str, roles: Mapping[str, Role] | None) -> Perturbable:
+    """Make of a traced function one of what is added to the weights that were found in it, which returns them too."""
     sites = traced.findings.sites
     stacks = traced_roles(name, traced.program, sites, roles)
-    outputs, kept = traced.run(Keeper(sites))
-    layers = [_layer(site, number, kept[number]) for number, site in enumerate(sites)]
-    _check_rows(layers)
-    joined = {
-        role: stack([layer for layer, r in zip(layers, stacks, strict=True) if r == role]) for role in set(stacks)
-    }
-    return outputs, Attention(**joined, provenance=Provenance("traced"))
+
+    @functools.cache
+    def places() -> dict[str, Place]:
+        return {str(number): place_of(site, sites) for number, site in enumerate(sites)}
+
+    def join(layers: list[Layer]) -> Attention:
+        by_role = {
+            role: stack([layer for layer, r in zip(layers, stacks, strict=True) if r == role]) for role in set(stacks)
+        }
+        return Attention(**by_role, provenance=Provenance("traced"))
+
+    def run(added: Mapping[str, Any]) -> tuple[Any, Attention]:
+        outputs, kept = traced.run(Keeper(sites), Adder(places(), added) if added else None)
+        layers = [_layer(site, number, kept[number]) for number, site in enumerate(sites)]
+        _check_rows(layers)
+        return outputs, join(layers)
+
+    def join_gradients(gradients: Mapping[str, Any]) -> Attention:
+        layers = []
+        for number, site in enumerate(sites):
+            value = places()[str(number)].value
+            lay_out = functools.reduce(lambda f, _: jax.vmap(f), site.loops, functools.partial(laid_out, site, value))
+            layers.append(_layer(site, number, lay_out(gradients[str(number)])))
+        return join(layers)
+
+    return Perturbable(lambda: {key: place.shape for key, place in places().items()}, run, join_gradients)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,9 +121,9 @@ class Traced:
     arrays: Sequence[Any]
     restore: Callable[[Sequence[Any]], Any]
 
-    def run(self, keeper: Keeper) -> tuple[Any, dict[int, Any]]:
-        """Return what the function returns, and what `keeper` keeps."""
-        results, kept = run(self.program, self.arrays, keeper)
+    def run(self, keeper: Keeper, adder: Adder | None = None) -> tuple[Any, dict[int, Any]]:
+        """Return what the function returns, and what `keeper` keeps; `adder` changes weights on the way."""
+        results, kept = run(self.program, self.arrays, keeper, adder)
         return self.restore(results), kept
 
 

@@ -47,44 +47,46 @@ class Marks:
         """
         return checkpoint_name(array, self._names.setdefault(key, f"{_PREFIX}{len(self._names)}"))
 
-    def by_key(self, by_name: Mapping[str, Array]) -> dict[Hashable, Array]:
-        """Return what `perturbable` calls by name by the keys that were marked."""
-        return {key: by_name[name] for key, name in self._names.items() if name in by_name}
+    def join_named(self, by_name: Mapping[str, Array]) -> Attention:
+        """Lay out gradients that are known by the names of what was marked."""
+        assert self.join is not None
+        return self.join({key: by_name[name] for key, name in self._names.items() if name in by_name})
 
 
 @dataclasses.dataclass(frozen=True)
 class Perturbable:
-    """A traced run, as a function of what is added to the arrays that it marks.
+    """A model's run, as a function of what is added to its attention weights, after the softmax.
 
     Attributes:
-        shapes: of each marked array, with an axis in front for each scan around it.
-        run: `run(added)` computes what the traced function returned, with `added[name]` added to each marked array.
+        shapes: `shapes()` tells, by name, the shape of what is added to each array of weights, with an axis in front for each
+            scan around it; it raises ValueError where nothing can be added.
+        run: `run(added)` returns what the model returns, and its attention.
+        join: lays out gradients by what was added as the attention, `Attention` of gradients.
     """
 
-    shapes: dict[str, jax.ShapeDtypeStruct]
-    run: Callable[[Mapping[str, Array]], Any]
+    shapes: Callable[[], dict[str, jax.ShapeDtypeStruct]]
+    run: Callable[[Mapping[str, Array]], tuple[Any, Attention]]
+    join: Callable[[Mapping[str, Array]], Attention]
 
 
-def perturbable(function: Callable[[], Any]) -> Perturbable:
-    """Trace `function` once.
+def perturbable(capture: Callable[[Marks], tuple[Any, Attention]]) -> Perturbable:
+    """Trace a run that marks its attention, once.
 
     Args:
-        function: calls `Marks.mark` on the way.
-
-    Returns:
-        `Perturbable`.
+        capture: returns what a model returns and its attention, after it has marked that.
 
     Raises:
-        ValueError: a marked array is not what the rest is computed of; it lies inside of an operation that cannot be
-            rebuilt (a `while` loop, a `cond`).
+        ValueError: as `capture`. Asked for `shapes`: a marked array is not what the rest is computed of; it lies inside of an
+            operation that cannot be rebuilt (a `while` loop, a `cond`).
     """
-    closed, structure = jax.make_jaxpr(function, return_shape=True)()
+    marks = Marks()
+    closed, structure = jax.make_jaxpr(lambda: capture(marks), return_shape=True)()
     tree = jax.tree.structure(structure)
 
-    def run(added: Mapping[str, Array]) -> Any:
+    def run(added: Mapping[str, Array]) -> tuple[Any, Attention]:
         return jax.tree.unflatten(tree, _evaluate(closed.jaxpr, closed.consts, (), added))
 
-    return Perturbable(_shapes(closed.jaxpr), run)
+    return Perturbable(lambda: _shapes(closed.jaxpr), run, marks.join_named)
 
 
 def _evaluate(jaxpr: Any, constants: Sequence[Any], arguments: Sequence[Any], added: Mapping[str, Array]) -> list[Any]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxflow.attention import Attention, Provenance
-from jaxflow.capture.jaxpr import Traced, capture_found, refuse, trace
+from jaxflow.capture.jaxpr import Traced, perturbable_found, refuse, trace
 from jaxflow.capture.linen import by_role
+from jaxflow.capture.marks import Perturbable
 from jaxflow.capture.roles import Role, linen_roles
 from jaxflow.capture.sown import Layer, Sown, stack
+from jaxflow.capture.tracing.adding import Adder, Place
 from jaxflow.capture.tracing.program import Op, Scope, Value, scan_parts
 from jaxflow.capture.tracing.weights import Keeper
 
@@ -46,6 +49,13 @@ def capture_nnx(
     Raises:
         ValueError: no attention, or not that of all layers.
     """
+    return perturbable_nnx(model, args, kwargs, sown=sown, roles=roles).run({})
+
+
+def perturbable_nnx(
+    model: Any, args: tuple, kwargs: dict, *, sown: str, roles: Mapping[str, Role] | None
+) -> Perturbable:
+    """Do what `capture_nnx` does as a function of what is added to the weights; arguments and errors as there."""
     from flax import nnx
 
     method = model.__func__ if inspect.ismethod(model) else type(model).__call__
@@ -61,33 +71,59 @@ def capture_nnx(
         return outputs, {path: each if isinstance(each, tuple) else (each,) for path, each in weights.items()}
 
     traced = trace(call, (args, kwargs), {})
-    places = traced.restore(traced.program.outs)[1]
-    n_sown = sum(map(len, places.values()))
+    values = traced.restore(traced.program.outs)[1]
+    n_sown = sum(map(len, values.values()))
     n_seen = len(traced.findings.sites) + len(traced.findings.refused)
-    if not n_sown or n_sown < n_seen:
-        try:
-            refuse(traced, name)
-        except ValueError as error:
-            if not n_sown:
-                raise
-            raise ValueError(
-                f"{name} sows {n_sown} weights as {sown!r}, and computes more attention.\n{error}"
-            ) from None
-        (outputs, _), attention = capture_found(traced, name, roles)
+    if n_sown and n_sown >= n_seen:
+        return _perturbable_sown(traced, values, name, roles)
+    try:
+        refuse(traced, name)
+    except ValueError as error:
+        if not n_sown:
+            raise
+        raise ValueError(f"{name} sows {n_sown} weights as {sown!r}, and computes more attention.\n{error}") from None
+    found = perturbable_found(traced, name, roles)
+
+    def run(added: Mapping[str, Any]) -> tuple[Any, Attention]:
+        (outputs, _), attention = found.run(added)
         return outputs, attention
-    (outputs, weights), _ = traced.run(Keeper(()))
-    layers = _layers(traced, places, weights, name)
-    paths = dict.fromkeys(layer.path for layer, _ in layers)
-    stacks = linen_roles(name, paths, known={}, self_attention={}, said=roles)
-    weights = {role: stack(sown) for role, sown in by_role(name, layers, stacks).items()}
-    return outputs, Attention(**weights, provenance=Provenance("nnx"))
+
+    return Perturbable(found.shapes, run, found.join)
 
 
-def _layers(traced: Traced, places: Mapping, weights: Mapping, name: str) -> list[Layer]:
+def _perturbable_sown(
+    traced: Traced, values: Mapping[tuple, tuple[Value, ...]], name: str, said: Mapping[str, Role] | None
+) -> Perturbable:
+    """Take what a module sows for its attention."""
+    made = {path: [_made(traced.program, value) for value in each] for path, each in values.items()}
+
+    def join(weights: Mapping[tuple, Sequence[Any]]) -> Attention:
+        layers = _layers(made, weights, name)
+        paths = dict.fromkeys(layer.path for layer, _ in layers)
+        stacks = linen_roles(name, paths, known={}, self_attention={}, said=said)
+        by_stack = {role: stack(sown) for role, sown in by_role(name, layers, stacks).items()}
+        return Attention(**by_stack, provenance=Provenance("nnx"))
+
+    def places() -> dict[str, Place]:
+        return {f"{path} {i}": _place(path, m) for path, each in made.items() for i, m in enumerate(each)}
+
+    def run(added: Mapping[str, Any]) -> tuple[Any, Attention]:
+        (outputs, weights), _ = traced.run(Keeper(()), Adder(places(), added) if added else None)
+        return outputs, join(weights)
+
+    def join_gradients(gradients: Mapping[str, Any]) -> Attention:
+        return join(
+            {path: [m.laid_out(gradients[f"{path} {i}"]) for i, m in enumerate(each)] for path, each in made.items()}
+        )
+
+    return Perturbable(lambda: {key: place.shape for key, place in places().items()}, run, join_gradients)
+
+
+def _layers(made: Mapping[tuple, Sequence[_Made]], weights: Mapping[tuple, Sequence[Any]], name: str) -> list[Layer]:
     """Order what was sown by where in the program it was made."""
     layers = []
-    for path, values in places.items():
-        for index, value in enumerate(values):
+    for path, each in made.items():
+        for index, m in enumerate(each):
             array = weights[path][index]
             if getattr(array, "ndim", 0) < 3:
                 raise ValueError(
@@ -95,22 +131,62 @@ def _layers(traced: Traced, places: Mapping, weights: Mapping, name: str) -> lis
                     "expected attention probabilities, [*batch, head, query, key]. If these lie under another "
                     "name, pass it as sown=."
                 )
-            order, scans = _made(traced.program, value)
-            layers.append((order, (Sown(tuple(map(str, path)), index, scans, 0), array)))
+            layers.append((m.order, (Sown(tuple(map(str, path)), index, tuple(op.index for op in m.loops), 0), array)))
     return [layer for _, layer in sorted(layers, key=lambda found: found[0])]
 
 
-def _made(scope: Scope, value: Value) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Say where a value is made, and by which scans it is stacked: numbers of operations, outermost first."""
+@dataclasses.dataclass(frozen=True)
+class _Made:
+    """How a sown value is made.
+
+    Attributes:
+        value: the array that is sown; inside of loops one step's.
+        scope: in which it is made.
+        order: numbers of the operations around it, outermost first, and its own.
+        loops: the scans around it, which stack it.
+        moved: what only moves it about from there to where it is sown.
+    """
+
+    value: Value
+    scope: Scope
+    order: tuple[int, ...]
+    loops: tuple[Op, ...]
+    moved: tuple[Op, ...]
+
+    def laid_out(self, array: Any) -> Any:
+        """Lay out an array of the shape of `value`, its loops' steps in front, as what is sown."""
+        for op in self.moved:
+            (array,) = op.run([array])
+        return array
+
+
+def _made(scope: Scope, value: Value) -> _Made:
     producers = scope.producers()
-    op: Op | None = producers.get(value)
+    moved: tuple[Op, ...] = ()
+    op = producers.get(value)
     while op is not None and op.name in ("transpose", "squeeze", "reshape", "convert_element_type", "copy"):
+        moved = (op, *moved)
         value = op.ins[0]
         op = producers.get(value)
     if op is None:
-        return (-1,), ()
+        return _Made(value, scope, (-1,), (), moved)
     place = op.outs.index(value)
     if op.name != "scan" or place < scan_parts(op).n_carried:
-        return (op.index,), ()
-    order, scans = _made(op.bodies[0], op.bodies[0].outs[place])
-    return (op.index, *order), (op.index, *scans)
+        return _Made(value, scope, (op.index,), (), moved)
+    inner = _made(op.bodies[0], op.bodies[0].outs[place])
+    if inner.moved:  # in each step: what is stacked is taken as it is
+        inner = dataclasses.replace(inner, value=op.bodies[0].outs[place], moved=())
+    return _Made(inner.value, inner.scope, (op.index, *inner.order), (op, *inner.loops), moved)
+
+
+def _place(path: tuple, made: _Made) -> Place:
+    """Say where to add to what is sown: where it is made, if something else is computed of it."""
+    producer = made.scope.producers().get(made.value)
+    read = any(made.value in op.ins and op not in made.moved for op in made.scope.ops)
+    if producer is None or not read:
+        raise ValueError(
+            f"{'/'.join(map(str, path))} sows a copy of its attention, such as weights.astype(...), of which nothing is "
+            "computed, so nothing can be differentiated by it. Sow the very array that weighs the values, or sow nothing: "
+            "attention is found in the trace then."
+        )
+    return Place(made.value, made.loops, producer)

@@ -23,14 +23,16 @@ class Value:
 
     Attributes:
         shape: its shape.
+        dtype: its type.
         constant: the array itself if the program holds it, or None.
     """
 
-    __slots__ = ("constant", "shape")
+    __slots__ = ("constant", "dtype", "shape")
 
     def __init__(self, aval: Any, constant: Any = None) -> None:
         """Take the shape of an abstract value; tokens and the like have none."""
         self.shape: tuple[int, ...] = tuple(getattr(aval, "shape", ()))
+        self.dtype: Any = getattr(aval, "dtype", None)
         self.constant = constant
 
 
@@ -225,7 +227,7 @@ def scan_parts(op: Op) -> ScanParts:
     return ScanParts(len(op.ins) - n_sliced - n_carried, n_carried, n_sliced)
 
 
-def run(scope: Scope, arguments: Sequence[Any], keep: Any) -> tuple[list[Any], dict[Any, Any]]:
+def run(scope: Scope, arguments: Sequence[Any], keep: Any, add: Any = None) -> tuple[list[Any], dict[Any, Any]]:
     """Compute a scope, and what `keep` wants of it.
 
     Args:
@@ -233,6 +235,7 @@ def run(scope: Scope, arguments: Sequence[Any], keep: Any) -> tuple[list[Any], d
         arguments: one for each of `scope.ins`.
         keep: `keep(op, env)` is called after each operation, with all values so far, and returns a dictionary of what to
             keep. Operations whose bodies keep something must be scans: they are rebuilt, and stack it.
+        add: an `Adder`, which changes values on the way; None to compute what the program says.
 
     Returns:
         What the scope returns, and what was kept, with an axis in front for each scan around it.
@@ -242,28 +245,36 @@ def run(scope: Scope, arguments: Sequence[Any], keep: Any) -> tuple[list[Any], d
     kept: dict[Any, Any] = {}
     for op in scope.ops:
         values = [env[value] for value in op.ins]
-        if op.name == "scan" and keep.wants(op.bodies[0]):
-            results, more = _run_scan(op, values, keep)
+        if add is not None:
+            values = add.read(op, values, env)
+        if op.name == "scan" and (keep.wants(op.bodies[0]) or (add is not None and add.wants(op.bodies[0]))):
+            results, more = _run_scan(op, values, keep, add)
             kept.update(more)
         else:
             results = op.run(values)
+        if add is not None:
+            results = add.made(op, results)
         env.update(zip(op.outs, results, strict=True))
         kept.update(keep(op, env))
     return [env[value] for value in scope.outs], kept
 
 
-def _run_scan(op: Op, values: Sequence[Any], keep: Any) -> tuple[list[Any], dict[Any, Any]]:
+def _run_scan(op: Op, values: Sequence[Any], keep: Any, add: Any) -> tuple[list[Any], dict[Any, Any]]:
     parts, params = scan_parts(op), op.params
     constants = values[: parts.n_constants]
     carried = values[parts.n_constants : parts.n_constants + parts.n_carried]
     sliced = values[parts.n_constants + parts.n_carried :]
+    added = {} if add is None else add.inside(op)
+    if params["reverse"]:  # they come in the order in which steps run
+        added = jax.tree.map(lambda array: array[::-1], added)
 
-    def step(carry: Sequence[Any], slices: Sequence[Any]) -> tuple[Sequence[Any], tuple[list[Any], dict[Any, Any]]]:
-        results, kept = run(op.bodies[0], [*constants, *carry, *slices], keep)
+    def step(carry: Sequence[Any], slices: tuple[Sequence[Any], dict]) -> tuple[Sequence[Any], tuple[list[Any], dict]]:
+        adding = None if add is None else add.replace(slices[1])
+        results, kept = run(op.bodies[0], [*constants, *carry, *slices[0]], keep, adding)
         return results[: parts.n_carried], (results[parts.n_carried :], kept)
 
     carried, (stacked, kept) = jax.lax.scan(
-        step, carried, sliced, length=params["length"], reverse=params["reverse"], unroll=params["unroll"]
+        step, carried, (sliced, added), length=params["length"], reverse=params["reverse"], unroll=params["unroll"]
     )
     if params["reverse"]:  # steps in the order in which they ran
         kept = jax.tree.map(lambda weights: weights[::-1], kept)

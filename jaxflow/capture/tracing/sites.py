@@ -41,6 +41,7 @@ class Site:
         scores: the product of queries and keys.
         path: the named scopes around it, and its number: `/decoder/layer_0/3/`.
         order: its place among all.
+        also: other products of the same weights, as for content and for position.
     """
 
     scope: Scope
@@ -51,6 +52,7 @@ class Site:
     scores: Scores
     path: str
     order: tuple[int, ...]
+    also: tuple[Softmax, ...] = ()
 
 
 @dataclasses.dataclass
@@ -170,7 +172,9 @@ def _judge(
                     "its keys. Join keys and values before the product (jnp.concatenate)."
                 )
                 return
-            continue  # the same weights for content and for position
+            same = taken[-1][0]  # weights for content and for position
+            taken[-1] = (dataclasses.replace(same, also=(*same.also, softmax)), taken[-1][1])
+            continue
         site = _site(around, exp, softmax, found)
         if isinstance(site, str):
             findings.refused.append(f"{where}{site}")

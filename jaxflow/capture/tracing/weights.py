@@ -50,11 +50,20 @@ def _weights(site: Site, env: Mapping[Value, Any]) -> Any:
             ins = [array if i == step.place else env[other] for i, other in enumerate(step.op.ins)]
             array = step.op.run(ins)[step.result]
     axes = site.scores.axes
-    weights, places = _by_factors(array, axes[value])
+    weights, places = by_factors(array, axes[value])
     if site.softmax.divisor is not None:
-        divisor, of_divisor = _by_factors(env[site.softmax.divisor], axes[site.softmax.divisor])
-        divisor = _aligned(divisor, of_divisor, places).astype(weights.dtype)
+        divisor, of_divisor = by_factors(env[site.softmax.divisor], axes[site.softmax.divisor])
+        divisor = aligned(divisor, of_divisor, places).astype(weights.dtype)
         weights = weights * divisor if site.softmax.inverse else weights / divisor
+    return _in_order(site, weights, places)
+
+
+def laid_out(site: Site, value: Value, array: Any) -> Any:
+    """Lay out an array of the shape of `value`, weights of `site`, as these are kept: `[*batch, head, query, key]`."""
+    return _in_order(site, *by_factors(array, site.scores.axes[value]))
+
+
+def _in_order(site: Site, weights: Any, places: list[Place]) -> Any:
     parts, rank = site.scores.parts, site.scores.rank
 
     def group(part: str) -> list[int]:
@@ -70,7 +79,7 @@ def _weights(site: Site, env: Mapping[Value, Any]) -> Any:
     return jnp.transpose(weights, (*batch, *heads, *queries, *keys)).reshape(shape)
 
 
-def _by_factors(array: Any, axes: ax.Axes) -> tuple[Any, list[Place]]:
+def by_factors(array: Any, axes: ax.Axes) -> tuple[Any, list[Place]]:
     """Cut the axes of `array` into their factors; those of length 1 that come from nowhere are dropped."""
     factors = [factor for axis in axes for factor in axis if factor.length != 1 or factor.origins]
     places: list[Place] = []
@@ -85,7 +94,7 @@ def _by_factors(array: Any, axes: ax.Axes) -> tuple[Any, list[Place]]:
     return array.reshape([factor.length for factor in factors]), places
 
 
-def _aligned(array: Any, places: list[Place], wanted: list[Place]) -> Any:
+def aligned(array: Any, places: list[Place], wanted: list[Place]) -> Any:
     """Transpose `array` to the order of `wanted`, with length 1 where it lacks an axis."""
     order = sorted(range(len(places)), key=lambda i: wanted.index(places[i]))
     shape = [array.shape[places.index(place)] if place in places else 1 for place in wanted]
