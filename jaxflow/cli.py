@@ -100,8 +100,10 @@ def _parser() -> argparse.ArgumentParser:
         help="what can flow: attention, or what of it matters to --target, by gradients (default: %(default)s)",
     )  # fmt: skip
     explain.add_argument(
-        "--target", metavar="LABEL", help="the label (or token) whose logit is explained, by name or number"
-    )
+        "--target", metavar="LABEL",
+        help="the label (or token) whose logit is explained, by name or number (default, of a model that writes: at each output "
+        "the token that it wrote)",
+    )  # fmt: skip
     writing = explain.add_argument_group("models that write (causal and sequence-to-sequence)")
     writing.add_argument(
         "--max-new-tokens", type=_positive, metavar="N",
@@ -178,9 +180,7 @@ def _explain(arguments: argparse.Namespace, text: str) -> None:
     target = arguments.target
     weighted = {"weighting": arguments.weighting, "target": int(target) if target and target.isdecimal() else target}
     if can_generate(model):
-        if target is not None or arguments.weighting != "attention":
-            raise ValueError(f"--weighting, --target: not for models that write, such as {type(model).__name__}.")
-        explanation = explain_generation(model, text, outputs=outputs, **options, **writing)
+        explanation = explain_generation(model, text, outputs=outputs, **options, **weighted, **writing)
     elif writing:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in writing)
         raise ValueError(f"{flags}: for models that write, and {type(model).__name__} does not.")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
@@ -10,10 +11,10 @@ import numpy as np
 from jaxtyping import ArrayLike, Bool, Float, Int
 
 from jaxflow._version import __version__
-from jaxflow.attribution import attention_flow
+from jaxflow.attribution import Attribution, attention_flow
 from jaxflow.baselines import add_up, raw_attention, rollout
 from jaxflow.bottleneck import find_bottleneck
-from jaxflow.capacities import Heads, joint_capacities
+from jaxflow.capacities import Capacities, Heads, joint_capacities
 from jaxflow.capture.jaxpr import model_name
 from jaxflow.explanation import Explanation, Method, attribution_scores
 from jaxflow.flow_graph import FlowGraph
@@ -25,10 +26,11 @@ from jaxflow.shapley import shapley_flow
 from jaxflow.solve import Solver
 from jaxflow.spans import span_masks
 from jaxflow.streaming import capture_fused, fused_capacities
-from jaxflow.target import Target, attention_gradients
+from jaxflow.target import Target, pull_gradients
+from jaxflow.targeted import attribute_each, name_of, sum_of
 from jaxflow.weighting import Weighting
 from jaxflow.word_scores import score_words
-from jaxflow.words import Span, Unit, cover, known_words, short, text_spans
+from jaxflow.words import Span, Unit, cover, known_words, short, spans_by_side
 
 METHODS = ("flow", "shapley", "rollout", "raw")
 # Defaults of what only some methods take.
@@ -52,7 +54,7 @@ def explain(
     heads: Heads = "mean",
     residual: float | None = None,
     weighting: Weighting = "attention",
-    target: Target | str | int | None = None,
+    target: Target | str | int | Sequence[Target] | None = None,
     encoder_mask: Bool[ArrayLike, "*batch source"] | None = None,
     decoder_mask: Bool[ArrayLike, "*batch target"] | None = None,
     decoder_layer: DecoderLayer = "sublayers",
@@ -93,7 +95,8 @@ def explain(
         residual: as in `joint_capacities`; 0.5 if None. Raw attention has none.
         weighting: as in `joint_capacities`; "gradient" and "attention_gradient" explain `target`.
         target: a function as in `attention_gradients`; or a label or token, by name or number, whose logit it is. Of a model
-            with logits for each position, at the one position in `outputs`.
+            with logits for each position, at the one position in `outputs`. Or a function for each of `outputs`, which is
+            attributed by its own: a backward pass for each (of outputs together, one for their sum).
         encoder_mask: `[*batch, source]`, False where padded; the input `attention_mask` by default.
         decoder_mask: `[*batch, target]`, likewise; the input `decoder_attention_mask` by default.
         decoder_layer: as in `attention_flow`, like the next three; for the methods "flow" and "shapley" alone.
@@ -149,19 +152,18 @@ def explain(
     text = args[0] if args else None
     if isinstance(text, str):
         args, inputs = args[1:], {**encode(tokenizer, text), **inputs}
-    gradients = None
+    said = {name: inputs[name] for name in ("variables", "sown", "roles") if name in inputs}
+    read = {name: value for name, value in inputs.items() if name not in said}
+    pull: Any = None
     if target is None:
-        said = {name: inputs[name] for name in ("variables", "sown", "roles") if name in inputs}
-        read = {name: value for name, value in inputs.items() if name not in said}
         model_outputs, attention = capture_fused(model, args, read, heads=heads, **said)
     else:
-        position = outputs if isinstance(outputs, int) else None
-        explained = (
-            target
-            if callable(target)
-            else label_target(target, model=model, labels=labels, tokenizer=tokenizer, position=position)
-        )
-        model_outputs, attention, gradients = attention_gradients(model, *args, target=explained, **inputs)
+        if isinstance(target, str | int):
+            position = outputs if isinstance(outputs, int) else None
+            targets = [label_target(target, model=model, labels=labels, tokenizer=tokenizer, position=position)]
+        else:
+            targets = [target] if callable(target) else [sum_of(target)] if together else list(target)
+        model_outputs, attention, pull = pull_gradients(model, args, read, targets=targets, **said)
     stack = attention.decoder if attention.decoder is not None else attention.encoder
     assert stack is not None  # or capture would have raised
     batch = stack.shape[:-4]
@@ -182,7 +184,7 @@ def explain(
         if masks[side] is None:
             masks[side] = padding_mask(given_inputs.get(mask_name), mask_name, side, (*batch, n_tokens))
     names, spans_of = dict(tokens_of), dict[str, Any]()
-    for side, grouped in _spans_by_side(spans, decoder_spans, sides, tokenizer, text).items():
+    for side, grouped in spans_by_side(spans, decoder_spans, sides, tokenizer, text).items():
         covering = cover(grouped, tokens_of[side])
         names[side] = tuple(name for _, _, name in covering)
         spans_of[f"{side}_spans"] = span_masks([(start, stop) for start, stop, _ in covering], len(tokens_of[side]))
@@ -198,48 +200,70 @@ def explain(
     reducing: dict[str, Any] = {
         "heads": heads, "residual": residual, "encoder_mask": masks["encoder"], "decoder_mask": masks["decoder"],
     }  # fmt: skip
-    if gradients is None:
-        capacities = fused_capacities(attention, **reducing)
+
+    def capacities_of(row: int = 0) -> Capacities:
+        if pull is None:
+            capacities = fused_capacities(attention, **reducing)
+        else:
+            capacities = joint_capacities(attention, weighting=weighting, gradients=pull(row), **reducing)
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[(0,) * len(batch)], capacities)
+
+    if words is None:
+        words = known_words(tokenizer, text)
+    is_plain = correction is None and not normalise and budget_seconds is None
+    spelling: dict[str, Sequence[Span]] = {}
+    if words and spans is None and decoder_spans is None and (is_plain if method == "flow" else method != "shapley"):
+        spelling = {"encoder" if "encoder" in sides else "decoder": words}
+    spelt: list[tuple[tuple[tuple[int, int, str], ...], Float[np.ndarray, "output word"]]] = []
+
+    def attribute(capacities: Capacities, outputs: int | Sequence[int] | None, progress: bool) -> Attribution:
+        chosen = {"outputs": outputs, **spans_of}
+        if method == "flow":
+            asked = {**chosen, **structure, **solving, "correction": correction, "normalise": normalise}
+            attribution = attention_flow(capacities, progress=progress, **asked)
+        elif method == "shapley":
+            attribution = shapley_flow(capacities, normalise=normalise, progress=progress, **chosen, **structure)
+        else:
+            find = rollout if method == "rollout" else raw_attention
+            attribution = add_up(jax.device_get(find(capacities, outputs=outputs)), normalise=normalise, **spans_of)
+        if spelling:
+            asked = {**chosen, **structure, "solver": solver, "tolerance": tolerance}
+            spelt.append(score_words(spelling, names, attribution, capacities, method=method, **asked))
+        return attribution
+
+    capacities = capacities_of()
+    if pull is None or len(targets) == 1:
+        attribution = attribute(capacities, outputs, progress)
     else:
-        capacities = joint_capacities(attention, weighting=weighting, gradients=gradients, **reducing)
-    capacities = jax.tree.map(lambda leaf: np.asarray(leaf)[(0,) * len(batch)], capacities)
-    chosen = {"outputs": outputs, **spans_of}
+        positions = check_outputs(outputs, np.ones(len(output_tokens), bool)).tolist()
+        if len(positions) != len(targets):
+            raise ValueError(f"{len(targets)} targets are given for {len(positions)} outputs; expected one for each.")
+        deadline = None if budget_seconds is None else time.monotonic() + budget_seconds
+
+        def attribute_one(row: int, output: int) -> Attribution:
+            if deadline is not None:
+                solving["budget_seconds"] = max(deadline - time.monotonic(), 0.0)
+            return attribute(capacities_of(row) if row else capacities, [output], False)
+
+        attribution = attribute_each(positions, attribute_one, progress=progress)
     bottleneck: Float[np.ndarray, " layer"] | None = None
     graphs: tuple[FlowGraph, ...] = ()
-    if method == "flow":
-        attribution = attention_flow(
-            capacities,
-            correction=correction,
-            normalise=normalise,
-            progress=progress,
-            **chosen,
-            **structure,
-            **solving,
-        )
-        if not np.isnan(attribution_scores(attribution)).any():
-            prompt = None if n_prompt is None else np.asarray(n_prompt)
-            graphs, bottleneck = find_bottleneck(
-                flow_network(capacities, **structure),
-                select(capacities, **chosen, n_prompt=prompt),
+    if method == "flow" and not np.isnan(attribution_scores(attribution)).any():
+        networks = [(capacities, outputs)]
+        if pull is not None and len(targets) > 1:  # each has a network of its own: unasked, the first alone is drawn
+            rows = positions if flow_graph else positions[:1]
+            networks = [(capacities_of(row), [output]) for row, output in enumerate(rows)]
+        found = [
+            find_bottleneck(
+                flow_network(each, **structure),
+                select(each, outputs=some, **spans_of, n_prompt=None if n_prompt is None else np.asarray(n_prompt)),
                 graphs=flow_graph,
                 solver=solver,
                 progress=progress,
             )
-    elif method == "shapley":
-        attribution = shapley_flow(capacities, normalise=normalise, progress=progress, **chosen, **structure)
-    else:
-        attribute = rollout if method == "rollout" else raw_attention
-        attribution = jax.device_get(attribute(capacities, outputs=outputs))
-        attribution = add_up(attribution, normalise=normalise, **spans_of)
-    if words is None:
-        words = known_words(tokenizer, text)
-    spelt: tuple[tuple[int, int, str], ...] = ()
-    word_scores: Float[np.ndarray, "output word"] | None = None
-    is_plain = correction is None and not normalise and budget_seconds is None
-    if words and spans is None and decoder_spans is None and (is_plain if method == "flow" else method != "shapley"):
-        asked = {**chosen, **structure, "solver": solver, "tolerance": tolerance}
-        side = "encoder" if "encoder" in sides else "decoder"
-        spelt, word_scores = score_words({side: words}, names, attribution, capacities, method=method, **asked)
+            for each, some in networks
+        ]
+        graphs, bottleneck = tuple(graph for some, _ in found for graph in some), found[0][1]
     return Explanation(
         encoder_tokens=names["encoder"],
         decoder_tokens=names["decoder"],
@@ -255,7 +279,7 @@ def explain(
             "heads": heads,
             "residual": residual,
             "weighting": weighting,
-            "target": getattr(target, "__qualname__", "a function") if callable(target) else target,
+            "target": target if target is None or isinstance(target, str | int) else name_of(target),
             "decoder_layer": decoder_layer,
             "feedback": feedback,
             "n_prompt": n_prompt,
@@ -267,31 +291,7 @@ def explain(
         },
         version=__version__,
         flow_graphs=graphs,
-        words=spelt,
-        word_scores=word_scores,
+        words=spelt[0][0] if spelt else (),
+        word_scores=np.concatenate([rows for _, rows in spelt]) if spelt else None,
         patches=patch_grid(model, len(names["encoder"])) if tokenizer is tokens is spans is None else None,
     )
-
-
-def _spans_by_side(
-    spans: Unit | Sequence[Span] | None,
-    decoder_spans: Sequence[Span] | None,
-    sides: Mapping[str, Any],
-    tokenizer: Any,
-    text: Any,
-) -> dict[str, Sequence[Span]]:
-    """Find whose tokens are to be grouped, and how."""
-    grouped: dict[str, Sequence[Span]] = {}
-    if isinstance(spans, str):
-        if not isinstance(text, str):
-            raise ValueError(f"spans={spans!r} groups the tokens of a text: pass the text, or (start, stop) pairs.")
-        spans = text_spans(tokenizer, text, spans)
-    if spans is not None:
-        grouped["encoder" if "encoder" in sides else "decoder"] = spans
-    if decoder_spans is not None:
-        if "decoder" not in sides or "decoder" in grouped:
-            raise ValueError(
-                "decoder_spans are for a decoder that has an encoder: spans groups the tokens of a model with one stack."
-            )
-        grouped["decoder"] = decoder_spans
-    return grouped

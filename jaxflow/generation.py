@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -12,9 +12,15 @@ from jaxflow.explaining import explain
 from jaxflow.explanation import Explanation, Method
 from jaxflow.inputs import encode
 from jaxflow.network import DecoderLayer, Feedback
+from jaxflow.prediction import label_target
 from jaxflow.solve import Solver
+from jaxflow.target import Target, logit
+from jaxflow.weighting import Weighting
 from jaxflow.words import Span, Unit, known_words, text_spans, written_spans
 from jaxflow.writing import continued, generate, is_encoder_decoder
+
+# The token that an output wrote, and `position=` of that output -> its target.
+TargetOf = Callable[..., Target]
 
 
 def explain_generation(
@@ -33,6 +39,8 @@ def explain_generation(
     method: Method = "flow",
     heads: Heads = "mean",
     residual: float | None = None,
+    weighting: Weighting = "attention",
+    target: TargetOf | str | int | None = None,
     decoder_layer: DecoderLayer = "sublayers",
     feedback: Feedback = "prefix",
     correction: Literal["decay", "uniform"] | None = None,
@@ -65,6 +73,11 @@ def explain_generation(
         method: as in `explain`, like all that follow.
         heads: how heads are reduced.
         residual: the residual stream's share.
+        weighting: as in `joint_capacities`. "gradient" and "attention_gradient" explain, at each output, a `target` of its
+            own: a backward pass for each, after one forward pass (of outputs together, one for the sum of their targets).
+        target: `target(token, position=position)` makes the target of an output of the token that it wrote: `logit` by
+            default; `log_probability`; `functools.partial(contrast, other=token)`, why this and not that; or any function
+            that returns one of the model's outputs. Or a token, by name or number, whose logit it is at every output.
         decoder_layer: "sublayers" or "parallel".
         feedback: "prefix": tokens written earlier are inputs too. "unrolled": only what was given is an input, and its
             influence passes through what was written.
@@ -80,8 +93,14 @@ def explain_generation(
         `Explanation` whose outputs are the written tokens: `predictions[p]` is the token at p + 1 with its probability.
 
     Raises:
-        ValueError: a model that does not generate; a generation of nothing; an output in the prompt; as `explain`.
+        ValueError: a model that does not generate; a generation of nothing; an output in the prompt; a target without a
+            weighting by gradients; as `explain`.
     """
+    if target is not None and weighting == "attention":
+        raise ValueError(
+            f"target is {_target_name(target)}, but weighting='attention' is the same for all: leave it out, or pass "
+            "weighting='gradient' or 'attention_gradient'."
+        )
     inputs = encode(tokenizer, text)
     sequence, n_prompt = (
         generate(model, inputs, max_new_tokens=max_new_tokens, num_beams=num_beams, sample=sample, seed=seed)
@@ -108,7 +127,15 @@ def explain_generation(
         whole |= {"decoder_input_ids": sequence[None], "spans": spans, "decoder_spans": wrote}
     else:
         whole = {"input_ids": sequence[None], "spans": spans if wrote is None else [*(spans or ()), *wrote]}
-    return explain(
+    targets = None
+    if weighting != "attention":
+        targets = [
+            label_target(target, model=model, tokenizer=tokenizer, position=position)
+            if isinstance(target, str | int)
+            else (target or logit)(int(sequence[position + 1]), position=position)
+            for position in positions
+        ]
+    explanation = explain(
         model,
         tokenizer=tokenizer,
         outputs=positions,
@@ -117,6 +144,8 @@ def explain_generation(
         method=method,
         heads=heads,
         residual=residual,
+        weighting=weighting,
+        target=targets,
         decoder_layer=decoder_layer,
         feedback=feedback,
         n_prompt=n_prompt if feedback == "unrolled" else None,
@@ -130,3 +159,12 @@ def explain_generation(
         progress=progress,
         **whole,
     )
+    if targets is not None:
+        explanation.conventions["target"] = _target_name(target)
+    return explanation
+
+
+def _target_name(target: TargetOf | str | int | None) -> str | int:
+    if isinstance(target, str | int):
+        return target
+    return f"each token's {getattr(target or logit, '__name__', 'target')}"

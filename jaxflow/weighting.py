@@ -17,7 +17,9 @@ Weighting = Literal["attention", "gradient", "attention_gradient"]
 def weigh_attention(
     attention: Attention, *, weighting: Weighting, gradients: Attention | None, masks: Masks
 ) -> Attention:
-    """Return what capacities are made of, per head: `A`, `relu(G)` or `relu(A * G)`.
+    """Return what capacities are made of, per head: `A`, `relu(G)` where A > 0, or `relu(A * G)`.
+
+    Where a mask lets a query not see a key, A is exactly 0, and no arc is there whatever the gradient.
 
     Args:
         attention: A, checked.
@@ -51,8 +53,10 @@ def weigh_attention(
             continue
         _check_finite(name, gradient, masks)
         gradient = at_least_float32(jnp.asarray(gradient))
-        if weighting == "attention_gradient":
-            weights = at_least_float32(jnp.asarray(weights))
+        weights = at_least_float32(jnp.asarray(weights))
+        if weighting == "gradient":
+            gradient = jnp.where(weights > 0, gradient, jnp.zeros((), gradient.dtype))
+        else:
             dtype = jnp.promote_types(weights.dtype, gradient.dtype)
             gradient = weights.astype(dtype) * gradient.astype(dtype)
         stacks[name] = jnp.maximum(gradient, jnp.zeros((), gradient.dtype))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -127,3 +127,27 @@ def short(name: str) -> str:
     """Write a name on one line, cut where it is too long for a column."""
     name = " ".join(name.split())
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1].rstrip()}…"
+
+
+def spans_by_side(
+    spans: Unit | Sequence[Span] | None,
+    decoder_spans: Sequence[Span] | None,
+    sides: Mapping[str, Any],
+    tokenizer: Any,
+    text: Any,
+) -> dict[str, Sequence[Span]]:
+    """Find whose tokens are to be grouped, and how."""
+    grouped: dict[str, Sequence[Span]] = {}
+    if isinstance(spans, str):
+        if not isinstance(text, str):
+            raise ValueError(f"spans={spans!r} groups the tokens of a text: pass the text, or (start, stop) pairs.")
+        spans = text_spans(tokenizer, text, spans)
+    if spans is not None:
+        grouped["encoder" if "encoder" in sides else "decoder"] = spans
+    if decoder_spans is not None:
+        if "decoder" not in sides or "decoder" in grouped:
+            raise ValueError(
+                "decoder_spans are for a decoder that has an encoder: spans groups the tokens of a model with one stack."
+            )
+        grouped["decoder"] = decoder_spans
+    return grouped

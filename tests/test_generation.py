@@ -7,8 +7,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxflow import attention_flow, capture, explain, explain_generation, generate, generate_with, load_model
+from jaxflow import (
+    attention_flow,
+    attention_gradients,
+    capture,
+    contrast,
+    explain,
+    explain_generation,
+    generate,
+    generate_with,
+    joint_capacities,
+    load_model,
+    log_probability,
+    logit,
+    rollout,
+)
 from jaxflow.cli import main
+from jaxflow.targeted import sum_of
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")  # models of transformers run here
 
@@ -271,3 +286,66 @@ def test_how_much_a_paragraph_could_contribute_to_the_answer(loaded, feedback):
         n_prompt=n_prompt if feedback == "unrolled" else None,
     )
     assert explanation.scores[0, paragraphs[1]] == pytest.approx(alone.decoder.item(), abs=1e-9)
+
+
+def one_by_one(model, given, positions, targets, **options):
+    """Each output by a call of its own."""
+    for position, target in zip(positions, targets, strict=True):
+        _, attention, gradients = attention_gradients(model, target=target, **given)
+        capacities = joint_capacities(attention, weighting="attention_gradient", gradients=gradients)
+        yield attention_flow(capacities, outputs=position, **options)
+
+
+@pytest.mark.parametrize("name", ["GPT2", "Marian"])
+def test_each_written_token_by_gradients_of_its_own(loaded, name):
+    model, tokenizer = loaded(name)
+    options = {"tokenizer": tokenizer, "max_new_tokens": 2, "weighting": "attention_gradient"}
+    sequence, n_prompt = generate(model, inputs_of(tokenizer), max_new_tokens=2)
+    positions = list(range(n_prompt - 1, len(sequence) - 1))
+    given = {"input_ids": sequence[None]}
+    if name == "Marian":
+        given = {**inputs_of(tokenizer), "decoder_input_ids": sequence[None]}
+    explanation = explain_generation(model, TEXT, **options)
+    targets = [logit(int(sequence[p + 1]), position=p) for p in positions]
+    for row, alone in enumerate(one_by_one(model, given, positions, targets)):
+        for stack in ("encoder", "decoder") if name == "Marian" else ("decoder",):
+            got, expected = getattr(explanation.attribution, stack)[row], getattr(alone, stack)[0, 0]
+            np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-7)
+        bound = explanation.attribution.certificate.upper[row]
+        np.testing.assert_allclose(bound, alone.certificate.upper[0, 0], rtol=1e-4, atol=1e-7)
+    assert "attention x gradients of each token's logit" in str(explanation)
+
+
+def test_other_targets_of_written_tokens(loaded):
+    model, tokenizer = loaded("GPT2")
+    options = {"tokenizer": tokenizer, "max_new_tokens": 2, "weighting": "gradient", "method": "rollout"}
+    why = functools.partial(contrast, other=3)
+    found = [explain_generation(model, TEXT, target=target, **options) for target in (None, log_probability, why, 3)]
+    assert [each.conventions["target"] for each in found] == [
+        "each token's logit", "each token's log_probability", "each token's target", 3,
+    ]  # fmt: skip
+    assert all(np.abs(a.scores - b.scores).max() > 1e-6 for i, a in enumerate(found) for b in found[:i])
+    joined = explain_generation(model, TEXT, together=True, **options)
+    sequence, n_prompt = generate(model, inputs_of(tokenizer), max_new_tokens=2)
+    positions = list(range(n_prompt - 1, len(sequence) - 1))
+    total = sum_of([logit(int(sequence[p + 1]), position=p) for p in positions])
+    _, attention, gradients = attention_gradients(model, input_ids=sequence[None], target=total)
+    capacities = joint_capacities(attention, weighting="gradient", gradients=gradients)
+    expected = rollout(capacities, outputs=positions).decoder[0].sum(0)
+    np.testing.assert_allclose(joined.scores[0], expected, rtol=1e-4, atol=1e-7)
+
+
+def test_gradients_of_a_generation_from_a_shell(capsys, directory):
+    arguments = ["explain", "--model", str(directory("GPT2")), TEXT, "--max-new-tokens", "2", "--weighting", "gradient"]
+    assert main(arguments) == 0
+    assert "gradients of each token's logit" in capsys.readouterr().out
+    assert main([*arguments, "--target", "3", "--method", "rollout"]) == 0
+    assert "gradients of 3" in capsys.readouterr().out
+
+
+def test_targets_that_do_not_fit(loaded):
+    model, tokenizer = loaded("GPT2")
+    with pytest.raises(ValueError, match="target is each token's log_probability, but weighting='attention'"):
+        explain_generation(model, TEXT, tokenizer=tokenizer, target=log_probability)
+    with pytest.raises(ValueError, match="2 targets are given for 3 outputs; expected one for each"):
+        explain(model, np.array([[3, 4, 5]]), weighting="gradient", target=[logit(1, position=0), logit(1, position=1)])

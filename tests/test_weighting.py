@@ -121,3 +121,12 @@ def test_refusals():
         weighted(gradients=np.where(np.arange(G.size).reshape(G.shape) == 7, np.nan, G))
     with pytest.raises(ValueError, match="layers one by one"):
         joint_capacities(iter(A[0]), weighting="gradient", gradients=Attention(encoder=G))
+
+
+def test_what_a_mask_hides_stays_hidden():
+    weights = jnp.tril(jnp.full((1, 1, 3, 3), 0.5))
+    rows = Attention(decoder=weights / weights.sum(-1, keepdims=True))
+    capacities = joint_capacities(
+        rows, weighting="gradient", gradients=Attention(decoder=jnp.ones((1, 1, 3, 3))), residual=0.0
+    )
+    np.testing.assert_array_equal(capacities.decoder[0], np.tril(np.ones((3, 3))))
