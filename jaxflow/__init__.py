@@ -14,7 +14,18 @@ from jaxflow.cost import CostEstimate, estimate_cost
 from jaxflow.cut import CutExplanation, cut_sentence, explain_cut
 from jaxflow.explaining import explain
 from jaxflow.explanation import Explanation, load
-from jaxflow.faithfulness import Faithfulness, erase, rank_correlation
+from jaxflow.faithfulness import (
+    ErasureCurves,
+    Faithfulness,
+    SanityCheck,
+    erase,
+    erasure_curves,
+    layer_groups,
+    masked_value,
+    randomise,
+    rank_correlation,
+    sanity_check,
+)
 from jaxflow.flow_graph import FlowGraph, flow_graph
 from jaxflow.generation import explain_generation
 from jaxflow.gradients import gradient_norm, input_x_gradient, integrated_gradients
@@ -108,9 +119,16 @@ __all__ = [  # noqa: RUF022
     "integrated_gradients",
     "leave_one_out",
     "random_scores",
+    "masked_value",
     "erase",
     "Faithfulness",
+    "erasure_curves",
+    "ErasureCurves",
     "rank_correlation",
+    "sanity_check",
+    "SanityCheck",
+    "randomise",
+    "layer_groups",
     "explain",
     "Explanation",
     "explain_generation",

@@ -135,11 +135,11 @@ def integrated_gradients(
             {stack: (fraction.astype(w.dtype) - 1) * w for stack, w in way.items()}
         )
 
-    total = jax.tree.map(lambda w: jnp.zeros(w.shape, at_least_float32(w).dtype), way)
-    compiled = jax.jit(gradients_at)
-    for k in range(steps):
-        more = compiled(jnp.asarray((k + 0.5) / steps, jnp.float32))
-        total = jax.tree.map(lambda t, g: t + g.astype(t.dtype) / steps, total, more)
+    def add(total: Embeddings, fraction: Float[Array, ""]) -> tuple[Embeddings, None]:
+        return jax.tree.map(lambda t, g: t + g.astype(t.dtype) / steps, total, gradients_at(fraction)), None
+
+    nothing = jax.tree.map(lambda w: jnp.zeros(w.shape, at_least_float32(w).dtype), way)
+    total, _ = jax.lax.scan(add, nothing, (jnp.arange(steps, dtype=jnp.float32) + 0.5) / steps)
     scores = {stack: _dot(way[stack], gradient) for stack, gradient in total.items()}
     gained = at(jnp.ones(())) - at(jnp.zeros(()))
     batch = next(iter(scores.values())).shape[:-1]

@@ -56,7 +56,7 @@ def leave_one_out(
         raise ValueError(f"{type(model).__name__} is given no input_ids, whose tokens could be hidden one by one.")
     shape = np.shape(named["input_ids"])
     if without is None:
-        named = _with_mask(model, named, shape)
+        named = with_mask(model, named, shape)
         without = _hide
 
     def value(inputs: dict[str, Any]) -> Any:
@@ -75,7 +75,12 @@ def leave_one_out(
     )
 
 
-def _with_mask(model: Any, named: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
+def with_mask(model: Any, named: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
+    """Return a model's inputs with an `attention_mask`, of ones if there is none.
+
+    Raises:
+        ValueError: a mask that does not fit; a model that takes none.
+    """
     mask = named.get("attention_mask")
     if mask is None:
         mask = np.ones(shape, np.int32)
@@ -86,7 +91,7 @@ def _with_mask(model: Any, named: dict[str, Any], shape: tuple[int, ...]) -> dic
     except KeyError:
         raise ValueError(
             f"{type(model).__name__} takes no attention_mask to hide tokens by: pass without=, a function of the inputs and a "
-            "token's number."
+            "token's number (masked_value: replacement=, a token in their place)."
         ) from None
     return {**named, "attention_mask": mask}
 
