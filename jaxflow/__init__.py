@@ -10,6 +10,7 @@ from jaxflow.attribution import Attribution, Certificate, attention_flow
 from jaxflow.baselines import gradient_rollout, random_scores, raw_attention, rollout
 from jaxflow.capacities import Capacities, joint_capacities
 from jaxflow.capture import attention_weights, capture
+from jaxflow.comparing import Comparison, Question, compare
 from jaxflow.cost import CostEstimate, estimate_cost
 from jaxflow.cut import CutExplanation, cut_sentence, explain_cut
 from jaxflow.explaining import explain
@@ -129,6 +130,9 @@ __all__ = [  # noqa: RUF022
     "SanityCheck",
     "randomise",
     "layer_groups",
+    "compare",
+    "Comparison",
+    "Question",
     "explain",
     "Explanation",
     "explain_generation",

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from jaxflow._version import __version__
+from jaxflow.cli_compare import add_compare, run_compare
 
 EPILOG = """examples:
   jaxflow explain "the keys to the old cabinet"
   jaxflow explain --model path/to/checkpoint --output all --html page.html "A sentence."
   jaxflow explain --method rollout --json - < sentence.txt
+  jaxflow compare sentences.txt --model path/to/checkpoint
 
 exit status: 0 done, 1 could not be done (the reason is on standard error), 2 wrong usage"""
 
@@ -25,13 +27,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     try:
         arguments = parser.parse_args(argv)
-        text = _text(parser, arguments)
+        text = _text(parser, arguments) if arguments.command == "explain" else ""
     except SystemExit as stop:  # argparse has printed help (0) or what is wrong (2)
         return int(stop.code or 0)
     except (OSError, UnicodeDecodeError) as error:
         return _fail(str(error))
     try:
-        _explain(arguments, text)
+        _quiet()
+        if arguments.command == "explain":
+            _explain(arguments, text)
+        else:
+            run_compare(arguments)
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read us has seen enough, `| head` say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -141,12 +147,12 @@ def _parser() -> argparse.ArgumentParser:
         "--json", action="store_true", help="print everything as JSON instead (as Explanation.save writes it)"
     )
     explain.add_argument("--html", type=Path, metavar="FILE", help="also write a page, which opens without a network")
+    add_compare(commands)
     return parser
 
 
 def _explain(arguments: argparse.Namespace, text: str) -> None:
     # Late, so that --help and usage errors answer at once.
-    _quiet()
     from rich.console import Console
 
     from jaxflow import explain, explain_generation, load_model

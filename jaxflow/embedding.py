@@ -115,7 +115,9 @@ def first_stack(model: Any) -> str:
 def _stacks(model: Any) -> tuple[str, ...]:
     config = getattr(model, "config", None)
     if not is_huggingface(model):
-        return ("encoder",)
+        if hasattr(model, "decoder_start_token_id"):
+            return ("encoder", "decoder")
+        return ("decoder",) if hasattr(model, "eos_token_id") else ("encoder",)  # a model that writes says how it ends
     if getattr(config, "is_encoder_decoder", False):
         return ("encoder", "decoder")  # in the order in which all of them run
     return ("decoder",) if is_decoder(config) else ("encoder",)

@@ -102,14 +102,10 @@ def erase(
 
     Source: DeYoung et al. 2020, ERASER (1911.03429), section 4.2, equations 1 and 2, and AOPC over bins.
     """
-    shares = np.asarray(bins, np.float64)
-    if shares.ndim != 1 or not len(shares) or not ((shares > 0) & (shares <= 1)).all():
-        raise ValueError(f"bins is {shares.tolist()}; expected shares in (0, 1], at least one.")
     order, may_hide = ranked(scores, candidates)
-    # 0.1 * 30 is 3.0000000000000004, whose ceiling is 4.
-    counts = np.ceil(shares * len(order) - 1e-9).astype(np.int64)
+    counts = bin_counts(len(order), bins)
     whole, without, alone = erased_values(value, order, may_hide, counts)
-    return Faithfulness(whole=whole, without=without, alone=alone, bins=shares)
+    return Faithfulness(whole=whole, without=without, alone=alone, bins=np.asarray(bins, np.float64))
 
 
 def ranked(
@@ -130,6 +126,19 @@ def ranked(
             f"candidates has shape {may_hide.shape} and {may_hide.sum()} of them; expected one or more of {len(row)} tokens."
         )
     return np.flatnonzero(may_hide)[np.argsort(-row[may_hide], kind="stable")], may_hide
+
+
+def bin_counts(n_candidates: int, bins: Sequence[float]) -> Int[np.ndarray, " bin"]:
+    """Say how many candidates count as best in each bin: its share of them, rounded up.
+
+    Raises:
+        ValueError: bins that are no shares.
+    """
+    shares = np.asarray(bins, np.float64)
+    if shares.ndim != 1 or not len(shares) or not ((shares > 0) & (shares <= 1)).all():
+        raise ValueError(f"bins is {shares.tolist()}; expected shares in (0, 1], at least one.")
+    # 0.1 * 30 is 3.0000000000000004, whose ceiling is 4.
+    return np.ceil(shares * n_candidates - 1e-9).astype(np.int64)
 
 
 def erasing_masks(

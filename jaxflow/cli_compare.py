@@ -1,0 +1,91 @@
+"""`jaxflow compare texts.txt --model NAME|DIR`: methods x metrics, from a shell."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+EPILOG = """examples:
+  jaxflow compare sentences.txt
+  jaxflow compare sentences.txt --model path/to/checkpoint --methods flow,rollout,random --metrics deletion,activation
+  jaxflow compare sentences.txt --json --scores > comparison.json
+
+exit status: 0 done, 1 could not be done (the reason is on standard error), 2 wrong usage"""
+
+
+def add_compare(commands: Any) -> None:
+    """Add `compare` to the commands of a parser."""
+    compare = commands.add_parser(
+        "compare",
+        help="compare methods by whether their scores predict what the model does",
+        description="Score the tokens of every text by several methods, hide what scores high and what scores low, and print by "
+        "how much the model's own decision changes: methods x metrics, with bootstrap intervals.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    compare.add_argument("file", help="texts, one a line (blank lines are passed over); - reads standard input")
+    compare.add_argument(
+        "--model", default="agreement", metavar="NAME|DIR",
+        help="a model of the package, or a checkpoint directory of a Flax class of transformers 4 with a head "
+        "(default: %(default)s)",
+    )  # fmt: skip
+    compare.add_argument(
+        "--methods", type=_names, metavar="A,B,...", help="which methods (default: all; a wrong name lists them)"
+    )
+    compare.add_argument(
+        "--metrics", type=_names, metavar="A,B,...", help="which metrics (default: all; a wrong name lists them)"
+    )
+    compare.add_argument(
+        "--level", type=float, default=0.95, metavar="P", help="of the intervals, 0 to 1 (default: %(default)s)"
+    )
+    compare.add_argument(
+        "--resamples", type=int, default=2000, metavar="N", help="of the bootstrap (default: %(default)s)"
+    )
+    compare.add_argument(
+        "--seed", type=int, default=0, metavar="N",
+        help="of the bootstrap, of random scores and of shuffled parameters (default: %(default)s)",
+    )  # fmt: skip
+    compare.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    compare.add_argument(
+        "--scores", action="store_true", help="with --json: also each text's tokens, scores and values"
+    )
+
+
+def run_compare(arguments: argparse.Namespace) -> None:
+    """Compare, and print.
+
+    Raises:
+        ValueError: as `compare`; a file without texts; scores asked for without JSON.
+    """
+    if arguments.scores and not arguments.json:
+        raise ValueError("--scores are a part of --json: add --json.")
+    whole = sys.stdin.read() if arguments.file == "-" else Path(arguments.file).read_text("utf-8")
+    texts = [line.strip() for line in whole.splitlines() if line.strip()]
+    if not texts:
+        name = "standard input" if arguments.file == "-" else arguments.file
+        raise ValueError(f"There is no text in {name}; expected one a line.")
+    from jaxflow import compare, load_model
+
+    model, tokenizer = load_model(arguments.model)
+    compared = compare(
+        model,
+        texts,
+        tokenizer=tokenizer,
+        methods=arguments.methods,
+        metrics=arguments.metrics,
+        level=arguments.level,
+        n_resamples=arguments.resamples,
+        seed=arguments.seed,
+        progress=True,
+    )
+    if arguments.json:
+        print(compared.to_json(scores=arguments.scores))
+    else:
+        print(compared.to_text(shutil.get_terminal_size((120, 24)).columns))
+
+
+def _names(value: str) -> list[str]:
+    return [name.strip() for name in value.split(",") if name.strip()]
