@@ -1,0 +1,131 @@
+"""Which scores predict what a model does: methods x metrics on every model of the package and MiniLM; as Markdown.
+
+    python benchmarks/faithfulness.py
+
+The tables of docs/faithfulness.md: means with 95% bootstrap intervals over texts, by `jaxflow.compare`. Of models of subject-verb
+agreement, also how often the subject outranks a noun of the other number. Takes about six minutes of two idle cores.
+"""
+
+import argparse
+import importlib
+import importlib.metadata
+import logging
+import os
+import platform
+import time
+from pathlib import Path
+
+os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+
+import jax.numpy as jnp
+import minilm
+import numpy as np
+
+import jaxflow
+from jaxflow import zoo
+from jaxflow.comparing import Comparison, Question
+from jaxflow.comparing.comparison import bootstrap_interval
+from jaxflow.zoo.agreement.grammar import Example, generate
+
+N_TEXTS, N_MINILM, LONGEST = 32, 10, 15
+MINILM = "all-MiniLM-L6-v2"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    every = (*zoo.names(), MINILM)
+    parser.add_argument("--models", nargs="+", choices=every, default=every, metavar="NAME", help="default: all")
+    parser.add_argument("--minilm", type=Path, help="directory of all-MiniLM-L6-v2")
+    parser.add_argument(
+        "--texts", type=int, default=N_TEXTS, help="for each model of the package (default: %(default)s)"
+    )
+    arguments = parser.parse_args()
+    logging.disable(logging.WARNING)
+    print(f"Python {platform.python_version()}; ", end="")
+    print(", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("jax", "flax", "numpy")))
+    for name in arguments.models:
+        start = time.process_time()
+        if name == MINILM:
+            sentence_embeddings(minilm.directory(parser, arguments.minilm))
+        elif name.startswith("agreement"):
+            agreement(name, arguments.texts)
+        else:
+            formulas(name, arguments.texts)
+        print(f"\n({time.process_time() - start:.0f} s of CPU time)", flush=True)
+
+
+def agreement(name: str, n_texts: int) -> None:
+    """Sentences whose subject shared no training sentence with any other content word of them."""
+    model, tokenizer = jaxflow.load_model(name)
+    drawn = generate(8 * n_texts, split="held_out", seed=7)
+    examples = [example for example in drawn if example.n_other and len(example.words) <= LONGEST][:n_texts]
+    compared = compared_on(model, tokenizer, [example.text for example in examples])
+    show(name, compared)
+    outranks = np.array(
+        [subject_outranks(example, rows) for example, rows in zip(examples, compared.scores, strict=True)]
+    )
+    lower, upper = bootstrap_interval(outranks, level=0.95, n_resamples=2000, seed=0)
+    print("\n| method | the subject outranks a noun of the other number |\n| --- | ---: |")
+    for method, mean, low, high in zip(compared.methods, outranks.mean(0), lower, upper, strict=True):
+        print(f"| {method} | {mean:.2f} [{low:.2f}, {high:.2f}] |")
+
+
+def subject_outranks(example: Example, rows: np.ndarray) -> np.ndarray:
+    """Tell by method in what share of the attractors of the other number the subject has the greater score; ties are half."""
+    places = [
+        place + 1  # after [CLS] or [BOS]
+        for place, number in zip(example.attractors, example.attractor_numbers, strict=True)
+        if number != example.number
+    ]
+    subject, attractors = rows[:, [example.subject + 1]], rows[:, places]
+    return ((subject > attractors) + 0.5 * (subject == attractors)).mean(1)
+
+
+def formulas(name: str, n_texts: int) -> None:
+    """Formulas held out from the training; what is explained is the first token of the answer."""
+    data = importlib.import_module("jaxflow.zoo.logic.data")
+    language = importlib.import_module(zoo.package_of(name)).LANGUAGE
+    sizes = [size for size in language.sizes if 4 <= size <= LONGEST]
+    examples = data.generate(language, n_texts, sizes=sizes, held_out=True, seed=7)
+    model, tokenizer = jaxflow.load_model(name)
+    show(name, compared_on(model, tokenizer, [str(example.formula) for example in examples]))
+
+
+def sentence_embeddings(directory: Path) -> None:
+    """MiniLM has no head: what is explained is the embedding itself, how like it stays to that of the whole sentence."""
+
+    def pooled(outputs, inputs):
+        shown = jnp.asarray(inputs["attention_mask"], jnp.float32)[..., None]
+        return (outputs.last_hidden_state * shown).sum(-2) / shown.sum(-2)
+
+    def cosine(embedding, other):
+        return embedding @ other / (jnp.linalg.norm(embedding, axis=-1) * jnp.linalg.norm(other))
+
+    question = Question(
+        outputs=range,
+        find=lambda embedding, _: embedding[0],
+        # The cosine to itself is greatest, so its gradient is 0; the length along the whole sentence's direction has one.
+        target=lambda whole: lambda embedding: embedding @ whole / jnp.linalg.norm(whole),
+        value=lambda whole: lambda embedding: cosine(embedding, whole),
+        read=pooled,
+    )
+    model, tokenizer = jaxflow.load_model(directory)
+    sentences = [sentence.strip() for sentence in minilm.TEXT.replace("\n", " ").replace(";", ".").split(".")]
+    short = [text for text in sentences if 5 <= len(tokenizer(text)["input_ids"]) <= 24][:N_MINILM]
+    show(MINILM, compared_on(model, tokenizer, short, question=question))
+
+
+def compared_on(model, tokenizer, texts: list[str], **options) -> Comparison:
+    return jaxflow.compare(model, texts, tokenizer=tokenizer, progress=True, **options)
+
+
+def show(name: str, compared: Comparison) -> None:
+    n_tokens = [int(known.sum()) for known in compared.candidates]
+    print(
+        f"\n## {name}\n\n{len(compared.texts)} texts of {min(n_tokens)} to {max(n_tokens)} tokens that can be hidden, such as"
+    )
+    print(f"`{compared.texts[0]}` → {compared.decisions[0]}.\n\n{compared.to_markdown()}")
+
+
+if __name__ == "__main__":
+    main()
