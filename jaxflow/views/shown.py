@@ -10,11 +10,11 @@ from jaxtyping import ArrayLike, Bool, Float
 
 from jaxflow.attribution import Attribution
 from jaxflow.explanation import Explanation, attribution_scores
-from jaxflow.views.wording import output_sentence
+from jaxflow.prediction import Prediction
+from jaxflow.views.tokens import shown_tokens
+from jaxflow.views.wording import output_name
 
 Given = Explanation | Attribution | ArrayLike
-SIGNS = {" ": "␣", "\n": "↵", "\t": "⇥"}
-JOINERS = "\u200c\u200d"  # of letters and of emoji
 LONGEST = 24  # letters of a token; a longer one is cut
 
 
@@ -66,14 +66,15 @@ def read(given: Given, *, tokens: Sequence[str] | None = None, output_tokens: Se
         )
     if tokens is None:
         tokens = explanation.tokens if explanation else [str(i) for i in range(scores.shape[1])]
-    if output_tokens is None:
-        own = tokens[n_encoder:] or tokens  # those of the decoder, if there is one
-        output_tokens = (
-            name_outputs(explanation)
-            if explanation
-            else [own[position] if position < len(own) else str(position) for position in positions.tolist()]
-        )
-    for name, names, n_expected in (("tokens", tokens, scores.shape[1]), ("output_tokens", output_tokens, len(scores))):
+    inputs = [word.text for stack in (tokens[:n_encoder], tokens[n_encoder:]) for word in shown_tokens(stack)]
+    if output_tokens is not None:
+        outputs = [word.text for word in shown_tokens(output_tokens)]
+    elif explanation:
+        outputs = name_outputs(explanation)
+    else:
+        own = inputs[n_encoder:] or inputs  # those of the decoder, if there is one
+        outputs = [own[position] if position < len(own) else str(position) for position in positions.tolist()]
+    for name, names, n_expected in (("tokens", inputs, scores.shape[1]), ("output_tokens", outputs, len(scores))):
         if len(names) != n_expected:
             raise ValueError(
                 f"{name} holds {len(names)} names; expected {n_expected}, for scores [output, input] of shape {scores.shape}."
@@ -82,14 +83,9 @@ def read(given: Given, *, tokens: Sequence[str] | None = None, output_tokens: Se
         scores=scores,
         reachable=_reachable(attribution, scores, n_encoder),
         errors=None if errors is None or not np.any(errors) else np.asarray(errors),
-        inputs=tuple(map(readable, tokens)),
-        outputs=tuple(map(readable, output_tokens)),
-        titles=tuple(
-            readable(
-                output_sentence(explanation, row) if explanation else _output_name(positions[row], name), longest=99
-            )
-            for row, name in enumerate(output_tokens)
-        ),
+        inputs=tuple(inputs),
+        outputs=tuple(outputs),
+        titles=tuple(_title(explanation, row, int(positions[row]), name) for row, name in enumerate(outputs)),
         n_encoder=n_encoder,
         explanation=explanation,
     )
@@ -104,32 +100,36 @@ def check_row(shown: Shown, row: int) -> int:
     return row
 
 
-def readable(token: str, *, longest: int = LONGEST) -> str:
-    """Write a token so that it can be read in a line: blanks and line ends as signs, what would command a terminal in words."""
-    if token and not token.strip():
-        token = "".join(SIGNS.get(letter, letter) for letter in token)
-    token = "".join(_visible(letter) for letter in token)
-    return token if len(token) <= longest else f"{token[: longest - 1]}…"
-
-
-def _visible(letter: str) -> str:
-    if letter.isprintable() or letter in JOINERS:
-        return letter
-    return SIGNS.get(letter, letter.encode("unicode_escape").decode())
-
-
-def _output_name(position: int, name: str) -> str:
-    return f"output {position}" if name == str(position) else f"output {position} ({name})"
+def cut(name: str, *, longest: int = LONGEST) -> str:
+    """Cut a name that is too long for its place."""
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"
 
 
 def name_outputs(explanation: Explanation) -> list[str]:
     """Name explained outputs in a word, with what each produced, where each produced something."""
-    names = [explanation.output_tokens[position] for position in explanation.attribution.outputs.tolist()]
-    predictions = [explanation.prediction_of(row) for row in range(len(names))]
+    n_outputs, n_tokens = len(explanation.attribution.outputs), len(explanation.output_tokens)
+    own = [own_prediction(explanation, row) for row in range(n_outputs)]
+    # All together, since it takes all to tell how a tokenizer writes blanks.
+    words = shown_tokens([*explanation.output_tokens, *("" if one is None else one.label for one in own)])
     return [
-        name if prediction is None or prediction.position is None else f"{name} → {prediction.label}"
-        for name, prediction in zip(names, predictions, strict=True)
+        words[position].text if one is None else f"{words[position].text} → {words[n_tokens + row].text}"
+        for row, (position, one) in enumerate(zip(explanation.attribution.outputs.tolist(), own, strict=True))
     ]
+
+
+def own_prediction(explanation: Explanation, row: int) -> Prediction | None:
+    """Return what an output predicts or wrote itself; None where there is one prediction for the sequence, or none."""
+    prediction = explanation.prediction_of(row)
+    return None if prediction is None or prediction.position is None else prediction
+
+
+def _title(explanation: Explanation | None, row: int, position: int, name: str) -> str:
+    if explanation is None:
+        return f"output {position}" if name == str(position) else f"output {position} ({name})"
+    if explanation.conventions["together"] is not None:
+        return output_name(explanation, row)
+    own = own_prediction(explanation, row)
+    return f"output {position} ({name})" if own is None else f"output {position} ({name}, {own.probability:.1%})"
 
 
 def _reachable(attribution: object, scores: np.ndarray, n_encoder: int) -> np.ndarray:

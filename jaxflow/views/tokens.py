@@ -7,9 +7,8 @@ import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from jaxflow.views.shown import JOINERS, SIGNS
-
-BLANKS = {**SIGNS, "\r": "␍"}
+JOINERS = "\u200c\u200d"  # of letters and of emoji
+BLANKS = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍"}
 # What tokenizers add to a text.
 SPECIAL = re.compile(r"\[(CLS|SEP|PAD|MASK|UNK|BOS|EOS)\]|</?(s|pad|unk|mask|bos|eos|start|end)>|<\|\w+\|>")
 

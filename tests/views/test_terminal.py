@@ -110,9 +110,9 @@ def test_a_generation_goes_step_by_step_and_shows_what_was_there():
     scores = np.hstack([np.full((2, 2), 0.5), [[0.5, 0.25, 0.0], [0.5, 0.25, 0.25]]])
     written = with_tokens(["das", "Haus", "<s>", "the", "house"], n_decoder=3, positions=[1, 2], scores=scores)
     lines = plain(drawn(written)).splitlines()
-    first = lines.index("output 1 (the): word1, 50.0%")
+    first = lines.index("output 1 (the → word1, 50.0%)")
     assert [line.split() for line in lines[first + 1 : first + 3]] == [["das", "Haus"], ["<s>", "the"]]
-    second = lines.index("output 2 (house): word2, 50.0%")
+    second = lines.index("output 2 (house → word2, 50.0%)")
     assert [line.split() for line in lines[second + 1 : second + 3]] == [["das", "Haus"], ["<s>", "the", "house"]]
 
 

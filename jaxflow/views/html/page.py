@@ -17,7 +17,7 @@ from jaxflow.views.html.flow import SHARE, flow_svg
 from jaxflow.views.html.layout import Layout, lay_out, layer_name, n_arcs_each
 from jaxflow.views.html.matrix import matrix, shade_style
 from jaxflow.views.html.strip import strip, word_strip
-from jaxflow.views.shown import Shown, read
+from jaxflow.views.shown import Shown, own_prediction, read
 from jaxflow.views.tokens import Shown as Token
 from jaxflow.views.tokens import shown_tokens
 from jaxflow.views.wording import (
@@ -133,28 +133,16 @@ def _check_grid(grid: tuple[int, int] | None, shown: Shown) -> None:
 
 
 def _named(explanation: Explanation) -> Shown:
-    """Read scores off an explanation, and name outputs by words as they are read, not as the tokenizer writes them."""
+    """Read scores off an explanation, with titles that stand by themselves."""
     shown = read(explanation)
-    rows = range(len(shown.scores))
-    if explanation.conventions["together"] is not None:
-        titles = tuple(_sentence_case(output_name(explanation, row)) for row in rows)
-        return dataclasses.replace(shown, titles=titles)
-    positions = [int(position) for position in explanation.attribution.outputs]
-    words = shown_tokens([explanation.output_tokens[position] for position in positions])
-    predictions = [explanation.prediction_of(row) for row in rows]
-    own = [None if prediction is None or prediction.position is None else prediction for prediction in predictions]
-    labels = shown_tokens([explanation.output_tokens[0], *("" if one is None else one.label for one in own)])[1:]
-    return dataclasses.replace(
-        shown,
-        outputs=tuple(
-            word.text if one is None else f"{word.text} → {label.text}"
-            for word, one, label in zip(words, own, labels, strict=True)
-        ),
-        titles=tuple(
-            f"Output {position}: {word.text}" + ("" if one is None else f" → {label.text}, {one.probability:.1%}")
-            for position, word, one, label in zip(positions, words, own, labels, strict=True)
-        ),
-    )
+    titles = []
+    for row, (position, name) in enumerate(zip(explanation.attribution.outputs.tolist(), shown.outputs, strict=True)):
+        if explanation.conventions["together"] is not None:
+            titles.append(_sentence_case(output_name(explanation, row)))
+            continue
+        own = own_prediction(explanation, row)
+        titles.append(f"Output {position}: {name}" + ("" if own is None else f", {own.probability:.1%}"))
+    return dataclasses.replace(shown, titles=tuple(titles))
 
 
 def _sentence_case(text: str) -> str:

@@ -13,7 +13,8 @@ from jaxflow.explanation import Explanation
 from jaxflow.flow_graph import ARC_KINDS, FlowGraph
 from jaxflow.network import ENCODER, MIDDLE
 from jaxflow.views.plots.sizes import Size, check_width
-from jaxflow.views.shown import name_outputs, readable
+from jaxflow.views.shown import cut, name_outputs
+from jaxflow.views.tokens import shown_tokens
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -109,14 +110,12 @@ def plot_flow(
         drawing.write_above(ax, column, name, PAD)
     drawn = graph.share * graph.flow[arcs].sum() / graph.flow.sum()
     drawing.write_title(ax, f"{drawn:.0%} of the flow to {end}", HEAD - 12)
-    cut = (
-        "minimum cut"
-        if player is None
-        else f"cut of {readable(names.get(int(graph.players[player]), str(player)), longest=12)}"
-    )
+    whose = "minimum cut"
+    if player is not None:
+        whose = f"cut of {cut(names.get(int(graph.players[player]), str(player)), longest=12)}"
     legend = {"capacity": drawing.GHOST, "flow": drawing.FLOW}
     legend |= {"cross": drawing.CROSS} if is_cross.any() else {}
-    legend |= {cut: drawing.CUT} if in_cut[arcs].any() else {}
+    legend |= {whose: drawing.CUT} if in_cut[arcs].any() else {}
     drawing.explain_arcs(ax, legend, dashed="residual", wraps=drawing.width_of(ax.figure) <= NARROW)
     return ax
 
@@ -152,11 +151,13 @@ def _names(given: Explanation | FlowGraph, graph: FlowGraph, tokens: Sequence[st
         tokens = given.tokens if isinstance(given, Explanation) else [str(i) for i in range(n_players)]
     if len(tokens) != n_players:
         raise ValueError(f"tokens holds {len(tokens)} names; expected {n_players}, one for each input.")
-    return {int(node): readable(token) for node, token in zip(graph.players, tokens, strict=True) if node >= 0}
+    n_encoder = len(given.encoder_tokens) if isinstance(given, Explanation) else n_players
+    words = [word.text for stack in (tokens[:n_encoder], tokens[n_encoder:]) for word in shown_tokens(stack)]
+    return {int(node): cut(word) for node, word in zip(graph.players, words, strict=True) if node >= 0}
 
 
 def _output_name(given: Explanation | FlowGraph, row: int) -> str:
-    return readable(name_outputs(given)[row], longest=40) if isinstance(given, Explanation) else "the output"
+    return cut(name_outputs(given)[row], longest=40) if isinstance(given, Explanation) else "the output"
 
 
 def _cut(graph: FlowGraph, player: int | None) -> Bool[np.ndarray, " arc"]:

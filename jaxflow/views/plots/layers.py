@@ -11,7 +11,8 @@ from jaxflow.cut import CutExplanation
 from jaxflow.explanation import Explanation
 from jaxflow.flow_graph import FlowGraph
 from jaxflow.views.plots.sizes import Size, check_width
-from jaxflow.views.shown import readable
+from jaxflow.views.shown import cut
+from jaxflow.views.tokens import visible
 from jaxflow.views.wording import output_name
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def plot_layers(
     drawing.count(ax.xaxis, len(share))
     drawing.plain(ax, "layer", "share of the cuts")
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    title = "" if explanation is None else f"minimum cuts to {readable(output_name(explanation, 0), longest=60)}"
+    title = "" if explanation is None else f"minimum cuts to {cut(visible(output_name(explanation, 0)), longest=60)}"
     drawing.write(ax, 0, 1.03, title, transform=ax.transAxes, ha="left", va="bottom")
     return ax
 

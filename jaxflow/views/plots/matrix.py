@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxflow.views.plots.sizes import Size, check_width
-from jaxflow.views.shown import Given, read
+from jaxflow.views.shown import Given, cut, read
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,12 +59,13 @@ def plot_matrix(
     from jaxflow.views.plots import drawing
 
     n_outputs, n_inputs = shown.scores.shape
+    inputs, outputs = ([cut(name) for name in names] for names in (shown.inputs, shown.outputs))
     gap = BLOCK_GAP * max(n_inputs / 30, 1) if 0 < shown.n_encoder < n_inputs else 0.0
     columns = np.arange(n_inputs) + np.where(np.arange(n_inputs) >= shown.n_encoder, gap, 0.0)
     has_legend = bool((~shown.reachable).any() or np.isnan(shown.scores).any())
     if ax is None:
-        left = EDGE + PAD + max(map(drawing.text_width, shown.outputs))
-        top = EDGE + PAD + max(map(drawing.text_width, shown.inputs))
+        left = EDGE + PAD + max(map(drawing.text_width, outputs))
+        top = EDGE + PAD + max(map(drawing.text_width, inputs))
         bottom = 2 * EDGE + LEGEND * has_legend
         breadth = n_inputs + gap
         cell = min((width - left - drawing.BAR) / breadth, CELL_OF_NUMBERS if n_inputs <= 16 else CELL)
@@ -89,8 +90,8 @@ def plot_matrix(
             score = shown.scores[output, player]
             style = {"fontsize": drawing.SMALL, "color": drawing.ink_on(cmap(norm(score)))}
             drawing.write(ax, columns[player] + 0.5, output + 0.5, f"{score:.2f}", **style)
-    _name(ax.xaxis, columns + 0.5, shown.inputs, cell[0], rotation=90, **drawing.verbatim())
-    _name(ax.yaxis, np.arange(n_outputs) + 0.5, shown.outputs, cell[1], **drawing.verbatim())
+    _name(ax.xaxis, columns + 0.5, inputs, cell[0], rotation=90, **drawing.verbatim())
+    _name(ax.yaxis, np.arange(n_outputs) + 0.5, outputs, cell[1], **drawing.verbatim())
     ax.xaxis.tick_top()
     ax.tick_params(length=0, pad=PAD, labelcolor=drawing.INK, labelsize=drawing.FONT_SIZE)
     ax.spines[:].set_visible(False)

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import ArrayLike, Float
 
 from jaxflow.views.plots.sizes import Size, check_width
-from jaxflow.views.shown import Given, check_row, read
+from jaxflow.views.shown import Given, check_row, cut, read
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,7 +74,7 @@ def plot_patches(
     ax.set(xlim=(0, across), ylim=(down, 0), xticks=[], yticks=[])
     ax.set_aspect((grey.shape[0] / down) / (grey.shape[1] / across))
     ax.spines[:].set_visible(False)
-    drawing.write(ax, 0, 1, shown.titles[row], transform=ax.transAxes, ha="left", va="bottom")
+    drawing.write(ax, 0, 1, cut(shown.titles[row], longest=40), transform=ax.transAxes, ha="left", va="bottom")
     drawing.add_bar(ax, drawn)
     return ax
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from jaxflow.views.plots.sizes import Size, check_width
-from jaxflow.views.shown import Given, Shown, check_row, read
+from jaxflow.views.shown import Given, Shown, check_row, cut, read
+from jaxflow.views.tokens import runs_from_the_right
 from jaxflow.views.wording import score_text
 
 if TYPE_CHECKING:
@@ -77,11 +77,18 @@ def plot_tokens(
             scale *= 0.95
             boxes, height = _lay(widths, decoder, width, scale)
         height = max(height, room)
-    if _runs_from_the_right(shown.inputs):
+    if runs_from_the_right(shown.inputs):
         boxes = [(width - x - box_width, y, box_width, box_height) for x, y, box_width, box_height in boxes]
     ax.set(xlim=(0, width), ylim=(height, 0))
     ax.axis("off")
-    drawing.write(ax, EDGE, EDGE + scale * TITLE / 2, shown.titles[row], fontsize=scale * drawing.FONT_SIZE, ha="left")
+    drawing.write(
+        ax,
+        EDGE,
+        EDGE + scale * TITLE / 2,
+        cut(shown.titles[row], longest=100),
+        fontsize=scale * drawing.FONT_SIZE,
+        ha="left",
+    )
 
     cmap, norm = drawing.shading(shown.scores)
     drawn = [(box, cell) for box, cell in zip(boxes, cells, strict=True) if not cell.is_folded]
@@ -125,7 +132,7 @@ def _cells(shown: Shown, row: int) -> list[_Cell]:
 
 
 def _cell(shown: Shown, row: int, player: int) -> _Cell:
-    name, score = shown.inputs[player], shown.scores[row, player]
+    name, score = cut(shown.inputs[player]), shown.scores[row, player]
     if not shown.reachable[row, player]:
         return _Cell(player, name, "no path", np.nan, is_blank=True)
     error = "" if shown.errors is None else f" ±{2 * shown.errors[row, player]:.3f}"
@@ -146,9 +153,3 @@ def _lay(
         boxes.append((x, y, box_width, scale * BOX))
         x += box_width + scale * GAP
     return boxes, y + scale * BOX + EDGE
-
-
-def _runs_from_the_right(words: Sequence[str]) -> bool:
-    """Whether most letters are of scripts that are written from right to left."""
-    directions = [unicodedata.bidirectional(letter) for word in words for letter in word]
-    return sum(d in ("R", "AL") for d in directions) > sum(d == "L" for d in directions)

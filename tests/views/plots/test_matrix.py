@@ -135,3 +135,9 @@ def test_names_must_fit(encoder_decoder):
         plot_matrix(encoder_decoder, tokens="abcd")
     with pytest.raises(ValueError, match="output_tokens holds 9 names; expected 4"):
         plot_matrix(encoder_decoder, output_tokens="abcdefghi")
+
+
+def test_tokens_are_written_as_they_are_read(encoder_decoder):
+    ax = plot_matrix(encoder_decoder, tokens=["▁das", "▁Ha", "us", "</s>", "<s>", "Ġthe", "Ġhouse", "Ċ", "Ġs"])
+    assert names(ax.xaxis) == ["das", "Ha", "us", "</s>", "<s>", "the", "house", "↵", "s"]
+    assert names(ax.yaxis) == ["the", "house", "↵", "s"]

@@ -108,7 +108,7 @@ def test_tokens_are_text_whatever_they_hold():
     hostile = ["$x^2$", "$\\frac{", "\\bf", "\n", " ", "", "a\x1b[31m", "<b>&amp;", "x" * 50]
     ax = plot_tokens(np.linspace(0, 1, len(hostile)), tokens=hostile)
     shown = words(ax)[1::2]
-    assert shown == ["$x^2$", "$\\frac{", "\\bf", "↵", "␣", "", "a\\x1b[31m", "<b>&amp;", "x" * 23 + "…"]
+    assert shown == ["$x^2$", "$\\frac{", "\\bf", "↵", "␣", "∅", "a\\x1b[31m", "<b>&amp;", "x" * 23 + "…"]
     for kind in ("svg", "pdf", "png"):
         ax.figure.savefig(io.BytesIO(), format=kind)
 
