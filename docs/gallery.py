@@ -45,7 +45,7 @@ def main() -> None:
         drawing.write_text(re.sub(r"@font-face \{.*?\}\s*", "", drawing.read_text("utf-8"), flags=re.DOTALL), "utf-8")
     chromium = shutil.which("chromium")
     for page in sorted(Path().glob("*.html")):
-        if chromium is not None:
+        if chromium is not None and f"({PICTURES.name}/{page.stem}.png)" in text:
             take_screenshot(chromium, page)
     print(f"| {PICTURES.name}/ | kB |\n|---|---:|")
     for path in sorted(Path().iterdir()):
