@@ -3,7 +3,7 @@
     python benchmarks/faithfulness.py
 
 The tables of docs/faithfulness.md: means with 95% bootstrap intervals over texts, by `jaxflow.compare`. Of models of subject-verb
-agreement, also how often the subject outranks a noun of the other number. Takes about six minutes of two idle cores.
+agreement, also how often the subject outranks a noun of the other number. Takes about six minutes of CPU time.
 """
 
 import argparse
