@@ -21,6 +21,7 @@ from jaxflow.capacities import Capacities, Heads
 from jaxflow.capture.linen import DEFAULT_NAME
 from jaxflow.capture.roles import Role
 from jaxflow.explanation import attribution_scores
+from jaxflow.metric_writer import write_with
 from jaxflow.network import DecoderLayer, flow_network
 from jaxflow.probe import Probe, make_probe
 from jaxflow.selection import select
@@ -117,7 +118,7 @@ class FlowMonitor:
             raise ValueError(f"every_steps is {every_steps}; expected 1 or more, after how many steps to report again.")
         if operator.index(images) < 0:
             raise ValueError(f"images is {images}; expected 0 or more examples.")
-        self._write = _writing(writer, images=images > 0)
+        self._write = write_with(writer, images=images > 0)
         self._probe = make_probe(
             model,
             args,
@@ -233,40 +234,6 @@ class FlowMonitor:
                     step,
                     error,
                 )
-
-
-def _writing(writer: Any, *, images: bool) -> Callable[[int, dict, dict], None]:
-    """Make one function of a writer's, which is told by what it can do.
-
-    Raises:
-        ValueError: it can do neither.
-    """
-
-    def can(*methods: str) -> bool:
-        return all(callable(getattr(writer, method, None)) for method in methods)
-
-    if can("write_scalars", *(["write_images"] if images else [])):
-
-        def write(step: int, scalars: dict, drawn: dict) -> None:
-            writer.write_scalars(step, scalars)
-            if drawn:
-                writer.write_images(step, drawn)
-
-        return write
-    if can("add_scalar", *(["add_images"] if images else [])):
-
-        def add(step: int, scalars: dict, drawn: dict) -> None:
-            for name, value in scalars.items():
-                writer.add_scalar(name, value, step)
-            for name, pixels in drawn.items():
-                writer.add_images(name, pixels, step, dataformats="NHWC")
-
-        return add
-    raise ValueError(
-        f"writer is a {type(writer).__name__}; expected write_scalars(step, scalars) and write_images(step, images), as clu's "
-        "MetricWriter has them, or add_scalar and add_images of a SummaryWriter. Of a writer without images, images=0 asks for "
-        "none."
-    )
 
 
 def _check_structure(probe: Probe, *, outputs: Any, residual: float, decoder_layer: DecoderLayer) -> None:

@@ -25,7 +25,17 @@ import jaxflow
 ROOT = Path(__file__).parent.parent.parent
 NOTEBOOKS, EXECUTED, ZOO = ROOT / "notebooks", ROOT / "build" / "notebooks", ROOT / "jaxflow" / "zoo"
 # The order in which notebooks are read; others come after, by name.
-ORDER = ("quickstart",)
+ORDER = (
+    "quickstart",
+    "what_the_numbers_mean",
+    "classification_token",
+    "reading_and_writing",
+    "dialogue",
+    "temporal_logic",
+    "training",
+    "train_with_flow",
+    "your_own_model",
+)
 SHOWN: dict[str, str] = {}
 
 
