@@ -95,7 +95,8 @@ def estimate_cost(
     Solves and arcs are counted; where padding leaves out some, that is an upper bound. Memory and time are constants times
     these. Time is that of an idle machine: how fast this one is, is measured once in a process, by a few small solves (20 ms). It
     is within a factor of two of what the benchmarks measure, but how hard a network is cannot be seen from shapes: a single
-    output of an unusual one has taken the certified solver ten times as long. `explain` adds one OR-Tools solve per input.
+    output of an unusual one has taken the certified solver ten times as long. `explain` adds a minimum cut per input, and flow
+    graphs where they are cheap (see its `flow_graph`).
 
     Args:
         model: one of

@@ -84,7 +84,6 @@ def _graph(graph: FlowGraph, layout: Layout, n_graphs: int, n_encoder: int) -> d
         for start, stop in zip(graph.own_cut_start[:-1], graph.own_cut_start[1:], strict=True)
     ]
     few = graph.layer_cut.size * n_graphs <= MOST_CUTS
-    drawn = float(graph.flow[:n_arcs].sum() / graph.flow.sum() * graph.share) if n_arcs else 1.0
     return {
         "x": node_columns(graph, layout)[used].round(2).tolist(),
         "y": graph.position[used].tolist(),
@@ -106,10 +105,8 @@ def _graph(graph: FlowGraph, layout: Layout, n_graphs: int, n_encoder: int) -> d
             for numbers in np.stack([graph.layer_capacity, graph.layer_flow, graph.cut_share], axis=1)
         ],
         "total": float(graph.flow.sum() / graph.share) if n_arcs else 0.0,
-        "held": drawn,
         "nArcs": graph.n_arcs,
         "value": graph.value,
-        "maximum": graph.maximum,
     }
 
 

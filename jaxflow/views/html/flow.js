@@ -83,9 +83,9 @@ function flowGraph(data, state, find, say) {
     svg.append(element("text", { class: "halo", x: x[shown.output] + 8, y: y[shown.output] + 4 }, cut(data.outputs[state.row])));
     place = { x, y, gap, drawn: visible, line, over, touched };
     const carried = drawn.reduce((sum, arc) => sum + shown.flow[arc], 0) / flowUnits / Math.max(shown.total, 1e-300);
-    const folded = drawn.length === shown.from.length && shown.nArcs > drawn.length;
+    const folded = shown.nArcs > shown.from.length && carried < Math.min(state.share, 1);
     say(".share-readout", `Drawn: ${percent(carried)} of the flow, ${drawn.length} of ${shown.nArcs} arcs` +
-      (folded ? ", the strongest of each layer; the page holds no more." : "."));
+      (folded ? `; this page holds the ${shown.from.length} strongest.` : "."));
     drawParts();
   }
 

@@ -65,7 +65,8 @@ def to_html(explanation: Explanation, *, grid: tuple[int, int] | None = None) ->
     if layout is not None:
         parts += [_flow(graphs, layout, shown, tokens), _layers(graphs[0])]
     if n_rows > 1:
-        names = shown_tokens([explanation.output_tokens[int(i)] for i in explanation.attribution.outputs])
+        every = shown_tokens(explanation.output_tokens)
+        names = [every[int(position)] for position in explanation.attribution.outputs]
         parts += [
             "<h2>Every output and every input</h2>",
             f'<p class="note">Rows are outputs, columns inputs; darkest is {largest(shown):.4g}.',
@@ -141,7 +142,10 @@ def _named(explanation: Explanation) -> Shown:
             titles.append(_sentence_case(output_name(explanation, row)))
             continue
         own = own_prediction(explanation, row)
-        titles.append(f"Output {position}: {name}" + ("" if own is None else f", {own.probability:.1%}"))
+        # An output without a word is called by its position, which is said once.
+        is_number = explanation.output_tokens[position] == str(position)
+        name = name.removeprefix(str(position)) if is_number else f": {name}"
+        titles.append(f"Output {position}{name}" + ("" if own is None else f", {own.probability:.1%}"))
     return dataclasses.replace(shown, titles=tuple(titles))
 
 
@@ -191,6 +195,7 @@ def _flow(graphs: tuple[FlowGraph, ...], layout: Layout, shown: Shown, tokens: l
     held = min(n_arcs_each(n_graphs), len(graph.flow))
     drawn = graph.stronger[:held] < SHARE
     carried = graph.flow[:held][drawn].sum() / max(graph.flow.sum() / graph.share, 1e-300)
+    folded = f"; this page holds the {held} strongest" if held < graph.n_arcs and carried < SHARE else ""
     svg = flow_svg(graph, layout, tokens, n_encoder=shown.n_encoder, title=shown.outputs[0], n_graphs=n_graphs)
     scope = "" if n_graphs > 1 or len(shown.scores) == 1 else f", to {shown.outputs[0]} alone"
     return (
@@ -198,7 +203,7 @@ def _flow(graphs: tuple[FlowGraph, ...], layout: Layout, shown: Shown, tokens: l
         "Inputs are left, layers go to the right; each arc is as wide as its flow.</p>"
         '<div class="controls"><label>Flow drawn <input type="range" class="share" min="5" max="100" '
         f'value="{100 * SHARE:.0f}"></label></div>'
-        f'<p class="readout share-readout">Drawn: {carried:.1%} of the flow, {drawn.sum()} of {graph.n_arcs} arcs.</p>'
+        f'<p class="readout share-readout">Drawn: {carried:.1%} of the flow, {drawn.sum()} of {graph.n_arcs} arcs{folded}.</p>'
         f'<div class="scroll flow-frame" tabindex="0" role="group" aria-label="Layered flow graph">{svg}</div>'
         '<ul class="legend"><li><i class="key"></i>flow, by its width</li><li><i class="key capacity"></i>capacity</li>'
         '<li><i class="key residual"></i>residual stream</li><li><i class="key cutting"></i>minimum cut</li></ul>'

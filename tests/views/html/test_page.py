@@ -124,6 +124,11 @@ def test_tokens_are_written_as_they_are_read(translated):
     assert not [part for part in text if "▁" in part and "Bottleneck" not in part]
 
 
+def test_bytes_are_told_by_the_marks_of_other_tokens():
+    explanation = explained(target=("The", "Ġkeys", "æĹ¥"), outputs=[2], graphs=False)
+    assert "Output 2: 日" in parsed(to_html(explanation)).text
+
+
 def test_nothing_has_an_id_that_another_fragment_could_have(translated):
     assert not [value for _, name, value in parsed(to_html(translated)).attributes if name in ("id", "for")]
 
@@ -133,6 +138,7 @@ def test_sixty_four_tokens_by_twelve_layers_stay_small():
     page = to_page(explanation)
     assert len(explanation.flow_graphs) == 1
     assert len(page.encode()) < 300_000
+    assert re.search(r"arcs; this page holds the 800 strongest\.</p>", page)
 
 
 def test_long_inputs_make_a_picture_of_the_matrix():
