@@ -33,6 +33,7 @@ class Recipe:
         examples: What its training examples are called, in the plural; also the option for their number.
         train: Trains, with a progress bar, and gives the parameters.
         report: Measures the trained parameters; gives the model card and the table that is printed.
+        dtype: What the parameters are stored in; they are computed with in float32.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Recipe:
     examples: str
     train: Callable[[Settings], Any]
     report: Callable[[Any, Run], tuple[str, Table]]
+    dtype: str = "float32"
 
 
 def main(recipe: Recipe, argv: Sequence[str] | None = None) -> None:
@@ -62,12 +64,12 @@ def main(recipe: Recipe, argv: Sequence[str] | None = None) -> None:
 def make(recipe: Recipe, settings: Settings, *, output: Path) -> None:
     """Train; write the weights and the card to a directory, print the table."""
     start = time.perf_counter()
-    params = recipe.train(settings)
+    params = weights.rounded(recipe.train(settings), recipe.dtype)  # Measured as they are stored.
     seconds = time.perf_counter() - start
     output.mkdir(parents=True, exist_ok=True)
     file = output / weights.file_of(recipe.name)
     made_by = {"seed": str(settings.seed), "steps": str(settings.steps), "jaxflow": __version__}
-    weights.write(params, file, name=recipe.name, vocabulary=recipe.vocabulary, made_by=made_by)
+    weights.write(params, file, dtype=recipe.dtype, name=recipe.name, vocabulary=recipe.vocabulary, made_by=made_by)
     run = Run(
         command=_command(recipe, settings, output),
         settings=settings,

@@ -1,0 +1,157 @@
+"""Which words of a symbolic trace satisfy a formula of linear temporal logic: decided exactly, with NumPy alone.
+
+A word satisfies `X f` where f holds at its next position; `f U g` where g holds now or later and f until then; `f R g` where g
+holds up to and with the first position at which f does, or forever; `F f` = `1 U f`, `G f` = `0 R f`.
+
+The tableau of a formula: what holds at a position follows from its letter and from what is promised of the next one, a bit
+for each temporal subformula. So an edge, a letter and the promises behind it, has one node it comes from, and the formula
+holds on a word where there is a path of such edges on which every promise is kept: on which no "eventually" is put off
+forever.
+
+Source: Lichtenstein & Pnueli 1985, Checking that finite state concurrent programs satisfy their linear specification; fair
+paths by the fixed point of Emerson & Lei 1986.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from jaxflow.zoo.logic.syntax import TEMPORAL, Formula
+from jaxflow.zoo.logic.trace import Cube, Trace
+
+MAX_TEMPORAL = 14
+ANY_WORD = Trace(((),), 0)
+
+
+def satisfies(trace: Trace, formula: Formula) -> bool:
+    """Tell whether every word of a trace satisfies a formula.
+
+    A proposition that a position leaves open may be either there, each time anew that the loop comes by, so these words are
+    more than lassos.
+
+    Raises:
+        ValueError: more than `MAX_TEMPORAL` different temporal subformulas.
+
+    Cost: the tableau has `2 ** temporal` nodes per position and `2 ** propositions` edges from each.
+    """
+    return not some_word(trace, Formula("!", (formula,)))
+
+
+def satisfiable(formula: Formula) -> bool:
+    """Tell whether any word at all satisfies a formula; raises as `satisfies`."""
+    return some_word(ANY_WORD, formula)
+
+
+def some_word(trace: Trace, formula: Formula) -> bool:
+    """Tell whether some word of a trace satisfies a formula; raises as `satisfies`."""
+    names = formula.propositions()
+    letters = np.array(list(product((False, True), repeat=len(names))), bool).reshape(2 ** len(names), len(names))
+    subformulas = formula.subformulas()
+    temporal = [one for one in subformulas if one.symbol in TEMPORAL]
+    if len(temporal) > MAX_TEMPORAL:
+        raise ValueError(
+            f"the formula has {len(temporal)} different temporal subformulas; this is decided for {MAX_TEMPORAL} at most"
+        )
+    holds = _values(subformulas, temporal, dict(zip(names, letters.T, strict=True)))
+    origin = np.zeros((len(letters), 2 ** len(temporal)), np.int64)
+    for bit, one in enumerate(temporal):
+        origin |= holds[one.parts[0] if one.symbol == "X" else one].astype(np.int64) << bit
+    kept = [_kept(one, holds) for one in temporal if one.symbol != "X"]
+    allowed = [_allowed(cube, names, letters)[:, None] for cube in trace.positions]
+    endless = _endless(origin, kept, allowed[trace.loop :])
+    for here in allowed[1 : trace.loop][::-1]:
+        endless = [_before(origin, here & endless[0]), *endless]
+    # Behind the first position comes the second, or what the loop goes back to.
+    behind = endless[0] if trace.loop else endless[1 % len(endless)]
+    return bool((allowed[0] & holds[formula] & behind).any())
+
+
+def _values(
+    subformulas: list[Formula], temporal: list[Formula], letter: dict[str, Bool[np.ndarray, " letter"]]
+) -> dict[Formula, Bool[np.ndarray, "letter promise"]]:
+    """Tell where each subformula holds, by the letter of the position and what is promised of the next."""
+    promises = np.arange(2 ** len(temporal))
+    n_letters = len(next(iter(letter.values()))) if letter else 1
+    holds: dict[Formula, Bool[np.ndarray, "letter promise"]] = {}
+    for one in subformulas:
+        parts = [holds[part] for part in one.parts]
+        later = (promises >> temporal.index(one)) & 1 == 1 if one in temporal else np.array(False)
+        match one.symbol:
+            case "1" | "0":
+                value = np.array(one.symbol == "1")
+            case "!":
+                value = ~parts[0]
+            case "&":
+                value = parts[0] & parts[1]
+            case "|":
+                value = parts[0] | parts[1]
+            case ">":
+                value = ~parts[0] | parts[1]
+            case "X":
+                value = later
+            case "U":
+                value = parts[1] | (parts[0] & later)
+            case "R":
+                value = parts[1] & (parts[0] | later)
+            case "F":
+                value = parts[0] | later
+            case "G":
+                value = parts[0] & later
+            case _:
+                value = letter[one.symbol][:, None]
+        holds[one] = np.broadcast_to(value, (n_letters, len(promises)))
+    return holds
+
+
+def _kept(one: Formula, holds: dict[Formula, Bool[np.ndarray, "letter promise"]]) -> Bool[np.ndarray, "letter promise"]:
+    """Tell on which edges what a subformula puts off is done, or nothing is put off; it must be so again and again."""
+    if one.symbol in "UF":
+        return ~holds[one] | holds[one.parts[-1]]
+    return holds[one] | ~holds[one.parts[-1]]
+
+
+def _allowed(cube: Cube, names: list[str], letters: Bool[np.ndarray, "letter name"]) -> Bool[np.ndarray, " letter"]:
+    agree = [letters[:, names.index(name)] == value for name, value in cube if name in names]
+    return np.logical_and.reduce(agree) if agree else np.ones(len(letters), bool)
+
+
+def _before(
+    origin: Int[np.ndarray, "letter promise"], edges: Bool[np.ndarray, "letter promise"]
+) -> Bool[np.ndarray, " promise"]:
+    """Mark the nodes that edges come from."""
+    nodes = np.zeros(origin.shape[1], bool)
+    nodes[origin[edges]] = True
+    return nodes
+
+
+def _endless(
+    origin: Int[np.ndarray, "letter promise"],
+    kept: list[Bool[np.ndarray, "letter promise"]],
+    allowed: list[Bool[np.ndarray, "letter 1"]],
+) -> list[Bool[np.ndarray, " promise"]]:
+    """Mark, at each position of the loop, the nodes from which a path goes on for ever and keeps every promise."""
+    n_positions = len(allowed)
+
+    def step(
+        nodes: Bool[np.ndarray, "position promise"], edges: Bool[np.ndarray, "letter promise"] | bool
+    ) -> np.ndarray:
+        behind = np.roll(nodes, -1, axis=0)
+        return np.stack([_before(origin, allowed[i] & edges & behind[i]) for i in range(n_positions)])
+
+    alive = np.ones((n_positions, origin.shape[1]), bool)
+    while True:
+        left = alive & step(alive, True)
+        for edges in kept:
+            reach = left & step(left, edges)
+            while True:
+                more = reach | (left & step(reach, True))
+                if (more == reach).all():
+                    break
+                reach = more
+            left = reach
+        if (left == alive).all():
+            return list(alive)
+        alive = left
