@@ -45,6 +45,8 @@ class Explanation:
         word_scores: `[output, word]`, the score of each word: the joint flow of its tokens, or of shares their sum; None
             where there are no words.
         patches: how many patches of an image, down and across, the last inputs are; None for other inputs.
+        notes: what the model's own checker says of what it wrote, in sentences: whether it is right, and what speaks against
+            trusting it. Empty for models without one.
     """
 
     encoder_tokens: tuple[str, ...]
@@ -61,6 +63,7 @@ class Explanation:
     words: tuple[tuple[int, int, str], ...] = ()
     word_scores: Float[np.ndarray, "output word"] | None = None
     patches: tuple[int, int] | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def tokens(self) -> tuple[str, ...]:

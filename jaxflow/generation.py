@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -60,7 +61,8 @@ def explain_generation(
         model: a causal or sequence-to-sequence model of transformers 4 with a language-model head; or any other that says how
             it writes, as `generate` asks for, such as a decoder of the package.
         text: the prompt, or the source.
-        tokenizer: the model's.
+        tokenizer: the model's. If it has a method `check(text, written) -> sentences`, as those of reasoning models do, the
+            explanation's `notes` are what that says of the tokens that were written.
         continuation: explain this continuation (or target) instead of one the model writes.
         max_new_tokens: how many tokens the model writes at most; by default 20 of transformers, and as many as fit of others.
         num_beams: beams of the search; 1 is greedy, and all that models not of transformers take.
@@ -161,7 +163,10 @@ def explain_generation(
     )
     if targets is not None:
         explanation.conventions["target"] = _target_name(target)
-    return explanation
+    if not hasattr(tokenizer, "check"):
+        return explanation
+    notes = tokenizer.check(text, tokenizer.convert_ids_to_tokens(sequence[n_prompt:]))
+    return dataclasses.replace(explanation, notes=tuple(notes))
 
 
 def _target_name(target: TargetOf | str | int | None) -> str | int:

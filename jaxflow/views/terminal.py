@@ -18,6 +18,7 @@ from jaxflow.views.wording import (
     error_bars,
     error_sentence,
     headline,
+    notes_sentence,
     prediction_sentence,
     proof_sentence,
     saturation_sentence,
@@ -49,6 +50,7 @@ class InTerminal:
         rows = list(range(len(shown.scores)) if self.rows is None else self.rows)
         yield Text(headline(explanation), style="bold")
         yield from _lines(prediction_sentence(explanation))
+        yield from _lines(notes_sentence(explanation))
         yield Text()
         prediction = explanation.prediction_of(rows[0])
         if len(rows) == 1:

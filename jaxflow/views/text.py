@@ -9,11 +9,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxflow.explanation import Explanation
+from jaxflow.views.steps import are_steps, step_table
 from jaxflow.views.wording import (
     bottleneck_sentence,
     error_bars,
     error_sentence,
     headline,
+    notes_sentence,
     output_sentence,
     prediction_sentence,
     proof_sentence,
@@ -25,7 +27,7 @@ MAX_BAR = 40
 
 
 def to_text(explanation: Explanation, *, rows: Sequence[int] | None = None, width: int | None = None) -> str:
-    """Render explained outputs as lists of tokens with bars.
+    """Render explained outputs as lists of tokens with bars; several steps of an encoder-decoder as one table.
 
     Args:
         explanation: what to show.
@@ -34,14 +36,18 @@ def to_text(explanation: Explanation, *, rows: Sequence[int] | None = None, widt
     """
     width = shutil.get_terminal_size().columns if width is None else width
     rows = range(len(explanation.attribution.outputs)) if rows is None else rows
-    head = _paragraph(headline(explanation), prediction_sentence(explanation))
+    head = _paragraph(headline(explanation), prediction_sentence(explanation), notes_sentence(explanation))
     notes = _paragraph(
         proof_sentence(explanation),
         saturation_sentence(explanation),
         bottleneck_sentence(explanation),
         error_sentence(explanation),
     )
-    return "\n\n".join(filter(None, [head, *(_block(explanation, row, width) for row in rows), notes]))
+    if len(rows) > 1 and are_steps(explanation):
+        blocks = [_steps(explanation, rows)]
+    else:
+        blocks = [_block(explanation, row, width) for row in rows]
+    return "\n\n".join(filter(None, [head, *blocks, notes]))
 
 
 def _paragraph(*sentences: str | None) -> str:
@@ -60,6 +66,20 @@ def _block(explanation: Explanation, row: int, width: int) -> str:
         drawn = "" if np.isnan(score) else "█" * round(bar * score / longest)
         lines.append(f"  {word}{' ' * (column - _columns(word))}  {score_text(score)}{off} {drawn}".rstrip())
     return "\n".join(lines)
+
+
+def _steps(explanation: Explanation, rows: Sequence[int]) -> str:
+    """Write what was read and written, and below it what decided each step."""
+    header, *steps = step_table(explanation, rows=rows)
+    read = _printable(" ".join(explanation.encoder_tokens))
+    wrote = _printable(" ".join(step[0] for step in steps))
+    cells = [[_printable(cell) for cell in line] for line in (header, *steps)]
+    widths = [max(map(_columns, column)) for column in zip(*cells, strict=True)]
+    table = (
+        "  ".join(cell + " " * (width - _columns(cell)) for cell, width in zip(line, widths, strict=True))
+        for line in cells
+    )
+    return "\n".join([f"It read   {read}", f"It wrote  {wrote}", "", *(f"  {line}".rstrip() for line in table)])
 
 
 def _printable(token: str) -> str:

@@ -129,6 +129,11 @@ def bottleneck_sentence(explanation: Explanation) -> str | None:
     return f"Bottleneck: of the minimum cuts to {output_name(explanation, 0)}, {', '.join(layers)}."
 
 
+def notes_sentence(explanation: Explanation) -> str | None:
+    """Say what the model's checker found: whether what was written is right; None for models without one."""
+    return " ".join(explanation.notes) or None
+
+
 def _ranges(positions: list[int]) -> str:
     """Write positions as a person would: 2, 4 to 7."""
     runs: list[list[int]] = []
