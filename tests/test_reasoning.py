@@ -1,15 +1,18 @@
 """A model that checks what it wrote: its verdict in the explanation and in all views."""
 
 import dataclasses
+import io
 import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from rich.console import Console
 
 from jaxflow import explain_generation, load
 from jaxflow.views.steps import are_steps, step_table
+from jaxflow.views.terminal import InTerminal
 from jaxflow.views.text import to_text
 from jaxflow.views.wording import notes_sentence
 from jaxflow.zoo.logic.loading import tokenizer_of
@@ -56,6 +59,9 @@ def test_verdict_is_in_every_view(explanation, tmp_path):
     assert explanation.notes == (RIGHT,)
     assert notes_sentence(explanation) == RIGHT
     assert f"\n{RIGHT}\n" in str(explanation)
+    console = Console(file=io.StringIO(), width=100)
+    console.print(InTerminal(explanation))
+    assert f"\n{RIGHT}\n" in console.file.getvalue()
     assert json.loads(explanation.to_json())["content"]["notes"] == [RIGHT]
     explanation.save(tmp_path / "explanation.npz")
     assert load(tmp_path / "explanation.npz").notes == (RIGHT,)

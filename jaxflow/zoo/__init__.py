@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import Any
 
-_NAMES = ("agreement", "agreement-lm")
+_NAMES = ("agreement", "agreement-lm", "ltl", "propositional")
 
 
 def names() -> tuple[str, ...]:

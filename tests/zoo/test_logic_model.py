@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxflow import capture
+from jaxflow import capture, gradient_norm
 from jaxflow.zoo import command, training, weights
 from jaxflow.zoo.logic import data, evaluate, train
 from jaxflow.zoo.logic.formulas import random_formula
@@ -52,6 +52,14 @@ def test_capture_takes_three_stacks(bound):
     assert attention.cross.shape == (2, 1, 2, 4, 6)
     assert not np.triu(attention.decoder, 1).any()
     assert not np.asarray(attention.cross)[1, ..., 2:].any()  # padding is not read
+
+
+def test_gradients_are_of_both_stacks(bound):
+    inputs = TOKENIZER("U a X b") | {"decoder_input_ids": np.array([[1, 14, 20]], np.int32)}
+    attribution = gradient_norm(bound, **inputs, target=lambda logits: logits[:, -1, 3])
+    assert attribution.encoder.shape == (1, 1, 4)
+    assert attribution.decoder.shape == (1, 1, 3)
+    assert (np.asarray(attribution.encoder) > 0).all()
 
 
 def test_padding_and_what_is_not_written_yet_change_nothing(bound):
