@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from jaxflow import explain_generation, load
+from jaxflow.views.html import to_page
 from jaxflow.views.steps import are_steps, step_table
 from jaxflow.views.terminal import InTerminal
 from jaxflow.views.text import to_text
@@ -62,6 +63,7 @@ def test_verdict_is_in_every_view(explanation, tmp_path):
     console = Console(file=io.StringIO(), width=100)
     console.print(InTerminal(explanation))
     assert f"\n{RIGHT}\n" in console.file.getvalue()
+    assert RIGHT in to_page(explanation)
     assert json.loads(explanation.to_json())["content"]["notes"] == [RIGHT]
     explanation.save(tmp_path / "explanation.npz")
     assert load(tmp_path / "explanation.npz").notes == (RIGHT,)

@@ -24,6 +24,7 @@ from jaxflow.views.wording import (
     bottleneck_sentence,
     error_sentence,
     headline,
+    notes_sentence,
     output_name,
     prediction_sentence,
     proof_sentence,
@@ -154,11 +155,11 @@ def _sentence_case(text: str) -> str:
 
 
 def _head(explanation: Explanation) -> str:
-    predicted = prediction_sentence(explanation)
+    leads = (prediction_sentence(explanation), notes_sentence(explanation))
     kicker, _, conventions = headline(explanation).removeprefix(f"{explanation.model}: ").partition(", ")
     return (
         f'<header><p class="kicker">{escape(kicker)}</p><h1><bdi>{escape(explanation.model)}</bdi></h1>'
-        + (f'<p class="lead"><bdi>{escape(predicted)}</bdi></p>' if predicted else "")
+        + "".join(f'<p class="lead"><bdi>{escape(lead)}</bdi></p>' for lead in leads if lead)
         + f'<p class="note">{escape(_sentence_case(conventions))}.</p></header>'
     )
 
