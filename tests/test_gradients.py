@@ -133,6 +133,42 @@ def test_transformers(name, standard_promotion):
         assert got.encoder.shape == got.decoder.shape == (2, 1, 7)
 
 
+class Writes(nn.Module):
+    """Says how it writes, as models of one's own do; reads a text by an encoder if it has a start token."""
+
+    eos_token_id: int = 1
+
+    def setup(self):
+        self.tokens = nn.Embed(8, 6)
+        self.head = nn.Dense(8)
+
+    def __call__(self, input_ids, decoder_input_ids=None):
+        if decoder_input_ids is None:
+            return self.head(jnp.cumsum(jnp.tanh(self.tokens(input_ids)), 1))
+        read = jnp.tanh(self.tokens(input_ids)).sum(1, keepdims=True)
+        return self.head(jnp.cumsum(jnp.tanh(self.tokens(decoder_input_ids)), 1) * read)
+
+
+class WritesOfWhatItReads(Writes):
+    decoder_start_token_id: int = 0
+
+
+def test_stacks_of_a_linen_model_that_writes():
+    given = (IDS,)
+    alone = gradient_norm(
+        Writes(), *given, variables=Writes().init(jax.random.key(0), *given), target=logit(2, position=1)
+    )
+    assert alone.encoder is None
+    assert not alone.decoder[..., 2:].any()
+    assert alone.decoder[..., :2].min() > 0
+    model, given = WritesOfWhatItReads(), (IDS, IDS[:, :3])
+    both = gradient_norm(model, *given, variables=model.init(jax.random.key(0), *given), target=logit(2, position=0))
+    assert both.encoder.shape == (2, 1, 5)
+    assert both.encoder.min() > 0
+    assert both.decoder.shape == (2, 1, 3)
+    assert not both.decoder[..., 1:].any()
+
+
 def test_the_agreement_model_looks_at_the_subject():
     model, tokenizer = load_model("agreement")
     inputs = {name: np.asarray(value) for name, value in tokenizer(["the keys to the old cabinet"]).items()}
