@@ -150,6 +150,11 @@ def test_long_inputs_make_a_picture_of_the_matrix():
     assert len(page.encode()) < 400_000
 
 
+def test_what_the_model_s_own_checker_says_leads(translated):
+    html = to_html(dataclasses.replace(translated, notes=("Checked: <right>.",)))
+    assert '<p class="lead"><bdi>Checked: &lt;right&gt;.</bdi></p>' in html
+
+
 def test_one_output_needs_no_stepper_and_no_matrix():
     explanation = explained(("a", "b"), outputs=0, graphs=False)
     html = to_html(explanation)
