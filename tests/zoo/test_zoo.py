@@ -1,6 +1,6 @@
 import subprocess
 import sys
-from importlib import resources
+from importlib import import_module, resources
 
 import pytest
 
@@ -25,6 +25,23 @@ def test_a_model_loads_by_its_name_and_ships_its_files(name):
         card = (package / "README.md").read_text("utf-8")
     assert card.startswith(f"# {name}\n")
     assert f"    python -m {zoo.package_of(name)}.train --output=" in card
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_the_command_that_makes_a_model_anew_has_the_settings_of_its_card(name):
+    recipe = import_module(f"{zoo.package_of(name)}.train").recipe()
+    assert recipe.name == name
+    card = (resources.files(zoo.package_of(name)) / "README.md").read_text("utf-8")
+    settings = recipe.settings
+    for option, value in {
+        "seed": settings.seed,
+        "steps": settings.steps,
+        "batch-size": settings.batch_size,
+        recipe.examples: settings.n_examples,
+        "learning-rate": settings.learning_rate,
+        "weight-decay": settings.weight_decay,
+    }.items():
+        assert f" --{option}={value}" in card
 
 
 def test_importing_the_zoo_loads_no_model():
