@@ -70,7 +70,7 @@ def to_html(explanation: Explanation, *, grid: tuple[int, int] | None = None) ->
         names = [every[int(position)] for position in explanation.attribution.outputs]
         parts += [
             "<h2>Every output and every input</h2>",
-            f'<p class="note">Rows are outputs, columns inputs; darkest is {largest(shown):.4g}.',
+            f'<p class="note">Rows are outputs, columns inputs; the fullest colour is {largest(shown):.4g}.',
             f"{' Hatched: no path leads there.' if not shown.reachable.all() else ''}</p>",
             matrix(shown, tokens, names),
             '<p class="readout matrix-readout" aria-live="polite"></p>',

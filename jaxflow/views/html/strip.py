@@ -70,7 +70,7 @@ def token_button(shown: Shown, tokens: list[Token], row: int, player: int) -> st
 
 
 def largest_score(shown: Shown) -> float:
-    """Return what is drawn darkest: the largest score of all outputs."""
+    """Return what is drawn in the fullest colour: the largest score of all outputs."""
     return float(np.fmax.reduce(shown.scores, axis=None, initial=np.finfo(np.float64).tiny))
 
 
