@@ -90,8 +90,11 @@ def fill_table(
     Arguments as in `walk_orders`; `values[set]` is written, bit i of `set` standing for player i.
     """
     n_players = starts.size - 1
-    rest, is_open, sent, fed, reach = scratch.rest, scratch.open, scratch.sent, scratch.fed, scratch.reach
-    kept_rest = np.empty((n_players, rest.size), rest.dtype)
+    page, flow, n_pages = scratch.page, scratch.flow, scratch.n_pages
+    is_open, sent, fed, reach = scratch.open, scratch.sent, scratch.fed, scratch.reach
+    kept_page = np.empty((n_players, page.size), page.dtype)
+    kept_flow = np.empty((n_players, flow.size), flow.dtype)
+    kept_n_pages = np.empty((n_players, 1), n_pages.dtype)
     kept_open = np.empty((n_players, is_open.size), is_open.dtype)
     kept_sent = np.empty((n_players, sent.size), sent.dtype)
     kept_fed = np.empty((n_players, fed.size), fed.dtype)
@@ -100,15 +103,16 @@ def fill_table(
     following = np.zeros(n_players, np.int64)
     values[0] = 0
     depth = 0
-    kept_rest[0], kept_open[0], kept_sent[0], kept_fed[0], kept_reach[0] = rest, is_open, sent, fed, reach
+    kept_page[0], kept_flow[0], kept_n_pages[0] = page, flow, n_pages
+    kept_open[0], kept_sent[0], kept_fed[0], kept_reach[0] = is_open, sent, fed, reach
     while depth >= 0 and halt[0] == 0:
         player = following[depth]
         following[depth] += 1
         if player == n_players:
             depth -= 1
             continue
-        rest[:], is_open[:], reach[:] = kept_rest[depth], kept_open[depth], kept_reach[depth]
-        sent[:], fed[:] = kept_sent[depth], kept_fed[depth]
+        page[:], flow[:], n_pages[:] = kept_page[depth], kept_flow[depth], kept_n_pages[depth]
+        is_open[:], sent[:], fed[:], reach[:] = kept_open[depth], kept_sent[depth], kept_fed[depth], kept_reach[depth]
         joined = members[depth] | 1 << player
         value: Whole = values[members[depth]]
         for k in range(starts[player], starts[player + 1]):
@@ -119,8 +123,8 @@ def fill_table(
                 values[joined | others << player + 1] = whole
         elif player + 1 < n_players:
             depth += 1
-            kept_rest[depth], kept_open[depth], kept_reach[depth] = rest, is_open, reach
-            kept_sent[depth], kept_fed[depth] = sent, fed
+            kept_page[depth], kept_flow[depth], kept_n_pages[depth] = page, flow, n_pages
+            kept_open[depth], kept_sent[depth], kept_fed[depth], kept_reach[depth] = is_open, sent, fed, reach
             members[depth], following[depth] = joined, player + 1
 
 

@@ -1,8 +1,8 @@
 """Two ways to push flow, compiled: a wave, which turns one source's flow into another's, and around, over residual arcs.
 
 Each leaves a valid flow. Leaves JAX: Numba. Arrays are taken out of their tuples once, at the top: inside a loop that would
-cost a reference count each time (measured: four times the time of all the rest), and so would a function that stores an
-arc's new rest.
+cost a reference count each time (measured: four times the time of all the rest), and so would a function that finds where an
+arc's flow stands, even an inlined one.
 
 Numba keeps compiled code by file: after a change here, touch `search.py` and `extending.py`, whose functions contain these.
 """
@@ -13,13 +13,14 @@ import numba
 import numpy as np
 
 from jaxflow.solve.compiled import compiled
-from jaxflow.solve.windows import FAVOURITES, Graph, Scratch, Whole
+from jaxflow.solve.windows import FAVOURITES, PAGE, Graph, Scratch, Whole
 
 _inlined = numba.njit(inline="always")
 
 _ONE = np.uint64(1)
 _DE_BRUIJN = np.uint64(0x03F79D71B4CB0A89)
 _TOP_SIX = np.uint64(58)
+ON_PAGE = 2**PAGE - 1
 _LOWEST = np.argsort([(int(_DE_BRUIJN) << i) % 2**64 >> 58 for i in range(64)])
 
 
@@ -66,9 +67,9 @@ def push_wave(
 @compiled
 def _send_less(graph: Graph, scratch: Scratch, begin: Whole, end: Whole) -> None:
     """Let nodes of a group that lack something send as much less."""
-    window, row, column, capacity = graph.window, graph.row, graph.column, graph.capacity
+    window, row, column = graph.window, graph.row, graph.column
     start, stop, order = scratch.start, scratch.stop, graph.order
-    rest, is_open, sent, fed = scratch.rest, scratch.open, scratch.sent, scratch.fed
+    page, flow, is_open, sent, fed = scratch.page, scratch.flow, scratch.open, scratch.sent, scratch.fed
     room, roomy, excess, lacking = scratch.room, scratch.roomy, scratch.excess, scratch.lacking
     for i in range(begin, end):
         node = order[i]
@@ -82,11 +83,12 @@ def _send_less(graph: Graph, scratch: Scratch, begin: Whole, end: Whole) -> None
                 other = (word << 6) + lowest(candidates)
                 candidates &= candidates - _ONE
                 place = window[node] + other
-                less = min(need, np.int64(capacity[place] - rest[place]))
+                slot = (np.int64(page[place >> PAGE]) << PAGE) + (place & ON_PAGE)
+                less = min(need, np.int64(flow[slot]))
                 need -= less
-                rest[place] += less
+                flow[slot] -= less
                 is_open[row[node] + word] |= bit(other)
-                if rest[place] == capacity[place]:
+                if flow[slot] == 0:
                     sent[row[node] + word] &= ~bit(other)
                     fed[column[other] + (node >> 6)] &= ~bit(node)
                 room[other] += less
@@ -104,7 +106,8 @@ def _send_more(graph: Graph, scratch: Scratch, sink: Whole, begin: Whole, end: W
     """Let nodes of a group that have got too much send it on."""
     window, row, column, capacity = graph.window, graph.row, graph.column, graph.capacity
     start, stop, order = scratch.start, scratch.stop, graph.order
-    rest, is_open, sent, fed = scratch.rest, scratch.open, scratch.sent, scratch.fed
+    page, flow, n_pages = scratch.page, scratch.flow, scratch.n_pages
+    is_open, sent, fed = scratch.open, scratch.sent, scratch.fed
     room, roomy, excess, lacking = scratch.room, scratch.roomy, scratch.excess, scratch.lacking
     favourites = scratch.favourites
     for i in range(begin, end):
@@ -127,17 +130,23 @@ def _send_more(graph: Graph, scratch: Scratch, sink: Whole, begin: Whole, end: W
                         other = (word << 6) + lowest(candidates)
                     candidates &= candidates - _ONE
                     place = window[node] + other
-                    more = min(want, np.int64(min(rest[place], room[other])))
+                    slot = (np.int64(page[place >> PAGE]) << PAGE) + (place & ON_PAGE)
+                    carried = np.int64(flow[slot])
+                    more = min(want, capacity[place] - carried, np.int64(room[other]))
                     if phase == 0:
                         more = min(more, -excess[other])
                     if more <= 0:
                         continue
-                    if rest[place] == capacity[place]:
+                    if carried == 0:
                         sent[row[node] + (other >> 6)] |= bit(other)
                         fed[column[other] + (node >> 6)] |= bit(node)
                     want -= more
-                    rest[place] -= more
-                    if rest[place] == 0:
+                    if slot <= ON_PAGE:
+                        n_pages[0] += 1
+                        page[place >> PAGE] = n_pages[0]
+                        slot += n_pages[0] << PAGE
+                    flow[slot] = carried + more
+                    if carried + more == capacity[place]:
                         is_open[row[node] + (other >> 6)] &= ~bit(other)
                     room[other] -= more
                     if room[other] <= 0:
@@ -155,9 +164,9 @@ def _send_more(graph: Graph, scratch: Scratch, sink: Whole, begin: Whole, end: W
 @compiled
 def _take_back(graph: Graph, scratch: Scratch, source: Whole) -> None:
     """Take back what nodes got too much, up to the source."""
-    window, row, column, capacity = graph.window, graph.row, graph.column, graph.capacity
+    window, row, column = graph.window, graph.row, graph.column
     first, end, order = graph.first, graph.end, graph.order
-    rest, is_open, sent, fed = scratch.rest, scratch.open, scratch.sent, scratch.fed
+    page, flow, is_open, sent, fed = scratch.page, scratch.flow, scratch.open, scratch.sent, scratch.fed
     room, roomy, excess = scratch.room, scratch.roomy, scratch.excess
     for i in range(order.size - 1, -1, -1):
         node = order[i]
@@ -173,11 +182,12 @@ def _take_back(graph: Graph, scratch: Scratch, source: Whole) -> None:
                 other = (word << 6) + lowest(candidates)
                 candidates &= candidates - _ONE
                 place = window[other] + node
-                back = min(want, np.int64(capacity[place] - rest[place]))
+                slot = (np.int64(page[place >> PAGE]) << PAGE) + (place & ON_PAGE)
+                back = min(want, np.int64(flow[slot]))
                 want -= back
-                rest[place] += back
+                flow[slot] -= back
                 is_open[row[other] + (node >> 6)] |= bit(node)
-                if rest[place] == capacity[place]:
+                if flow[slot] == 0:
                     sent[row[other] + (node >> 6)] &= ~bit(node)
                     fed[column[node] + word] &= ~bit(other)
                 excess[other] += back
@@ -198,7 +208,8 @@ def push_around(
     """
     window, row, column, capacity = graph.window, graph.row, graph.column, graph.capacity
     start, stop, end = scratch.start, scratch.stop, graph.end
-    rest, is_open, sent, fed = scratch.rest, scratch.open, scratch.sent, scratch.fed
+    page, flow, n_pages = scratch.page, scratch.flow, scratch.n_pages
+    is_open, sent, fed = scratch.open, scratch.sent, scratch.fed
     room, roomy, turn, following = scratch.room, scratch.roomy, scratch.turn, scratch.following
     live, stack, n_nodes = scratch.live, scratch.stack, graph.order.size
     live[:] = ~np.uint64(0)
@@ -243,7 +254,8 @@ def push_around(
             following[node] = at
         if other >= 0:
             place = window[other] + node if back else window[node] + other
-            able = np.int64(capacity[place] - rest[place]) if back else np.int64(rest[place])
+            carried = np.int64(flow[(np.int64(page[place >> PAGE]) << PAGE) + (place & ON_PAGE)])
+            able = carried if back else capacity[place] - carried
             stack[depth, 3] = back
             depth += 1
             stack[depth, 0], stack[depth, 1], stack[depth, 2] = other, min(want, able), min(want, able)
@@ -260,20 +272,25 @@ def push_around(
         asker = stack[depth, 0]
         sender, receiver = (node, asker) if stack[depth, 3] else (asker, node)
         place = window[sender] + receiver
+        slot = (np.int64(page[place >> PAGE]) << PAGE) + (place & ON_PAGE)
+        if slot <= ON_PAGE:
+            n_pages[0] += 1
+            page[place >> PAGE] = n_pages[0]
+            slot += n_pages[0] << PAGE
         if stack[depth, 3]:
-            rest[place] += given
+            flow[slot] -= given
             is_open[row[sender] + (receiver >> 6)] |= bit(receiver)
             room[receiver] += given
             roomy[receiver >> 6] |= bit(receiver)
-            if rest[place] == capacity[place]:
+            if flow[slot] == 0:
                 sent[row[sender] + (receiver >> 6)] &= ~bit(receiver)
                 fed[column[receiver] + (sender >> 6)] &= ~bit(sender)
         else:
-            if rest[place] == capacity[place]:
+            if flow[slot] == 0:
                 sent[row[sender] + (receiver >> 6)] |= bit(receiver)
                 fed[column[receiver] + (sender >> 6)] |= bit(sender)
-            rest[place] -= given
-            if rest[place] == 0:
+            flow[slot] += given
+            if flow[slot] == capacity[place]:
                 is_open[row[sender] + (receiver >> 6)] &= ~bit(receiver)
             room[receiver] -= given
             if room[receiver] <= 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,8 @@ SMALLEST = np.finfo(np.float64).minexp
 INT32_MAX = 2**31 - 1
 # The largest value that a flow may have, in int32 quanta: rounding may add half a quantum for each arc of a node.
 MOST_QUANTA = 1.9 * 2**30
-# Arcs that are added up at a time.
-PART = 2**16
+# What is looked at at a time, where NumPy would copy all of it: what an allocator has given out once, it rarely gives back.
+PART = 2**12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,16 +84,20 @@ def int32_quantum(network: FlowNetwork, sources: Int[np.ndarray, " pair"], sinks
     """
     capacity = np.asarray(network.capacity)
     leaving, entering = np.zeros((2, network.n_nodes))
-    for first in range(0, len(capacity), PART):  # since bincount copies what it adds to float64
-        part = slice(first, first + PART)
+    for part in parts(len(capacity), least=network.n_nodes):  # since bincount copies what it adds to float64
         leaving += np.bincount(network.senders[part], capacity[part], network.n_nodes)
         entering += np.bincount(network.receivers[part], capacity[part], network.n_nodes)
-    most = min(
-        leaving[np.append(network.players, sources)].max(initial=0.0),
-        entering[np.append(network.outputs, sinks)].max(initial=0.0),
-    )
+    starts, ends = np.zeros((2, network.n_nodes), bool)
+    starts[network.players] = starts[sources] = ends[network.outputs] = ends[sinks] = True
+    most = min(leaving[starts].max(initial=0.0), entering[ends].max(initial=0.0))
     fraction, exponent = np.frexp(most / MOST_QUANTA)
     return float(np.ldexp(1.0, max(int(exponent) - (fraction == 0.5), SMALLEST)))
+
+
+def parts(size: int, *, least: int = 0) -> Iterator[slice]:
+    """Part so many entries into slices of `PART`, or of `least` where that is more."""
+    step = max(PART, least)
+    return (slice(first, first + step) for first in range(0, size, step))
 
 
 def check_arcs(network: FlowNetwork) -> None:

@@ -10,8 +10,8 @@ from jaxtyping import Int
 
 from jaxflow.solve.compiled import compiled
 from jaxflow.solve.flows import ORTOOLS, RESIDUAL, SEARCHED, UNFINISHED
-from jaxflow.solve.pushing import bit, lowest, push_around, push_wave
-from jaxflow.solve.windows import FAVOURITES, INT32_MAX, Graph, Scratch, Whole
+from jaxflow.solve.pushing import ON_PAGE, bit, lowest, push_around, push_wave
+from jaxflow.solve.windows import FAVOURITES, INT32_MAX, PAGE, Graph, Scratch, Whole
 
 _ONE = np.uint64(1)
 # Pairs of a sink after which the flow starts from nothing again: results must not depend on who solves which of them.
@@ -96,10 +96,31 @@ def solve_block(
 
 
 @compiled
+def order_pairs(
+    number: Int[np.ndarray, " node"], sources: Int[np.ndarray, " pair"], sinks: Int[np.ndarray, " pair"]
+) -> Int[np.ndarray, " pair"]:
+    """Sort pairs by sink, then by source in the graph's order, the last first; int32. By counting, O(pairs + nodes)."""
+    order = np.arange(sources.size).astype(np.int32)
+    for by_sink in (False, True):
+        before = order.copy()
+        stop = np.zeros(number.size + 1, np.int64)
+        for pair in range(sources.size):
+            stop[sinks[pair] if by_sink else number[sources[pair]]] += 1
+        for node in range(number.size - 1, -1, -1):
+            stop[node] += stop[node + 1]
+        for i in range(sources.size - 1, -1, -1):
+            pair = before[i]
+            node = sinks[pair] if by_sink else number[sources[pair]]
+            stop[node] -= 1
+            order[stop[node]] = pair
+    return order
+
+
+@compiled
 def clear(graph: Graph, scratch: Scratch) -> None:
-    """Take all flow back. O(arcs / 64), and what the flow touches."""
-    window, row, capacity = graph.window, graph.row, graph.capacity
-    rest, is_open, sent = scratch.rest, scratch.open, scratch.sent
+    """Take all flow back. O(arcs / 16), and what the flow touches."""
+    window, row = graph.window, graph.row
+    page, flow, is_open, sent = scratch.page, scratch.flow, scratch.open, scratch.sent
     near, room, roomy = scratch.near, scratch.room, scratch.roomy
     for node in range(window.size):
         if graph.stop[node] == graph.start[node]:
@@ -111,7 +132,9 @@ def clear(graph: Graph, scratch: Scratch) -> None:
             while candidates:
                 place = window[node] + (word << 6) + lowest(candidates)
                 candidates &= candidates - _ONE
-                rest[place] = capacity[place]
+                flow[(np.int64(page[place >> PAGE]) << PAGE) + (place & ON_PAGE)] = 0
+    page[:] = 0
+    scratch.n_pages[0] = 0
     scratch.fed[:] = 0
     room[:] = near
     roomy[:] = 0

@@ -7,6 +7,7 @@ attention have few holes, a layer's rows are read in one go, and "can it still c
 
 from __future__ import annotations
 
+import mmap
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,8 @@ Whole = Any
 FAVOURITES = 2
 # Turns of a search for residual paths for which there is room from the start.
 TURNS = 16
+# 2**PAGE places share a page, which takes memory only once some arc of it has carried flow.
+PAGE = 4
 
 
 class Graph(NamedTuple):
@@ -62,7 +65,9 @@ class Scratch(NamedTuple):
     """What one thread writes to: a flow to one sink, and what is known of that sink.
 
     Attributes:
-        rest: `[place]`, capacity not yet used.
+        page: `[place >> PAGE]`, int32, the page that holds the flow of these places; 0, which stays empty, for none yet.
+        flow: `[page << PAGE]`, int32, flow of each arc, page by page. Most arcs carry none, so most pages are never used.
+        n_pages: `[1]`, how many pages are in use.
         open: `[word]`, by sender, bit of each arc that can carry more.
         sent: `[word]`, by sender, bit of each arc that carries flow.
         fed: `[word]`, by receiver, the same bits.
@@ -84,7 +89,9 @@ class Scratch(NamedTuple):
         aimed: `[1]`, the sink that all of this is for; -1 for none yet.
     """
 
-    rest: Int[np.ndarray, " place"]
+    page: Int[np.ndarray, " page"]
+    flow: Int[np.ndarray, " entry"]
+    n_pages: Int[np.ndarray, " 1"]
     open: UInt[np.ndarray, " word"]
     sent: UInt[np.ndarray, " word"]
     fed: UInt[np.ndarray, " word"]
@@ -107,11 +114,14 @@ class Scratch(NamedTuple):
 
 
 def new_scratch(graph: Graph) -> Scratch:
-    """Make the scratch of one thread, without flow: 4 3/8 bytes for each place of the graph."""
+    """Make the scratch of one thread, without flow: 5/8 bytes for each place of the graph, and 64 for each page of flow."""
     n_nodes = len(graph.window)
     words = -(-n_nodes // 64)
+    n_pages = -(-len(graph.capacity) >> PAGE)
     return Scratch(
-        rest=graph.capacity.copy(),
+        page=np.zeros(n_pages, np.int32),
+        flow=_untouched((n_pages + 1) << PAGE),
+        n_pages=np.zeros(1, np.int64),
         open=graph.open.copy(),
         sent=np.zeros_like(graph.open),
         fed=np.zeros(_words(graph.first, graph.end).sum(), np.uint64),
@@ -181,6 +191,11 @@ def build_graph(
     group = np.flatnonzero(np.diff(depth[by_depth], prepend=-1, append=n_nodes))
     column = _offsets(_words(graph.first, graph.end)) - (graph.first >> 6)
     return graph._replace(column=column, order=by_depth, group=group), number, quantum
+
+
+def _untouched(size: int) -> Int[np.ndarray, " entry"]:
+    """Make zeros that take memory only where something is written to them, which an allocator does not promise."""
+    return np.frombuffer(mmap.mmap(-1, 4 * size), np.int32)
 
 
 def _offsets(counts: Int[np.ndarray, " node"]) -> Int[np.ndarray, " node"]:

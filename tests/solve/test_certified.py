@@ -10,6 +10,7 @@ from solve import stress
 from jaxflow import Capacities, FlowNetwork, flow_network, max_flow
 from jaxflow.solve import certified, search, windows
 from jaxflow.solve.flows import ORTOOLS, RESIDUAL, SEARCHED, STAGES, UNFINISHED
+from jaxflow.solve.quantise import INT32_MAX
 
 pytestmark = pytest.mark.usefixtures("compiled")
 
@@ -194,10 +195,27 @@ def test_arrays_that_may_be_written_to_are_not_compiled_for_again():
     assert kinds == {False}
 
 
-def test_a_scratch_starts_as_the_network():
+def test_a_scratch_starts_without_flow():
     network = attention_like(2, 5)
     graph, _, _ = windows.build_graph(network, *all_pairs(network))
     scratch = windows.new_scratch(graph)
-    np.testing.assert_array_equal(scratch.rest, graph.capacity)
+    assert not scratch.flow.any()
+    assert not scratch.page.any()
     np.testing.assert_array_equal(scratch.open, graph.open)
-    assert not np.shares_memory(scratch.rest, graph.capacity)
+    assert not np.shares_memory(scratch.open, graph.open)
+
+
+def test_flow_takes_memory_only_where_it_runs():
+    network = attention_like(3, 64)
+    graph, number, _ = windows.build_graph(network, *all_pairs(network))
+    scratch = windows.new_scratch(graph)
+    ends = number[network.players[:1]], number[network.outputs[-1:]]
+    lower, upper = np.zeros(1, np.int32), np.full(1, INT32_MAX, np.int32)
+    where, stage, halt, done = np.zeros(1, np.int32), np.zeros(1, np.int8), np.zeros(1, np.int64), np.zeros(8, np.int64)
+    search.solve_block(graph, scratch, *ends, 0, 10**9, halt, done, where, lower, upper, stage)
+    assert 0 < lower[0] == upper[0]
+    assert scratch.flow.sum() > lower[0]
+    assert 0 < scratch.n_pages[0] < len(scratch.page) / 2
+    search.clear(graph, scratch)
+    assert not scratch.flow.any()
+    assert scratch.n_pages[0] == 0
