@@ -139,16 +139,18 @@ def test_options_of_the_solver_are_for_flows():
         explain(model, "the keys", tokenizer=tokenizer, method="rollout", solver="ortools")
 
 
+# The solver alone: a process that ends while JAX computes may crash in doing so.
 INTERRUPTED = """
-import sys, threading, time
+import sys, threading
 import numpy as np
-from jaxflow import attention_flow
-layers = np.random.default_rng(0).dirichlet(np.full(300, 0.3), (12, 1, 300)).astype(np.float32)
-attention_flow(layers[:2, :, :8, :8] / layers[:2, :, :8, :8].sum(-1, keepdims=True), tolerance=1e-9)  # compiled now
+from jaxflow import Capacities, flow_network, max_flow
+layers = np.random.default_rng(0).dirichlet(np.full(300, 0.3), (12, 300)).astype(np.float32)
+network = flow_network(Capacities(encoder=layers))
+max_flow(network, network.players[:4], network.outputs[:2, None])  # compiled now
 print("go", flush=True)
 try:
     while True:
-        attention_flow(layers, residual=0.0)
+        max_flow(network, network.players, network.outputs[:, None])
 except KeyboardInterrupt:
     print(len([t for t in threading.enumerate() if t.name.startswith("jaxflow")]), flush=True)
     sys.exit(130)
