@@ -141,9 +141,10 @@ def test_options_of_the_solver_are_for_flows():
 
 # The solver alone: a process that ends while JAX computes may crash in doing so.
 INTERRUPTED = """
-import sys, threading
+import signal, sys, threading
 import numpy as np
 from jaxflow import Capacities, flow_network, max_flow
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
 layers = np.random.default_rng(0).dirichlet(np.full(300, 0.3), (12, 300)).astype(np.float32)
 network = flow_network(Capacities(encoder=layers))
 max_flow(network, network.players[:4], network.outputs[:2, None])  # compiled now
@@ -160,8 +161,11 @@ except KeyboardInterrupt:
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_ctrl_c_ends_the_work_and_its_threads():
     process = subprocess.Popen([sys.executable, "-c", INTERRUPTED], stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "go\n"
-    time.sleep(2)
-    process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=60)  # a second; more on a loaded machine
+    try:
+        assert process.stdout.readline() == "go\n"
+        time.sleep(2)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=60)  # a second; more on a loaded machine
+    finally:
+        process.kill()
     assert (process.returncode, out) == (130, "0\n")
