@@ -62,9 +62,10 @@ def solve_block(
             return
         source, sink, pair = sources[i], sinks[i], where[i]
         if chain == CHAIN or sink != scratch.aimed[0]:
-            clear(graph, scratch)
             if sink != scratch.aimed[0]:
                 aim(graph, scratch, sink)
+            else:
+                clear(graph, scratch)
             chain = np.int64(0)
             old, value = source, np.int64(0)
         chain += 1
@@ -146,7 +147,7 @@ def clear(graph: Graph, scratch: Scratch) -> None:
 
 @compiled
 def aim(graph: Graph, scratch: Scratch, sink: Whole) -> None:
-    """Bound what each node can send to `sink`, and choose its favourites; without flow yet. O(arcs).
+    """Bound what each node can send to `sink`, and choose its favourites; take all flow back. O(arcs).
 
     `near[u] = sum_v min(capacity[u, v], near[v])`, from the sink back.
     """
