@@ -10,7 +10,7 @@ import transformers
 from flax.traverse_util import flatten_dict
 from safetensors.numpy import save_file
 
-from jaxflow import load_model
+from jaxflow import load_model, zoo
 from jaxflow.capture import huggingface
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")  # models of transformers run here
@@ -105,7 +105,8 @@ def test_damaged_weights_are_refused(broken):
 
 
 def test_no_such_model():
-    with pytest.raises(ValueError, match=r"no model 'agrement'.*\(agreement\) or the directory.*Nothing is downloaded"):
+    message = rf"no model 'agrement'.*\({', '.join(zoo.names())}\) or the directory.*Nothing is downloaded"
+    with pytest.raises(ValueError, match=message):
         load_model("agrement")
 
 
