@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxflow.attention import at_least_float32
+from jaxflow.capture.ordering import layer_numbers, shape
 from jaxflow.capture.roles import Path, Role
-from jaxflow.capture.sown import Fuse, Layer, Sown, layer_numbers, shape
+from jaxflow.capture.sown import Fuse, Layer, Sown
 from jaxflow.heads import Heads, head_reduction, is_index, is_named, weigh_heads
 
 Stacks = dict[Role, list[Layer]]

@@ -13,8 +13,9 @@ import numpy as np
 
 from jaxflow.attention import Attention, Provenance, at_least_float32, is_traced
 from jaxflow.capture.marks import Perturbable
+from jaxflow.capture.ordering import stack
 from jaxflow.capture.roles import Role
-from jaxflow.capture.sown import Layer, Sown, stack
+from jaxflow.capture.sown import Layer, Sown
 from jaxflow.capture.tracing.adding import Adder, Place, place_of
 from jaxflow.capture.tracing.program import Scope, equations, read, run
 from jaxflow.capture.tracing.sites import Findings, Site, find

@@ -14,8 +14,9 @@ from jaxflow.capture.asking import ask_linen, ask_transformers
 from jaxflow.capture.fusing import Stacks, run_fused
 from jaxflow.capture.marking import run_marked
 from jaxflow.capture.marks import Marks
+from jaxflow.capture.ordering import listed, shape, stack
 from jaxflow.capture.roles import Path, Role, linen_roles
-from jaxflow.capture.sown import COLLECTION, Fuse, Layer, Recorder, listed, read, shape, stack, without_weights
+from jaxflow.capture.sown import COLLECTION, Fuse, Layer, Recorder, read, without_weights
 from jaxflow.capture.t5 import mended_t5
 from jaxflow.heads import Heads
 

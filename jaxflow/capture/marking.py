@@ -10,7 +10,8 @@ import jax
 from jaxflow.attention import Attention
 from jaxflow.capture.fusing import Run, Stacks
 from jaxflow.capture.marks import Marks
-from jaxflow.capture.sown import Sown, stack
+from jaxflow.capture.ordering import stack
+from jaxflow.capture.sown import Sown
 
 
 def run_marked(run: Run, marks: Marks) -> tuple[Any, Mapping, Stacks]:

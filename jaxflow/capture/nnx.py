@@ -12,8 +12,9 @@ from jaxflow.attention import Attention, Provenance
 from jaxflow.capture.jaxpr import Traced, perturbable_found, refuse, trace
 from jaxflow.capture.linen import by_role
 from jaxflow.capture.marks import Perturbable
+from jaxflow.capture.ordering import stack
 from jaxflow.capture.roles import Role, linen_roles
-from jaxflow.capture.sown import Layer, Sown, stack
+from jaxflow.capture.sown import Layer, Sown
 from jaxflow.capture.tracing.adding import Adder, Place
 from jaxflow.capture.tracing.program import Op, Scope, Value, scan_parts
 from jaxflow.capture.tracing.weights import Keeper

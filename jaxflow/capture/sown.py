@@ -1,8 +1,8 @@
-"""Record what flax modules sow while they run, and put it into the order in which they ran.
+"""Record what flax modules sow while they run, in the order in which they ran.
 
 Sown values come back as a tree that is sorted by name: `layer_10` before `layer_2`, and a name may say nothing at
 all. So a `Recorder` watches the calls of one `module.apply`, and notes of every sown weight where it lies in that
-tree and when it was sown; `read` and `stack` take the leaves in that order. Nothing is patched: the recorder is a
+tree and when it was sown; `read` takes the leaves in that order. Nothing is patched: the recorder is a
 flax method interceptor, whose stack belongs to the thread, and what it changes are the modules' bound copies,
 which flax makes for this one `apply` and throws away.
 """
@@ -12,16 +12,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import chex
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
-import numpy as np
 from flax.core import freeze
 from flax.core.scope import CollectionFilter, in_filter
 
@@ -185,81 +182,6 @@ def read(recorder: Recorder, intermediates: Mapping) -> list[Layer]:
             "earlier (a jit inside it?), so its place in depth is unknown. Put jax.jit around the call of capture."
         )
     return layers
-
-
-def shape(layer: Layer) -> tuple[int, ...]:
-    """Return the shape of one layer's attention: `[*batch, head, query, key]`."""
-    sown, array = layer
-    return array.shape[len(sown.scans) :]
-
-
-def stack(layers: Sequence[Layer]) -> chex.Array:
-    """Stack attention in the order in which it was computed.
-
-    The steps of an `nn.scan` come one after the other, each with all its attentions.
-
-    Args:
-        layers: in order of execution, as `read` returns them; at least one, and all of one shape.
-
-    Returns:
-        `[*batch, layer, head, query, key]`.
-
-    Raises:
-        ValueError: layers differ in shape.
-    """
-    if len({shape(layer) for layer in layers}) > 1:
-        raise ValueError(
-            "The layers' attention differs in shape, so it makes no one network (layers that pool, or attend over "
-            f"different tokens):\n{listed(layers)}\nCapture the part of the model whose layers are alike, name stacks with "
-            "roles=, or build Attention(encoder=...) from your own arrays."
-        )
-    if len({array.dtype for _, array in layers}) > 1:
-        # Strict dtype promotion would refuse to mix them.
-        layers = [(sown, array.astype(jnp.float32)) for sown, array in layers]
-    return jnp.moveaxis(_in_order(layers, 0), 0, -4)
-
-
-def layer_numbers(layers: Sequence[tuple[Sown, tuple[int, ...]]]) -> dict[tuple[Path, int], np.ndarray]:
-    """Number layers in the order in which `stack` puts them.
-
-    Args:
-        layers: in order of execution: each weight's place, and the number of steps of each scan around it.
-
-    Returns:
-        For each place, by path and index, its layers' numbers, `[*scans]`.
-    """
-    first = itertools.accumulate((math.prod(steps) for _, steps in layers), initial=0)
-    serials = [
-        np.arange(start, start + math.prod(steps)).reshape(steps)
-        for start, (_, steps) in zip(first, layers, strict=False)
-    ]
-    with jax.ensure_compile_time_eval():  # whole numbers, also inside jit
-        order = np.asarray(_in_order([(sown, serial) for (sown, _), serial in zip(layers, serials, strict=True)], 0))
-    number = np.argsort(order)
-    return {(sown.path, sown.index): number[serial] for (sown, _), serial in zip(layers, serials, strict=True)}
-
-
-def listed(layers: Sequence[Layer]) -> str:
-    """Return a line per layer: its path and shape, for messages."""
-    return "\n".join(f"  {layer[0]}: {list(shape(layer))}" for layer in layers)
-
-
-def _in_order(layers: Sequence[Layer], depth: int) -> chex.Array:
-    """Join layers of shape `[*depth loops, *inner loops, ...]` to `[*depth loops, layer, ...]`."""
-
-    def run(layer: Layer) -> int | None:
-        scans = layer[0].scans
-        return scans[depth] if len(scans) > depth else None
-
-    parts = []
-    for scan, group in itertools.groupby(layers, run):
-        if scan is None:
-            parts += [jnp.expand_dims(array, depth) for _, array in group]
-        else:
-            steps = _in_order(list(group), depth + 1)
-            n_steps, n_layers = steps.shape[depth : depth + 2]
-            parts.append(steps.reshape(*steps.shape[:depth], n_steps * n_layers, *steps.shape[depth + 2 :]))
-    return jnp.concatenate(parts, axis=depth)
 
 
 def _find(sown: Sown, intermediates: Mapping) -> tuple[chex.Array, chex.Array]:

@@ -11,7 +11,8 @@ from capture.linen_models import HOSTILE, Block, Deep, Own, Scanned, X, assert_s
 from flax.core import freeze
 
 from jaxflow import capture, capture_capacities, joint_capacities
-from jaxflow.capture.sown import Sown, layer_numbers
+from jaxflow.capture.ordering import layer_numbers
+from jaxflow.capture.sown import Sown
 
 RNG = np.random.default_rng(0)
 
