@@ -6,10 +6,11 @@ can be entered or left at, and only the solver leaves JAX.
 
 from jaxflow._version import __version__
 from jaxflow.attention import Attention
-from jaxflow.attribution import Attribution, Certificate, attention_flow
+from jaxflow.attribution import Attribution, attention_flow
 from jaxflow.baselines import gradient_rollout, random_scores, raw_attention, rollout
 from jaxflow.capacities import Capacities, joint_capacities
 from jaxflow.capture import attention_weights, capture
+from jaxflow.certificate import Certificate
 from jaxflow.comparing import Comparison, Question, compare
 from jaxflow.cost import CostEstimate, estimate_cost
 from jaxflow.cut import CutExplanation, cut_sentence, explain_cut

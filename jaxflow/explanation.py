@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxflow import storage
-from jaxflow.attribution import Attribution, Certificate
+from jaxflow.attribution import Attribution
+from jaxflow.certificate import Certificate
 from jaxflow.flow_graph import FlowGraph
 from jaxflow.prediction import Prediction
 

@@ -10,7 +10,8 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from jaxflow.attribution import Attribution, Certificate
+from jaxflow.attribution import Attribution
+from jaxflow.certificate import Certificate
 from jaxflow.progress import progress_bar
 from jaxflow.target import Target
 
