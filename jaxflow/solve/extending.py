@@ -13,10 +13,11 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Int
 
+from jaxflow.solve.augmenting import find_reach, push_around
+from jaxflow.solve.bits import Whole, bit
 from jaxflow.solve.compiled import compiled
-from jaxflow.solve.pushing import bit, push_around
-from jaxflow.solve.search import aim, clear, find_reach
-from jaxflow.solve.windows import Graph, Scratch, Whole, new_scratch
+from jaxflow.solve.search import aim, clear
+from jaxflow.solve.windows import Graph, Scratch, new_scratch
 
 # As many looks at arcs as it takes: there is no other solver to leave a flow to that is under way.
 PATIENCE = 2**62

@@ -8,10 +8,12 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Int
 
+from jaxflow.solve.augmenting import find_reach, push_around
+from jaxflow.solve.bits import Whole, bit, lowest
 from jaxflow.solve.compiled import compiled
 from jaxflow.solve.flows import ORTOOLS, RESIDUAL, SEARCHED, UNFINISHED
-from jaxflow.solve.pushing import ON_PAGE, bit, lowest, push_around, push_wave
-from jaxflow.solve.windows import FAVOURITES, INT32_MAX, PAGE, Graph, Scratch, Whole
+from jaxflow.solve.wave import push_wave
+from jaxflow.solve.windows import FAVOURITES, INT32_MAX, ON_PAGE, PAGE, Graph, Scratch
 
 _ONE = np.uint64(1)
 # Pairs of a sink after which the flow starts from nothing again: results must not depend on who solves which of them.
@@ -197,47 +199,3 @@ def aim(graph: Graph, scratch: Scratch, sink: Whole) -> None:
         share[node] = total / np.float32(max(entering[node], 1))
     scratch.aimed[0] = sink
     clear(graph, scratch)
-
-
-@compiled
-def find_reach(graph: Graph, scratch: Scratch, source: Whole, sink: Whole) -> Whole:
-    """Find nodes with a residual path to `sink`, in turns, until `source` is one or there are no more; return `reached`.
-
-    In even turns, a node is found that can send to one that was found before it; in odd turns, one that can give back.
-    Then `scratch.reach` has the source's bit. If not, it holds all nodes with such a path, and the arcs into those are a
-    minimum cut: each is full, and no flow leaves them.
-    """
-    start, stop, first, end = scratch.start, scratch.stop, graph.first, graph.end
-    row, column, order, is_open, fed = graph.row, graph.column, graph.order, scratch.open, scratch.fed
-    reached, turn, following = scratch.reached, scratch.turn, scratch.following
-    reached[1, :] = 0
-    reached[1, sink >> 6] |= bit(sink)
-    turn[sink] = 1
-    now, idle = 1, 0
-    while idle < 2:
-        now += 1
-        if now == reached.shape[0]:
-            more = np.zeros((2 * now, reached.shape[1]), np.uint64)
-            more[:now] = reached
-            reached = more
-        here = reached[now]
-        here[:] = reached[now - 1]
-        idle += 1
-        for i in range(order.size):
-            node = order[i] if now & 1 else order[order.size - 1 - i]
-            if here[node >> 6] & bit(node):
-                continue
-            begin, until = (first[node], end[node]) if now & 1 else (start[node], stop[node])
-            if begin == until:
-                continue
-            for word in range(begin >> 6, (until + 63) >> 6):
-                if here[word] & (fed[column[node] + word] if now & 1 else is_open[row[node] + word]):
-                    here[node >> 6] |= bit(node)
-                    turn[node], following[node] = now, first[node]
-                    idle = 0
-                    break
-        if here[source >> 6] & bit(source):
-            scratch.reach[source >> 6] |= bit(source)
-            return reached
-    scratch.reach[:] = reached[now]
-    return reached

@@ -17,14 +17,13 @@ from jaxflow.network import FlowNetwork
 from jaxflow.solve.compiled import compiled
 from jaxflow.solve.quantise import INT32_MAX, int32_quantum
 
-# Whole numbers in compiled code: int and NumPy's are one there.
-Whole = Any
 # A node asks so many of its receivers first: those to which most of its rollout to the sink goes.
 FAVOURITES = 2
 # Turns of a search for residual paths for which there is room from the start.
 TURNS = 16
 # 2**PAGE places share a page, which takes memory only once some arc of it has carried flow.
 PAGE = 4
+ON_PAGE = 2**PAGE - 1
 
 
 class Graph(NamedTuple):
@@ -39,6 +38,7 @@ class Graph(NamedTuple):
         end: `[node]`, one more than the last sender; `first` where there is none.
         column: `[node]`, `column[v] + u // 64` is the word that holds the bit of arc u -> v, in bits kept by receiver.
         order: `[node]`, nodes in topological order, by the length of the longest path that leads to them.
+        rank: `[node]`, each node's place in `order`.
         group: `[group + 1]`, where in `order` nodes of each such length begin; no arc joins nodes of a group.
         capacity: `[place]`, int32, 0 where there is no arc.
         open: `[word]`, by sender, bit v % 64 is set where arc u -> v can carry anything.
@@ -54,6 +54,7 @@ class Graph(NamedTuple):
     end: Int[np.ndarray, " node"]
     column: Int[np.ndarray, " node"]
     order: Int[np.ndarray, " node"]
+    rank: Int[np.ndarray, " node"]
     group: Int[np.ndarray, " group+1"]
     capacity: Int[np.ndarray, " place"]
     open: UInt[np.ndarray, " word"]
@@ -80,6 +81,7 @@ class Scratch(NamedTuple):
         roomy: `[word]`, bit of each node with room.
         excess: `[node]`, what enters the node less what leaves it; 0 between searches.
         lacking: `[word]`, bit of each node with excess below 0.
+        surplus: `[word]`, bit of each node with excess above 0, by rank.
         reach: `[word]`, bit of each node that may have a residual path to the sink, as far as was ever found out.
         reached: `[turn, word]`, bit of each node that was found to have one in that turn or before.
         turn: `[node]`, in which it was found.
@@ -104,6 +106,7 @@ class Scratch(NamedTuple):
     roomy: UInt[np.ndarray, " word"]
     excess: Int[np.ndarray, " node"]
     lacking: UInt[np.ndarray, " word"]
+    surplus: UInt[np.ndarray, " word"]
     reach: UInt[np.ndarray, " word"]
     reached: UInt[np.ndarray, " turn word"]
     turn: Int[np.ndarray, " node"]
@@ -134,6 +137,7 @@ def new_scratch(graph: Graph) -> Scratch:
         roomy=np.zeros(words, np.uint64),
         excess=np.zeros(n_nodes, np.int64),
         lacking=np.zeros(words, np.uint64),
+        surplus=np.zeros(words, np.uint64),
         reach=np.zeros(words, np.uint64),
         reached=np.zeros((TURNS, words), np.uint64),
         turn=np.zeros(n_nodes, np.int32),
@@ -180,6 +184,7 @@ def build_graph(
         end=np.zeros(n_nodes, np.int64),
         column=np.zeros(n_nodes, np.int64),
         order=number,
+        rank=number,
         group=np.zeros(0, np.int64),
         capacity=np.zeros(width.sum(), np.int32),
         open=np.zeros(words.sum(), np.uint64),
@@ -190,7 +195,8 @@ def build_graph(
     by_depth = np.argsort(depth, kind="stable")
     group = np.flatnonzero(np.diff(depth[by_depth], prepend=-1, append=n_nodes))
     column = _offsets(_words(graph.first, graph.end)) - (graph.first >> 6)
-    return graph._replace(column=column, order=by_depth, group=group), number, quantum
+    rank = np.argsort(by_depth)
+    return graph._replace(column=column, order=by_depth, rank=rank, group=group), number, quantum
 
 
 def _untouched(size: int) -> Int[np.ndarray, " entry"]:
