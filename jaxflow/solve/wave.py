@@ -14,6 +14,8 @@ from jaxflow.solve.windows import FAVOURITES, ON_PAGE, PAGE, Graph, Scratch
 
 _ONE = np.uint64(1)
 _NONE = np.uint64(0)
+# What got stuck is tried again as long as one part in so many of it arrives.
+WORTH = 32
 
 
 @compiled
@@ -25,10 +27,11 @@ def push_wave(
     Excess passes over the network once, from the sources to the sink. Where it is below 0, a node sends as much less; where
     it is above, a node sends more: first to receivers that lack something, so that most of it is settled after an arc or
     two and the rest of the flow stays as it is; then to its favourites, and then to all with room. What gets stuck is taken
-    back, up to the source.
+    back, a group of nodes at a time, and tried again from each on other ways; in the end, up to the source.
     """
     group, rank = graph.group, graph.rank
-    excess, lacking, surplus = scratch.excess, scratch.lacking, scratch.surplus
+    excess, lacking, surplus, blocked = scratch.excess, scratch.lacking, scratch.surplus, scratch.blocked
+    room, roomy = scratch.room, scratch.roomy
     excess[old] -= value
     excess[source] += amount
     if excess[old] < 0:
@@ -39,9 +42,31 @@ def push_wave(
         _send_less(graph, scratch, group[i], group[i + 1])
         _send_more(graph, scratch, group[i], group[i + 1])
     lacking[sink >> 6] &= ~bit(sink)
-    if _find_stuck(graph, scratch, source, sink) >= 0:
-        _take_back(graph, scratch, source)
-    left = excess[source]
+    left = amount - value - excess[sink]
+    arrived = left
+    level = group.size - 1
+    stuck = _find_stuck(graph, scratch, source, sink)
+    while stuck >= 0:
+        level -= 1
+        while group[level] > stuck:
+            level -= 1
+        if WORTH * arrived < left:
+            level = 0
+        _take_back(graph, scratch, source, group[level])
+        if level == 0:
+            break
+        if excess[source] > 0:
+            surplus[rank[source] >> 6] |= bit(rank[source])
+        _send_more(graph, scratch, 0, rank.size)
+        arrived = excess[sink]
+        left -= arrived
+        stuck = _find_stuck(graph, scratch, source, sink)
+    node = next_bit(blocked, 0, room.size)
+    while node < room.size:
+        if room[node] > 0:
+            roomy[node >> 6] |= bit(node)
+        node = next_bit(blocked, node + 1, room.size)
+    blocked[:] = 0
     excess[source] = 0
     return left
 
@@ -168,21 +193,22 @@ def _send_more(graph: Graph, scratch: Scratch, begin: Whole, end: Whole) -> None
 
 
 @compiled
-def _take_back(graph: Graph, scratch: Scratch, source: Whole) -> None:
-    """Take back what nodes got too much, up to the source."""
+def _take_back(graph: Graph, scratch: Scratch, source: Whole, begin: Whole) -> None:
+    """Take back what nodes from the rank `begin` on got too much, and block them."""
     window, row, column = graph.window, graph.row, graph.column
     first, end, order, rank = graph.first, graph.end, graph.order, graph.rank
     page, flow, is_open, sent, fed = scratch.page, scratch.flow, scratch.open, scratch.sent, scratch.fed
     room, roomy, excess = scratch.room, scratch.roomy, scratch.excess
-    surplus = scratch.surplus
-    i = last_bit(surplus, 0, rank.size)
+    surplus, blocked = scratch.surplus, scratch.blocked
+    i = last_bit(surplus, begin, rank.size)
     while i >= 0:
         node = order[at(i)]
         want = excess[at(node)]
         excess[at(node)] = 0
         surplus[at(i >> 6)] &= ~bit(i)
         room[at(node)] += want
-        roomy[at(node >> 6)] |= bit(node)
+        roomy[at(node >> 6)] &= ~bit(node)
+        blocked[at(node >> 6)] |= bit(node)
         for word in range(first[at(node)] >> 6, (end[at(node)] + 63) >> 6):
             candidates = fed[at(column[at(node)] + word)]
             while candidates and want > 0:
@@ -202,4 +228,4 @@ def _take_back(graph: Graph, scratch: Scratch, source: Whole) -> None:
                     surplus[at(rank[at(other)] >> 6)] |= bit(rank[at(other)])
             if want == 0:
                 break
-        i = last_bit(surplus, 0, i)
+        i = last_bit(surplus, begin, i)

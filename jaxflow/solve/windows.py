@@ -82,6 +82,7 @@ class Scratch(NamedTuple):
         excess: `[node]`, what enters the node less what leaves it; 0 between searches.
         lacking: `[word]`, bit of each node with excess below 0.
         surplus: `[word]`, bit of each node with excess above 0, by rank.
+        blocked: `[word]`, bit of each node that got what it could not send on.
         reach: `[word]`, bit of each node that may have a residual path to the sink, as far as was ever found out.
         reached: `[turn, word]`, bit of each node that was found to have one in that turn or before.
         turn: `[node]`, in which it was found.
@@ -107,6 +108,7 @@ class Scratch(NamedTuple):
     excess: Int[np.ndarray, " node"]
     lacking: UInt[np.ndarray, " word"]
     surplus: UInt[np.ndarray, " word"]
+    blocked: UInt[np.ndarray, " word"]
     reach: UInt[np.ndarray, " word"]
     reached: UInt[np.ndarray, " turn word"]
     turn: Int[np.ndarray, " node"]
@@ -138,6 +140,7 @@ def new_scratch(graph: Graph) -> Scratch:
         excess=np.zeros(n_nodes, np.int64),
         lacking=np.zeros(words, np.uint64),
         surplus=np.zeros(words, np.uint64),
+        blocked=np.zeros(words, np.uint64),
         reach=np.zeros(words, np.uint64),
         reached=np.zeros((TURNS, words), np.uint64),
         turn=np.zeros(n_nodes, np.int32),
