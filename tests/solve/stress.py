@@ -2,7 +2,8 @@
 
     python tests/solve/stress.py --networks 1000000 --seconds 3600 --seed 0
 
-All players to all outputs of each network, or some pairs of other nodes. Every value must have a lower bound equal to
+All players to all outputs of each network, or some pairs of other nodes; one network in 100 has more tokens than a word has
+bits, and some players of it are taken. Every value must have a lower bound equal to
 its upper bound, equal to OR-Tools' and SciPy's value of the same quanta to the last bit, and differ from OR-Tools' value of
 the unrounded capacities by no more than half a quantum per arc. Exits with an error, and the seed, at the first that does not.
 """
@@ -27,6 +28,8 @@ KINDS = ("encoder", "causal", "skipping", "unrolled", "sparse", "built")
 FILLS = ("softmax", "ties", "equal", "tiny", "rough")
 # Networks that SciPy solves in one call, most of whose time does not depend on size.
 TOGETHER = 50
+# One network in so many has more than 64 tokens.
+LONG = 100
 
 
 def compare(seeds: Iterable[int]) -> Counter[str]:
@@ -54,8 +57,12 @@ Case = tuple[int, FlowNetwork, np.ndarray, np.ndarray, QuantisedNetwork, Flows]
 def _solved(seed: int) -> Case:
     """Draw a network and pairs of its nodes, and solve them."""
     random = np.random.default_rng(seed)
-    network = random_network(random)
-    sources, sinks = (values.ravel() for values in np.meshgrid(network.players, network.outputs))
+    is_long = seed % LONG == 0
+    network = random_network(random, tokens=(65, 135) if is_long else (1, 7))
+    players, outputs = network.players, network.outputs
+    if is_long:
+        players, outputs = random.choice(players, 16), random.choice(outputs, 1)
+    sources, sinks = (values.ravel() for values in np.meshgrid(players, outputs))
     if random.random() < 0.2:
         sources, sinks = random.integers(network.n_nodes, size=(2, 8))
     sources, sinks = (nodes[sources != sinks] for nodes in (sources, sinks))
@@ -105,10 +112,10 @@ def with_scipy(cases: list[Case]) -> list[np.ndarray]:
     return [leaving[nodes] for nodes in starts]
 
 
-def random_network(random: np.random.Generator) -> FlowNetwork:
+def random_network(random: np.random.Generator, *, tokens: tuple[int, int] = (1, 7)) -> FlowNetwork:
     """Draw a network; one in two has a residual, capacities of 0 are among all of them."""
     kind, fill = random.choice(KINDS), random.choice(FILLS)
-    n_layers, n_tokens = int(random.integers(1, 6)), int(random.integers(1, 7))
+    n_layers, n_tokens = int(random.integers(1, 6)), int(random.integers(*tokens))
     if kind == "built":
         return _built(random, fill)
     level, position = np.indices((n_layers + 1, n_tokens)).reshape(2, -1)
