@@ -79,7 +79,7 @@ def compare(
         ((1, 2, 1), ('plural',))
     """
     methods, metrics, functions = _check(texts, methods, more, metrics, level, n_resamples)
-    read = [read_text(model, tokenizer, text) for text in texts]
+    read = _read(model, tokenizer, texts)
     asked, compiled = _ask(model, texts, read, question, variables)
     shuffled = randomise(compiled.parameters, seed=seed) if "sanity" in metrics else None
     values = np.zeros((len(texts), len(methods), len(metrics)))
@@ -139,6 +139,17 @@ def _check(
     if not 0 < level < 1 or n_resamples < 1:
         raise ValueError(f"level is {level} and n_resamples {n_resamples}; expected a share in (0, 1), and 1 or more.")
     return names, wanted, [known[name] for name in names]
+
+
+def _read(model: Any, tokenizer: Any, texts: Sequence[str]) -> list:
+    """Read every text; say which one cannot be read."""
+    read = []
+    for number, text in enumerate(texts, start=1):
+        try:
+            read.append(read_text(model, tokenizer, text))
+        except ValueError as error:
+            raise ValueError(f"Text {number} of {len(texts)}, {text!r}: {error}") from error
+    return read
 
 
 def _ask(model: Any, texts: Sequence[str], read: list, question: Question | None, variables: Mapping | None) -> tuple:

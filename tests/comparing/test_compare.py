@@ -207,7 +207,7 @@ def test_from_a_shell(capsys, tmp_path):
         ("\n", [], "There is no text in"),
         ("the keys\n", ["--methods", "shap"], "'shap' is no method"),
         ("the keys\n", ["--scores"], "--scores are a part of --json"),
-        ("the xylophones\n", ["--methods", "random"], "xylophones"),
+        ("the keys\n\nthe xylophones\n", ["--methods", "random"], "Text 2 of 2, 'the xylophones': "),
         ("the keys\n", ["--model", "nowhere"], "no model 'nowhere'"),
         (None, [], "No such file"),
     ],
