@@ -270,7 +270,3 @@ def _quiet() -> None:
 def _fail(reason: str) -> int:
     print(f"jaxflow: {reason}", file=sys.stderr)
     return 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -183,7 +183,7 @@ def test_help_and_version(capsys):
 def run(*arguments, **options):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     return subprocess.run(
-        [sys.executable, "-m", "jaxflow.cli", *arguments], env=environment, text=True, check=False, **options
+        [sys.executable, "-m", "jaxflow", *arguments], env=environment, text=True, check=False, **options
     )
 
 
