@@ -94,7 +94,7 @@ def graph_shows_flow(page: Page, example: Example) -> None:
     graph = example.explanation.flow_graphs[0]
     arcs = page.locator("svg.flow .flows path").evaluate_all(
         "all => all.map(a => [+a.dataset.arc, +a.getAttribute('stroke-width'), a.classList.contains('cut'), "
-        "a.hasAttribute('stroke-dasharray')])"
+        "a.hasAttribute('stroke-dasharray'), a.classList.contains('back')])"
     )
     index = np.array([arc[0] for arc in arcs])
     widths = np.array([arc[1] for arc in arcs])
@@ -105,10 +105,11 @@ def graph_shows_flow(page: Page, example: Example) -> None:
     np.testing.assert_allclose((widths / widths[strongest])[seen], ratio[seen], rtol=2e-3, atol=1e-3)
     assert [arc[2] for arc in arcs] == graph.in_cut[index].tolist()
     assert [arc[3] for arc in arcs] == (graph.kind[index] == 1).tolist()
-    expected = np.flatnonzero((graph.stronger < 0.8) & (graph.kind != 3))
+    assert [arc[4] for arc in arcs] == (is_back := graph.kind[index] == 3).tolist()
+    expected = np.flatnonzero(graph.stronger < 0.8)
     assert set(index) <= set(expected)
     ghosts = page.locator("svg.flow .ghosts path").evaluate_all("all => all.map(a => +a.getAttribute('stroke-width'))")
-    assert (np.array(ghosts) >= widths - 1e-6).all()
+    assert (np.array(ghosts) >= widths[~is_back] - 1e-6).all()
     text = page.locator(".share-readout").text_content()
     share = float(re.search(r"([\d.]+)%", text)[1])
     whole = graph.flow.sum() / graph.share

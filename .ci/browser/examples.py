@@ -61,6 +61,12 @@ def encoder_and_decoder() -> Example:
     return Example(to_page(explanation), explanation, EVERY)
 
 
+def written_and_read_again() -> Example:
+    words = ("the", "keys", "to", "the", "cabinet", "are", "on", "the", "table")
+    explanation = explained(target=words, feedback=5, outputs=[8], graphs=True)
+    return Example(to_page(explanation), explanation, (*USUAL, *GRAPH))
+
+
 def hostile_words() -> Example:
     label = Prediction("<i>label</i>", 0.5)
     explanation = explained(HOSTILE, model='"><img src=x onerror=alert(1)>', predictions=[label])
@@ -105,8 +111,8 @@ def notebook() -> Example:
 PAGES: dict[str, Callable[[], Example]] = {
     page.__name__: page
     for page in (
-        agreement, without_script, encoder_and_decoder, hostile_words, scripts, patches, tokens_64, tokens_512, outputs_512,
-        compare, notebook,
+        agreement, without_script, encoder_and_decoder, written_and_read_again, hostile_words, scripts, patches, tokens_64,
+        tokens_512, outputs_512, compare, notebook,
     )
 }  # fmt: skip
 

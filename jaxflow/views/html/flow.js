@@ -51,18 +51,19 @@ function flowGraph(data, state, find, say) {
       return at;
     }
     function line(arc, units, least, style) {
-      const x0 = x[shown.from[arc]], x1 = x[shown.to[arc]], half = (x1 - x0) / 2, width = Math.max(wide(units), least);
+      const x0 = x[shown.from[arc]], x1 = x[shown.to[arc]], bend = x1 > x0 ? (x1 - x0) / 2 : gap / 2;
+      const width = Math.max(wide(units), least), isBack = shown.kind[arc] === FEEDBACK;
       const made = element("path", { "stroke-width": width,
-        d: `M${x0} ${leaves[arc]}C${x0 + half} ${leaves[arc]} ${x0 + half} ${enters[arc]} ${x1} ${enters[arc]}` });
-      if (style) made.setAttribute("class", style);
+        d: `M${x0} ${leaves[arc]}C${x0 + bend} ${leaves[arc]} ${x1 - bend} ${enters[arc]} ${x1} ${enters[arc]}` });
+      if (style || isBack) made.setAttribute("class", style + (isBack ? " back" : ""));
       if (shown.kind[arc] === RESIDUAL && style !== "ghost")
         made.setAttribute("stroke-dasharray", `${4 + 0.35 * width} ${2 + 0.12 * width}`);
       return made;
     }
-    const cuts = new Set(shown.cut), visible = drawn.filter((arc) => shown.kind[arc] !== FEEDBACK);
+    const cuts = new Set(shown.cut);
     const ghosts = element("g", { class: "ghosts" }), flows = element("g", { class: "flows" });
-    for (const arc of visible) {
-      ghosts.append(line(arc, shown.capacity[arc], 0.3, "ghost"));
+    for (const arc of drawn) {
+      if (shown.kind[arc] !== FEEDBACK) ghosts.append(line(arc, shown.capacity[arc], 0.3, "ghost"));
       const flow = line(arc, shown.flow[arc], 0.3, cuts.has(arc) ? "cut" : "");
       flow.dataset.arc = arc;
       flows.append(flow);
@@ -81,7 +82,7 @@ function flowGraph(data, state, find, say) {
       }, cut(data.tokens[player])));
     });
     svg.append(element("text", { class: "halo", x: x[shown.output] + 8, y: y[shown.output] + 4 }, cut(data.outputs[state.row])));
-    place = { x, y, gap, drawn: visible, line, over, touched };
+    place = { x, y, gap, drawn, line, over, touched };
     const carried = drawn.reduce((sum, arc) => sum + shown.flow[arc], 0) / flowUnits / Math.max(shown.total, 1e-300);
     const folded = shown.nArcs > shown.from.length && carried < Math.min(state.share, 1);
     say(".share-readout", `Drawn: ${percent(carried)} of the flow, ${drawn.length} of ${shown.nArcs} arcs` +
@@ -112,7 +113,7 @@ function flowGraph(data, state, find, say) {
     const start = looked.filter((node) => node >= 0);
     svg.classList.toggle("dim", start.length > 0);
     if (!start.length) { say(".flow-readout", looked.length ? "Nothing flows from here to this output." : ""); return; }
-    for (const [arc, part] of partsOf(start, shown)) place.over.append(place.line(arc, part, 0.4));
+    for (const [arc, part] of partsOf(start, shown)) place.over.append(place.line(arc, part, 0.4, ""));
     const players = start.map((node) => shown.players.indexOf(node)), of = ` of the joint flow of ${shown.value.toFixed(3)}`;
     const through = (start.reduce((sum, node) => sum + shown.through[node], 0) / flowUnits).toFixed(3);
     if (players[0] < 0) { say(".flow-readout", `${nodeName(shown, start[0])}: ${through}${of} passes here.`); return; }

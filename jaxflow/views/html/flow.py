@@ -14,6 +14,7 @@ from jaxflow.views.tokens import Shown
 SHARE = 0.8  # of each layer's flow that is drawn at first
 LABEL, GAP, TOP, RIGHT = 128, 104, 34, 150  # pixels: input words, a column, the numbers of layers, the output's word
 LONGEST = 16  # letters of a word beside the graph
+STYLES = {"residual": ["dash"], "feedback": ["back"]}
 
 
 def flow_svg(
@@ -39,11 +40,10 @@ def flow_svg(
     flows: dict[tuple[str, str], list[str]] = defaultdict(list)
     for place, arc in enumerate(drawn):
         kind = ARC_KINDS[graph.kind[arc]]
-        if kind == "feedback":  # from the last layer back to the first: it would cross all others
-            continue
         path = _path(x[graph.senders[arc]], leaves[place], x[graph.receivers[arc]], enters[place])
-        style = " ".join(["cut"] * bool(graph.in_cut[arc]) + ["dash"] * (kind == "residual"))
-        ghosts[_width(graph.capacity[arc] * layout.scale)].append(path)
+        style = " ".join(["cut"] * bool(graph.in_cut[arc]) + STYLES.get(kind, []))
+        if kind != "feedback":  # what is written is read as a whole: capacities of these arcs bound nothing
+            ghosts[_width(graph.capacity[arc] * layout.scale)].append(path)
         flows[style, _width(graph.flow[arc] * layout.scale)].append(path)
     parts = [
         (
@@ -107,8 +107,9 @@ def _stacked(
 
 
 def _path(x0: float, y0: float, x1: float, y1: float) -> str:
-    half = (x1 - x0) / 2
-    return f"M{x0:.0f} {y0:.1f}c{half:.0f} 0 {half:.0f} {y1 - y0:.1f} {x1 - x0:.0f} {y1 - y0:.1f}"
+    """Leave and enter level, to the right, also where an arc leads back to the left."""
+    bend = (x1 - x0) / 2 if x1 > x0 else GAP / 2
+    return f"M{x0:.0f} {y0:.1f}c{bend:.0f} 0 {x1 - x0 - bend:.0f} {y1 - y0:.1f} {x1 - x0:.0f} {y1 - y0:.1f}"
 
 
 def _width(pixels: float) -> str:

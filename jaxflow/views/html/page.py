@@ -11,7 +11,7 @@ from html import escape
 import numpy as np
 
 from jaxflow.explanation import Explanation
-from jaxflow.flow_graph import FlowGraph
+from jaxflow.flow_graph import ARC_KINDS, FlowGraph
 from jaxflow.views.html.data import page_data, to_json
 from jaxflow.views.html.flow import SHARE, flow_svg
 from jaxflow.views.html.layout import Layout, lay_out, layer_name, n_arcs_each
@@ -198,6 +198,8 @@ def _flow(graphs: tuple[FlowGraph, ...], layout: Layout, shown: Shown, tokens: l
     carried = graph.flow[:held][drawn].sum() / max(graph.flow.sum() / graph.share, 1e-300)
     folded = f"; this page holds the {held} strongest" if held < graph.n_arcs and carried < SHARE else ""
     svg = flow_svg(graph, layout, tokens, n_encoder=shown.n_encoder, title=shown.outputs[0], n_graphs=n_graphs)
+    is_fed_back = any(ARC_KINDS.index("feedback") in graph.kind for graph in graphs)
+    back = '<li><i class="key back"></i>what was written, read again</li>' if is_fed_back else ""
     scope = "" if n_graphs > 1 or len(shown.scores) == 1 else f", to {shown.outputs[0]} alone"
     return (
         f'<h2>How it flows</h2><p class="note">The one barrier-regularised flow of all inputs together{escape(scope)}. '
@@ -207,7 +209,7 @@ def _flow(graphs: tuple[FlowGraph, ...], layout: Layout, shown: Shown, tokens: l
         f'<p class="readout share-readout">Drawn: {carried:.1%} of the flow, {drawn.sum()} of {graph.n_arcs} arcs{folded}.</p>'
         f'<div class="scroll flow-frame" tabindex="0" role="group" aria-label="Layered flow graph">{svg}</div>'
         '<ul class="legend"><li><i class="key"></i>flow, by its width</li><li><i class="key capacity"></i>capacity</li>'
-        '<li><i class="key residual"></i>residual stream</li><li><i class="key cutting"></i>minimum cut</li></ul>'
+        f'<li><i class="key residual"></i>residual stream</li>{back}<li><i class="key cutting"></i>minimum cut</li></ul>'
         '<p class="readout flow-readout" aria-live="polite"></p>'
     )
 

@@ -44,7 +44,7 @@ FALLBACKS = (
 BAR = 36.0  # points that a scale of shades takes
 INK, FAINT, PAPER = "#1c2733", "#7b8894", "#ffffff"
 # An orange and a green that every kind of colour blindness tells from the blues of scores (Okabe & Ito).
-CUT, CROSS, FLOW, GHOST, CUT_GHOST = "#d55e00", "#009e73", "#185fa5", "#e3e8ed", "#f8d9c4"
+CUT, CROSS, FLOW, BACK, GHOST, CUT_GHOST = "#d55e00", "#009e73", "#185fa5", "#9cc3e6", "#e3e8ed", "#f8d9c4"
 DASHES = (0, (1.6, 0.9))
 FORBIDDEN, UNKNOWN = "/////", "....."
 # Text stays text: letters in an SVG, TrueType in a PDF, as publishers ask. The same numbers give the same file.

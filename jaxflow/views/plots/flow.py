@@ -43,7 +43,8 @@ def plot_flow(
 
     The flow is the barrier-regularised one of all inputs together, which is unique; behind it, in grey, is what each arc could
     carry. Arcs of the minimum cut are orange: their capacities sum to its value. Arcs of the residual stream are dashed, and
-    those by which a decoder reads the encoder green. The encoder is left, the decoder right. Of each layer the strongest arcs
+    those by which a decoder reads the encoder green, and those by which it reads what it wrote pale, from the last layer back
+    to the input. The encoder is left, the decoder right. Of each layer the strongest arcs
     that carry `share` of its flow are drawn; of more than 32 positions, those that the strongest arcs join. The title states what
     share is drawn.
 
@@ -57,8 +58,8 @@ def plot_flow(
         ax: axes to draw into; by default those of a new figure (see `plot_tokens`).
 
     Returns:
-        The axes. Of its `collections`, "capacity" and "flow" (by `get_label`) hold the arcs: `get_linewidths()` are the
-        numbers, times one factor.
+        The axes. Of its `collections`, "capacity" and "flow" (by `get_label`) hold the arcs, "capacity" none of those that lead
+        back: `get_linewidths()` are the numbers, times one factor.
 
     Raises:
         ValueError: an explanation without flow graphs, an output, input or share that does not exist, names that do not fit.
@@ -88,14 +89,19 @@ def plot_flow(
     ax.set(xlim=(0, x.max()), ylim=(rows.n - 0.5, -0.5))
     ax.axis("off")
 
+    is_cross, is_residual, is_back = (
+        graph.kind[arcs] == ARC_KINDS.index(kind) for kind in ("cross", "residual", "feedback")
+    )
     # One factor for all widths, by which nothing is wider than looks well.
-    factor = min(WIDEST, 0.6 * drawing.size_of(ax)[1] / rows.n) / graph.capacity[arcs].max(initial=1e-12)
+    capacity = graph.capacity[arcs[~is_back]]  # of what is read back whole, capacities bound nothing
+    factor = min(WIDEST, 0.6 * drawing.size_of(ax)[1] / rows.n) / capacity.max(initial=1e-12)
     ends = zip(graph.senders[arcs], graph.receivers[arcs], strict=True)
     curves = [_curve(x[sender], y[sender], x[receiver], y[receiver]) for sender, receiver in ends]
-    is_cross, is_residual = (graph.kind[arcs] == ARC_KINDS.index(kind) for kind in ("cross", "residual"))
-    colours = np.select([in_cut[arcs], is_cross], [drawing.CUT, drawing.CROSS], default=drawing.FLOW).tolist()
-    ghosts = np.where(in_cut[arcs], drawing.CUT_GHOST, drawing.GHOST).tolist()
-    drawing.draw_arcs(ax, curves, factor * graph.capacity[arcs], ghosts, label="capacity")
+    kinds = [in_cut[arcs], is_cross, is_back]
+    colours = np.select(kinds, [drawing.CUT, drawing.CROSS, drawing.BACK], default=drawing.FLOW).tolist()
+    ghosts = np.where(in_cut[arcs[~is_back]], drawing.CUT_GHOST, drawing.GHOST).tolist()
+    ahead = [curves[arc] for arc in np.flatnonzero(~is_back)]
+    drawing.draw_arcs(ax, ahead, factor * capacity, ghosts, label="capacity")
     drawing.draw_arcs(ax, curves, factor * graph.flow[arcs], colours, dashed=is_residual, label="flow")
     joined = np.union1d(graph.senders[arcs], graph.receivers[arcs])
     drawing.draw_dots(ax, x[joined], y[joined])
@@ -115,6 +121,7 @@ def plot_flow(
         whose = f"cut of {cut(names.get(int(graph.players[player]), str(player)), longest=12)}"
     legend = {"capacity": drawing.GHOST, "flow": drawing.FLOW}
     legend |= {"cross": drawing.CROSS} if is_cross.any() else {}
+    legend |= {"read back": drawing.BACK} if is_back.any() else {}
     legend |= {whose: drawing.CUT} if in_cut[arcs].any() else {}
     drawing.explain_arcs(ax, legend, dashed="residual", wraps=drawing.width_of(ax.figure) <= NARROW)
     return ax
@@ -211,9 +218,9 @@ def _rows(graph: FlowGraph, arcs: Int[np.ndarray, " arc"]) -> _Rows:
 
 
 def _curve(x0: float, y0: float, x1: float, y1: float) -> list[tuple[float, float]]:
-    """Give the four points of a curve that leaves and enters level."""
-    middle = (x0 + x1) / 2
-    return [(x0, y0), (middle, y0), (middle, y1), (x1, y1)]
+    """Give the four points of a curve that leaves and enters level, to the right, also where it leads back to the left."""
+    bend = (x1 - x0) / 2 if x1 > x0 else 0.3
+    return [(x0, y0), (x0 + bend, y0), (x1 - bend, y1), (x1, y1)]
 
 
 def _heads(graph: FlowGraph, x: Float[np.ndarray, " node"]) -> dict[float, str]:

@@ -175,15 +175,20 @@ def test_scores_that_are_all_zero_or_unknown(hostile):
     assert zero.count("<td class=s0>") == 36
 
 
-def test_unrolled_feedback_is_computed_and_not_drawn():
+def test_what_was_written_leads_back_to_the_input_without_a_ghost():
     explanation = explained(target=("a", "b", "c", "d"), feedback=2, outputs=[3])
     html = to_html(explanation)
     held = data_of(html)["graphs"][0]
-    assert 3 in held["kind"]
-    drawn = re.search(r'<g class="flows">(.*?)</g>', html)[1].count("M")
-    assert drawn == sum(
-        kind != 3 and stronger / 1e5 < 0.8 for kind, stronger in zip(held["kind"], held["stronger"], strict=True)
-    )
+    drawn = [kind for kind, stronger in zip(held["kind"], held["stronger"], strict=True) if stronger / 1e5 < 0.8]
+    groups = {name: re.search(rf'<g class="{name}">(.*?)</g>', html)[1] for name in ("flows", "ghosts")}
+    assert groups["flows"].count("M") == len(drawn)
+    assert groups["ghosts"].count("M") == len(drawn) - drawn.count(3)
+    back = re.findall(r'<path class="back"[^>]*d="([^"]*)"', groups["flows"])
+    assert sum(path.count("M") for path in back) == drawn.count(3) > 0
+    # From right to left: relative to its start, such a curve ends left of it.
+    assert all(float(end) < 0 for path in back for end in re.findall(r"c\S+ 0 \S+ \S+ (\S+) ", path))
+    assert "read again" in html
+    assert "read again" not in to_html(explained(target=("a", "b"), outputs=[1]))
 
 
 def test_patches_of_an_image_are_a_grid_with_the_class_token_apart():

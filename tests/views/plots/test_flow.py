@@ -39,6 +39,21 @@ def test_widths_are_flow_and_capacity_by_one_factor(graph):
     np.testing.assert_allclose(capacity, factor * graph.capacity[order])
 
 
+def test_what_was_written_leads_back_pale_and_without_a_ghost():
+    decoder = np.tril(np.ones((3, 5, 5), np.float32)) / np.arange(1, 6, dtype=np.float32)[:, None]
+    network = flow_network(Capacities(decoder=decoder), feedback="unrolled", n_prompt=2)
+    graph = flow_graph(network, network.outputs[4], players=np.arange(5) < 2)
+    ax = plot_flow(graph, share=1.0)
+    is_back = graph.kind[strongest_last(graph)] == ARC_KINDS.index("feedback")
+    assert is_back.sum() == 3
+    assert [colour == drawing.BACK for colour in colours(ax)] == is_back.tolist()
+    ends = np.array([path.vertices[[0, -1], 0] for path in arcs(ax, "flow").get_paths()])
+    np.testing.assert_array_equal(ends[:, 1] < ends[:, 0], is_back)
+    flow, capacity = (np.asarray(arcs(ax, label).get_linewidths()) for label in ("flow", "capacity"))
+    assert (capacity >= flow[~is_back] - 1e-9).all()
+    assert "read back" in [text.get_text() for text in ax.get_legend().get_texts()]
+
+
 def test_arcs_join_the_places_of_their_tokens_and_layers(graph):
     ax = plot_flow(graph, share=1.0)
     ends = np.array([path.vertices[[0, -1]] for path in arcs(ax, "flow").get_paths()])
