@@ -27,6 +27,9 @@ from jaxflow.solve.quantise import INT32_MAX, check_arcs, parts, quantise_to_int
 if TYPE_CHECKING:
     from jaxflow.solve.windows import Graph
 
+# After so many pairs of a sink the flow starts from nothing again, so that threads can share them; of a sink with many, in so
+# many places at most. Flow is spread over ever more pages, and a start costs as much as some pairs, of long inputs many.
+CHAIN, CHAINS = 64, 8
 # Pairs a thread takes at a time, about, at most. Few enough to share the work.
 BLOCK = 256
 # Work that OR-Tools does in less than so many seconds is left to it: loading compiled code takes 50 times as long.
@@ -89,7 +92,8 @@ def solve_pairs(
     slack = int(min(tolerance / quantum, INT32_MAX))
     is_brief = len(sources) * (2e-5 + 4e-10 * len(graph.capacity)) < BRIEF_WORK
     n_threads = 1 if is_brief else n_threads or n_cores()
-    blocks = _blocks(sinks, n_threads)
+    chains = _chains(sinks)
+    blocks = _blocks(chains, n_threads)
     patience = search.PATIENCE * max(len(graph.capacity), 1)
     halt, done = np.zeros(1, np.int64), np.zeros((n_threads, 8), np.int64)  # 8: a cache line for each thread
     turns = itertools.count()  # next() on it is atomic
@@ -97,9 +101,10 @@ def solve_pairs(
     def work(thread: int) -> None:
         scratch = windows.new_scratch(graph)
         while not halt[0] and (turn := next(turns)) < len(blocks) - 1:
-            here = order[blocks[turn] : blocks[turn + 1]]
-            ends = number[sources[here]], number[sinks[here]]
-            search.solve_block(graph, scratch, *ends, slack, patience, halt, done[thread], here, lower, upper, stage)
+            first, last = blocks[turn], blocks[turn + 1]
+            here = order[chains[first] : chains[last]]
+            pairs = number[sources[here]], number[sinks[here]], chains[first:last] - chains[first]
+            search.solve_block(graph, scratch, *pairs, slack, patience, halt, done[thread], here, lower, upper, stage)
 
     if not is_brief:
         run_in_threads(work, n_threads, halt, done, deadline, on_solved)
@@ -148,18 +153,22 @@ def _trivial(
     return bound
 
 
-def _blocks(sinks: Int[np.ndarray, " pair"], n_threads: int) -> Int[np.ndarray, " block+1"]:
-    """Choose where the blocks begin that threads take: where the search starts anew in any case, so that they change nothing."""
-    from jaxflow.solve.search import CHAIN
+def _chains(sinks: Int[np.ndarray, " pair"]) -> Int[np.ndarray, " chain+1"]:
+    """Choose where, in the order of `order_pairs`, the flow starts from nothing again; the number of pairs comes last."""
+    lengths = np.bincount(sinks)[::-1]
+    lengths = lengths[lengths > 0]
+    longest = np.maximum(CHAIN, -(-lengths // CHAINS))
+    n_chains = -(-lengths // longest)
+    number = np.arange(n_chains.sum()) - np.repeat(np.cumsum(n_chains) - n_chains, n_chains)
+    starts = np.repeat(np.cumsum(lengths) - lengths, n_chains) + number * np.repeat(longest, n_chains)
+    return np.append(starts, len(sinks))
 
-    lengths = np.bincount(sinks)[::-1]  # in the order of `order_pairs`
-    starts = np.cumsum(lengths) - lengths
-    chains = np.concatenate(
-        [np.arange(start, start + n, CHAIN) for start, n in zip(starts, lengths, strict=True)] + [[]]
-    )
-    size = int(np.clip(-(-len(sinks) // (4 * n_threads)), 1, BLOCK))
-    wanted = np.searchsorted(chains, np.arange(0, len(sinks), size))
-    return np.unique(np.append(chains, len(sinks))[np.append(wanted, len(chains))]).astype(np.int64)
+
+def _blocks(chains: Int[np.ndarray, " chain+1"], n_threads: int) -> Int[np.ndarray, " block+1"]:
+    """Choose where, among the chains, the blocks begin that threads take; they hold whole chains, so that they change nothing."""
+    size = int(np.clip(-(-int(chains[-1]) // (4 * n_threads)), 1, BLOCK))
+    starts = np.searchsorted(chains[:-1], np.arange(0, chains[-1], size))
+    return np.unique(np.append(starts, len(chains) - 1))
 
 
 def is_small(network: FlowNetwork, n_pairs: int) -> bool:

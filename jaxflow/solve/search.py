@@ -16,8 +16,6 @@ from jaxflow.solve.wave import push_wave
 from jaxflow.solve.windows import FAVOURITES, INT32_MAX, ON_PAGE, PAGE, Graph, Scratch
 
 _ONE = np.uint64(1)
-# Pairs of a sink after which the flow starts from nothing again: results must not depend on who solves which of them.
-CHAIN = 128
 # After so many looks at words per arc of the network, residual search leaves a pair to the last resort.
 PATIENCE = 100
 
@@ -28,6 +26,7 @@ def solve_block(
     scratch: Scratch,
     sources: Int[np.ndarray, " pair"],
     sinks: Int[np.ndarray, " pair"],
+    starts: Int[np.ndarray, " chain"],
     slack: Whole,
     patience: Whole,
     halt: Int[np.ndarray, " 1"],
@@ -47,6 +46,8 @@ def solve_block(
         scratch: this thread's.
         sources: numbers of the pairs' nodes, in the order of `graph`; neighbours next to each other save work.
         sinks: likewise; equal ones next to each other.
+        starts: which pairs start from no flow, in order, the first one and each with another sink than the last among them:
+            results must not depend on who solves which pairs.
         slack: a pair is settled when its bounds differ by no more quanta.
         patience: looks at words in the residual search of a pair, after which it is left to OR-Tools.
         halt: not 0 to stop.
@@ -56,21 +57,20 @@ def solve_block(
         upper: read and written.
         stage: written.
     """
-    chain: Whole = np.int64(CHAIN)
+    n_started: Whole = np.int64(0)
     old: Whole = np.int64(0)
     value: Whole = np.int64(0)
     for i in range(sources.size):
         if halt[0] != 0:
             return
         source, sink, pair = sources[i], sinks[i], where[i]
-        if chain == CHAIN or sink != scratch.aimed[0]:
+        if n_started < starts.size and i == starts[n_started]:
+            n_started += 1
             if sink != scratch.aimed[0]:
                 aim(graph, scratch, sink)
             else:
                 clear(graph, scratch)
-            chain = np.int64(0)
             old, value = source, np.int64(0)
-        chain += 1
         bound: Whole = min(np.int64(scratch.near[source]), np.int64(upper[pair]))
         left: Whole = bound
         stage[pair] = SEARCHED

@@ -1,3 +1,4 @@
+import itertools
 import threading
 import time
 
@@ -8,9 +9,9 @@ from hypothesis import strategies as st
 from solve import stress
 
 from jaxflow import Capacities, FlowNetwork, flow_network, max_flow
-from jaxflow.solve import certified, search, windows
+from jaxflow.solve import certified, ortools, search, windows
 from jaxflow.solve.flows import ORTOOLS, RESIDUAL, SEARCHED, STAGES, UNFINISHED
-from jaxflow.solve.quantise import INT32_MAX
+from jaxflow.solve.quantise import INT32_MAX, quantise_to_int32
 
 pytestmark = pytest.mark.usefixtures("compiled")
 
@@ -106,6 +107,35 @@ def test_threads_and_order_change_nothing(n_threads):
     flows = certified.solve_pairs(network, sources[shuffled], sinks[shuffled], n_threads=n_threads)
     for field in ("lower", "upper", "trivial", "stage"):
         np.testing.assert_array_equal(getattr(flows, field), getattr(expected, field)[shuffled])
+
+
+def test_more_sources_than_a_chain_holds():
+    network = attention_like(3, 150, residual=0.1, causal=True)
+    pairs = network.players, np.full(150, network.outputs[-1])
+    assert len(certified._chains(pairs[1])) == 4
+    flows = [certified.solve_pairs(network, *pairs, n_threads=n_threads) for n_threads in (1, 3)]
+    reference = ortools.find_flows(quantise_to_int32(network, *pairs), *pairs)
+    for found in flows:
+        np.testing.assert_array_equal(found.lower, reference.lower)
+        np.testing.assert_array_equal(found.upper, reference.upper)
+    np.testing.assert_array_equal(flows[0].stage, flows[1].stage)
+
+
+@given(st.lists(st.integers(1, 1000), min_size=1, max_size=20), st.integers(1, 64))
+def test_blocks_hold_whole_chains_and_chains_one_sink(lengths, n_threads):
+    sinks = np.repeat(np.arange(len(lengths)) * 3, lengths)
+    chains = certified._chains(np.random.default_rng(0).permutation(sinks))
+    assert chains[0] == 0
+    assert chains[-1] == len(sinks)
+    in_order = sinks[::-1]  # as order_pairs has them
+    for begin, end in itertools.pairwise(chains):
+        assert in_order[begin] == in_order[end - 1]
+        n_sources = lengths[in_order[begin] // 3]
+        assert 0 < end - begin <= max(certified.CHAIN, -(-n_sources // certified.CHAINS))
+    blocks = certified._blocks(chains, n_threads)
+    assert blocks[0] == 0
+    assert blocks[-1] == len(chains) - 1
+    assert (np.diff(blocks) > 0).all()
 
 
 @pytest.mark.parametrize("tolerance", [1e-3, 0.1, 10.0])
@@ -211,8 +241,9 @@ def test_flow_takes_memory_only_where_it_runs():
     scratch = windows.new_scratch(graph)
     ends = number[network.players[:1]], number[network.outputs[-1:]]
     lower, upper = np.zeros(1, np.int32), np.full(1, INT32_MAX, np.int32)
-    where, stage, halt, done = np.zeros(1, np.int32), np.zeros(1, np.int8), np.zeros(1, np.int64), np.zeros(8, np.int64)
-    search.solve_block(graph, scratch, *ends, 0, 10**9, halt, done, where, lower, upper, stage)
+    where, stage, done = np.zeros(1, np.int32), np.zeros(1, np.int8), np.zeros(8, np.int64)
+    starts, halt = np.zeros((2, 1), np.int64)
+    search.solve_block(graph, scratch, *ends, starts, 0, 10**9, halt, done, where, lower, upper, stage)
     assert 0 < lower[0] == upper[0]
     assert scratch.flow.sum() > lower[0]
     assert 0 < scratch.n_pages[0] < len(scratch.page) / 2
