@@ -83,12 +83,16 @@ def int32_quantum(network: FlowNetwork, sources: Int[np.ndarray, " pair"], sinks
     value), fits in int32. Rounding moves a value by half a quantum per arc of its cut at most: 2^-31 each where rows sum to 1.
     """
     capacity = np.asarray(network.capacity)
-    leaving, entering = np.zeros((2, network.n_nodes))
-    for part in parts(len(capacity), least=network.n_nodes):  # since bincount copies what it adds to float64
-        leaving += np.bincount(network.senders[part], capacity[part], network.n_nodes)
-        entering += np.bincount(network.receivers[part], capacity[part], network.n_nodes)
     starts, ends = np.zeros((2, network.n_nodes), bool)
     starts[network.players] = starts[sources] = ends[network.outputs] = ends[sinks] = True
+    leaving, entering = np.zeros((2, network.n_nodes))
+    for part in parts(len(capacity), least=network.n_nodes):  # since bincount copies what it adds to float64
+        for nodes, wanted, sums in (
+            (network.senders[part], starts, leaving),
+            (network.receivers[part], ends, entering),
+        ):
+            here = wanted[nodes]
+            sums += np.bincount(nodes[here], capacity[part][here], network.n_nodes)
     most = min(leaving[starts].max(initial=0.0), entering[ends].max(initial=0.0))
     fraction, exponent = np.frexp(most / MOST_QUANTA)
     return float(np.ldexp(1.0, max(int(exponent) - (fraction == 0.5), SMALLEST)))

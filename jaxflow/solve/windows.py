@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt
 
 from jaxflow.network import FlowNetwork
+from jaxflow.solve.bits import at
 from jaxflow.solve.compiled import compiled
 from jaxflow.solve.quantise import INT32_MAX, int32_quantum
 
@@ -220,13 +221,13 @@ def _words(start: Int[np.ndarray, " node"], stop: Int[np.ndarray, " node"]) -> I
 def _windows(senders: Any, receivers: Any, capacity: Any, number: Any, quantum: float) -> Any:
     start, stop = np.full(number.size, number.size), np.zeros(number.size, np.int64)
     for arc in range(capacity.size):
-        if np.rint(np.float64(capacity[arc]) / quantum) > 0:
-            sender, receiver = number[senders[arc]], number[receivers[arc]]
-            start[sender] = min(start[sender], receiver)
-            stop[sender] = max(stop[sender], receiver + 1)
+        if np.rint(np.float64(capacity[at(arc)]) / quantum) > 0:
+            sender, receiver = number[at(senders[at(arc)])], number[at(receivers[at(arc)])]
+            start[at(sender)] = min(start[at(sender)], receiver)
+            stop[at(sender)] = max(stop[at(sender)], receiver + 1)
     for node in range(number.size):
-        if stop[node] == 0:
-            start[node] = 0
+        if stop[at(node)] == 0:
+            start[at(node)] = 0
     return start, stop
 
 
@@ -237,25 +238,25 @@ def _fill(senders: Any, receivers: Any, capacity: Any, quantum: float, graph: An
     leaving, entering, first, end = graph.leaving, graph.entering, graph.first, graph.end
     start, stop = graph.start, graph.stop
     for arc in range(capacity.size):
-        quanta = np.rint(np.float64(capacity[arc]) / quantum)
+        quanta = np.rint(np.float64(capacity[at(arc)]) / quantum)
         if quanta > 0:
-            sender, receiver = number[senders[arc]], number[receivers[arc]]
-            place = window[sender] + receiver
+            sender, receiver = number[at(senders[at(arc)])], number[at(receivers[at(arc)])]
+            place = window[at(sender)] + receiver
             # Arcs side by side add up; what is cut off can carry no flow, since none is as large.
-            places[place] = np.int64(min(quanta + places[place], np.float64(INT32_MAX)))
-            words[row[sender] + (receiver >> 6)] |= np.uint64(1) << np.uint64(receiver & 63)
+            places[at(place)] = np.int64(min(quanta + places[at(place)], np.float64(INT32_MAX)))
+            words[at(row[at(sender)] + (receiver >> 6))] |= np.uint64(1) << np.uint64(receiver & 63)
     depth = np.zeros(number.size, np.int64)
     for node in range(number.size):  # the network's numbers are in topological order
-        sender = number[node]
-        for receiver in range(start[sender], stop[sender]):
-            quanta = places[window[sender] + receiver]
+        sender = number[at(node)]
+        for receiver in range(start[at(sender)], stop[at(sender)]):
+            quanta = places[at(window[at(sender)] + receiver)]
             if quanta > 0:
-                leaving[sender] += quanta
-                entering[receiver] += quanta
-                first[receiver] = min(first[receiver], sender)
-                end[receiver] = max(end[receiver], sender + 1)
-                depth[receiver] = max(depth[receiver], depth[sender] + 1)
+                leaving[at(sender)] += quanta
+                entering[at(receiver)] += quanta
+                first[at(receiver)] = min(first[at(receiver)], sender)
+                end[at(receiver)] = max(end[at(receiver)], sender + 1)
+                depth[at(receiver)] = max(depth[at(receiver)], depth[at(sender)] + 1)
     for node in range(number.size):
-        if end[node] == 0:
-            first[node] = 0
+        if end[at(node)] == 0:
+            first[at(node)] = 0
     return depth
