@@ -20,14 +20,15 @@ from jaxflow.solve import SOLVERS, Solver
 from jaxflow.solve.certified import n_cores
 
 Shape = tuple[int, ...]
-# Peaks of resident memory, per arc (network, quanta and solver together), as measured on 0.9 to 1.8 million arcs.
-BYTES_PER_ARC = {"ortools": 120, "certified": 86}
-BYTES_PER_ARC_AND_THREAD = 8
+# Peaks of resident memory, per arc, as measured on 0.9 to 6.3 million arcs: while the network is built, or OR-Tools holds
+# it; and of the certified solver with its network, and what each thread adds at most.
+BYTES_PER_ARC = {"ortools": 120, "certified": 72}
+BYTES_PER_ARC_SOLVING, BYTES_PER_ARC_AND_THREAD = 24, 5
 # Times of one core, in seconds, fitted to attention of 22 to 1,024 tokens on a machine where a solve in _slowness takes
 # REFERENCE.
 REFERENCE = 0.7e-3
-SECONDS_PER_ARC = {"ortools": 1.2e-7, "certified": 1.5e-7}
-SECONDS_PER_SOLVE = {"ortools": (8e-5, 4.8e-8), "certified": (2.8e-5, 2.4e-10)}  # in any case, and for each arc
+SECONDS_PER_ARC = {"ortools": 1.2e-7, "certified": 1.2e-7}
+SECONDS_PER_SOLVE = {"ortools": (8e-5, 4.8e-8), "certified": (1.6e-5, 1.75e-10)}  # in any case, and for each arc
 # Beyond so many arcs a solve grows with another power of them: caches no longer hold what OR-Tools reads, while the
 # certified solver touches as many arcs per token of a longer input, so fewer of all.
 MANY_ARCS, BEYOND = 4e5, {"ortools": 0.3, "certified": -0.4}
@@ -154,7 +155,7 @@ def estimate_cost(
         if heads
         else 0,  # softmax's own copies; layers and their stack
         capacities_bytes=capacities,
-        solving_bytes=n_arcs * (BYTES_PER_ARC[solver] + BYTES_PER_ARC_AND_THREAD * (threads - 1)),
+        solving_bytes=n_arcs * max(BYTES_PER_ARC[solver], BYTES_PER_ARC_SOLVING + BYTES_PER_ARC_AND_THREAD * threads),
         seconds=_product(batch) * (SECONDS_PER_ARC[solver] * n_arcs + n_pairs * solve / threads) * _slowness(),
     )
 

@@ -111,8 +111,8 @@ def test_it_says_itself(monkeypatch):
     assert str(estimate_cost((24, 16, 1024, 1024), n_threads=2, outputs=0)).splitlines() == [
         "1,024 solves on a network of 25,165,824 arcs",
         "attention 1.5 GiB: capture takes 4.6 GiB at its peak, capture_capacities 512.0 MiB",
-        "capacities 96.0 MiB; solving takes 2.2 GiB at its peak",
-        "expected time 4.4 s (certified, 2 threads)",
+        "capacities 96.0 MiB; solving takes 1.7 GiB at its peak",
+        "expected time 3.5 s (certified, 2 threads)",
     ]
     assert "attention" not in str(estimate_cost(Capacities(encoder=ENCODER[:, :, 0])))
     assert "expected time 16.5 minutes (ortools)" in str(estimate_cost((6, 12, 242, 242), solver="ortools"))
