@@ -175,7 +175,7 @@ def plot(file: Path, tokens: list[int], growth: dict[float, list[Row]]) -> None:
     """Draw P6: seconds for all inputs to one output against the number of tokens, on two logarithmic axes."""
     import matplotlib.pyplot as plt
 
-    figure, panels = plt.subplots(1, len(growth), figsize=(5 * len(growth), 4), sharey=True, layout="constrained")
+    figure, panels = plt.subplots(1, len(growth), figsize=(5 * len(growth), 4.2), sharey=True, layout="constrained")
     for panel, (residual, rows) in zip(panels, growth.items(), strict=True):
         panel.loglog(tokens, [row.seconds for row in rows], marker="o", label="jaxflow")
         for peer in rows[0].peers:
@@ -184,7 +184,7 @@ def plot(file: Path, tokens: list[int], growth: dict[float, list[Row]]) -> None:
         panel.set(title=f"residual {residual}", xlabel="tokens", xticks=tokens, xticklabels=tokens)
         panel.minorticks_off()
     panels[0].set_ylabel("seconds, all inputs to one output")
-    panels[0].legend()
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(NAMES) + 1)
     figure.savefig(file)
 
 
