@@ -78,7 +78,8 @@ def _bound(capacities: Capacities, *, decoder_layer: DecoderLayer, n_prompt: int
     unlimited = _unlimited(n_source + n_target, stack.dtype)
     source, target = unlimited[:n_source], unlimited[n_source:]
     if capacities.encoder is not None:
-        source = _through(capacities.encoder, source)
+        # What arrives at the first layer is what its arcs carry.
+        source = _through(capacities.encoder[1:], jnp.pad(capacities.encoder[0], ((0, 0), (0, n_target))))
     if capacities.decoder is None:
         forward = source
     elif n_prompt is None:
@@ -105,12 +106,12 @@ def _unlimited(n: int, dtype: Any) -> Num[Array, "node node"]:
 def _pass_on(layer: Num[Array, "query key"], held: Num[Array, "key player"]) -> Num[Array, "query player"]:
     """Bound what arrives at each query from each player: `sum_k min(layer[q, k], held[k])`."""
 
-    # Key by key, so that [query, key, player] never is.
+    # Key by key, so that [query, key, player] never is; some keys a turn, so that the total is read and written less often.
     def add(key: Array, total: Array) -> Array:
         return total + jnp.minimum(layer[:, key, None], held[key][None, :])
 
     total = jnp.zeros((layer.shape[0], held.shape[1]), layer.dtype)
-    return jax.lax.fori_loop(0, layer.shape[1], add, total)
+    return jax.lax.fori_loop(0, layer.shape[1], add, total, unroll=4)
 
 
 def _through(layers: Num[Array, "layer query key"], held: Num[Array, "key player"]) -> Num[Array, "query player"]:
@@ -137,7 +138,7 @@ def _through_decoder(
 ) -> Num[Array, "target player"]:
     assert capacities.decoder is not None
     if capacities.cross is None:
-        return _through(capacities.decoder, target)
+        return _through(capacities.decoder[1:], capacities.decoder[0])
 
     def step(held: Array, layer: tuple[Array, Array, Array]) -> tuple[Array, None]:
         decoder, cross, carries = layer
@@ -153,10 +154,10 @@ def _back_through_all(capacities: Capacities, decoder_layer: DecoderLayer) -> Nu
     n_source, n_target = lengths(capacities)
     if decoder is None:
         assert encoder is not None
-        return _back_through(encoder, _unlimited(n_source, encoder.dtype))
-    wanted = _unlimited(n_target, decoder.dtype)
+        return _back_through(encoder[:-1], encoder[-1].T)
     if cross is None:
-        return _back_through(decoder, wanted)
+        return _back_through(decoder[:-1], decoder[-1].T)
+    wanted = _unlimited(n_target, decoder.dtype)
 
     def step(state: tuple[Array, Array], layer: tuple[Array, Array, Array]) -> tuple[tuple[Array, Array], None]:
         wanted, source = state
