@@ -83,7 +83,7 @@ def _find_stuck(graph: Graph, scratch: Scratch, source: Whole, sink: Whole) -> W
 
 @compiled
 def _send_less(graph: Graph, scratch: Scratch, begin: Whole, end: Whole) -> None:
-    """Let nodes of a group that lack something send as much less."""
+    """Let nodes from the rank `begin` on, and before `end`, that lack something send as much less."""
     window, row, column = graph.window, graph.row, graph.column
     start, stop, order = scratch.start, scratch.stop, graph.order
     page, flow, is_open, sent, fed = scratch.page, scratch.flow, scratch.open, scratch.sent, scratch.fed
@@ -126,10 +126,7 @@ def _send_less(graph: Graph, scratch: Scratch, begin: Whole, end: Whole) -> None
 
 @compiled
 def _send_more(graph: Graph, scratch: Scratch, begin: Whole, end: Whole) -> None:
-    """Let nodes of a group that have got too much send it on.
-
-    What is left of each is a product of a bit and a comparison, where a branch would be guessed wrongly half the time.
-    """
+    """Let nodes from the rank `begin` on, and before `end`, that have got too much send it on."""
     window, row, column, capacity = graph.window, graph.row, graph.column, graph.capacity
     start, stop, order, rank = scratch.start, scratch.stop, graph.order, graph.rank
     page, flow, n_pages = scratch.page, scratch.flow, scratch.n_pages
@@ -176,7 +173,7 @@ def _send_more(graph: Graph, scratch: Scratch, begin: Whole, end: Whole) -> None
                     there = other >> 6
                     sent[at(words + there)] |= bit(other)
                     fed[at(column[at(other)] + (node >> 6))] |= bit(node)
-                    # A product, where a branch would often be guessed wrongly.
+                    # Products of a bit and a comparison, where branches would often be guessed wrongly.
                     is_open[at(words + there)] &= ~(bit(other) * np.uint64(carried + more == able))
                     roomy[at(there)] &= ~(bit(other) * np.uint64(more == space))
                     lacking[at(there)] &= ~(bit(other) * np.uint64(before + more >= 0))
