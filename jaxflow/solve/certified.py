@@ -27,8 +27,9 @@ from jaxflow.solve.quantise import INT32_MAX, check_arcs, parts, quantise_to_int
 if TYPE_CHECKING:
     from jaxflow.solve.windows import Graph
 
-# After so many pairs of a sink the flow starts from nothing again, so that threads can share them; of a sink with many, in so
-# many places at most. Flow is spread over ever more pages, and a start costs as much as some pairs, of long inputs many.
+# Flow to a sink starts from nothing again after so many sources, or in so many places where there are more: threads share the
+# pieces. The longer a flow runs on, the more pages it is spread over; but a start costs as much as some sources, or as
+# many of long inputs.
 CHAIN, CHAINS = 64, 8
 # Pairs a thread takes at a time, about, at most. Few enough to share the work.
 BLOCK = 256
