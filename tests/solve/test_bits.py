@@ -1,5 +1,5 @@
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxflow.solve import bits
@@ -11,11 +11,13 @@ def ends(word):
     return bits.lowest(word), bits.highest(word)
 
 
+@settings(deadline=None)  # the first example compiles
 @given(st.integers(1, 2**64 - 1))
 def test_the_lowest_and_the_highest_bit(word):
     assert ends(np.uint64(word)) == ((word & -word).bit_length() - 1, word.bit_length() - 1)
 
 
+@settings(deadline=None)
 @given(st.sets(st.integers(0, 191)), st.integers(0, 192), st.integers(0, 192))
 def test_the_next_and_the_last_member(members, begin, end):
     words = np.array([sum(1 << i % 64 for i in members if i // 64 == word) for word in range(3)], np.uint64)

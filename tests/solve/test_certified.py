@@ -121,6 +121,7 @@ def test_more_sources_than_a_chain_holds():
     np.testing.assert_array_equal(flows[0].stage, flows[1].stage)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 1000), min_size=1, max_size=20), st.integers(1, 64))
 def test_blocks_hold_whole_chains_and_chains_one_sink(lengths, n_threads):
     sinks = np.repeat(np.arange(len(lengths)) * 3, lengths)
