@@ -98,7 +98,7 @@ def max_flow(
     `max_flow(network, network.encoder_players, network.outputs[:, None])` is the matrix of all scores. Each pair is
     a problem of its own, solved in threads over all cores; same input, same bits, whatever their number. Ctrl-C ends it.
     Not for use under `jit`. Cost of "certified": O(arcs) once and for each sink, then about what a pair's flow touches. It loads
-    compiled code (which takes Numba some 10 seconds once per machine) when OR-Tools would need longer than that.
+    compiled code (which takes Numba some 20 seconds once per machine) when OR-Tools would need longer than that.
 
     Args:
         network: one example's network.
