@@ -27,7 +27,7 @@ BYTES_PER_ARC_SOLVING, BYTES_PER_ARC_AND_THREAD = 24, 5
 # Times of one core, in seconds, fitted to attention of 22 to 1,024 tokens on a machine where a solve in _slowness takes
 # REFERENCE.
 REFERENCE = 0.7e-3
-SECONDS_PER_ARC = {"ortools": 1.2e-7, "certified": 1.2e-7}
+SECONDS_PER_ARC = 1.2e-7
 SECONDS_PER_SOLVE = {"ortools": (8e-5, 4.8e-8), "certified": (1.6e-5, 1.75e-10)}  # in any case, and for each arc
 # Beyond so many arcs a solve grows with another power of them: caches no longer hold what OR-Tools reads, while the
 # certified solver touches as many arcs per token of a longer input, so fewer of all.
@@ -156,7 +156,7 @@ def estimate_cost(
         else 0,  # softmax's own copies; layers and their stack
         capacities_bytes=capacities,
         solving_bytes=n_arcs * max(BYTES_PER_ARC[solver], BYTES_PER_ARC_SOLVING + BYTES_PER_ARC_AND_THREAD * threads),
-        seconds=_product(batch) * (SECONDS_PER_ARC[solver] * n_arcs + n_pairs * solve / threads) * _slowness(),
+        seconds=_product(batch) * (SECONDS_PER_ARC * n_arcs + n_pairs * solve / threads) * _slowness(),
     )
 
 

@@ -1,4 +1,7 @@
-"""Sets as bits of 64-bit words, and indices, in compiled code. Leaves JAX: Numba."""
+"""Sets as bits of 64-bit words, and indices, in compiled code. Leaves JAX: Numba.
+
+Numba keeps compiled code by file: after a change here, touch `search.py`, `extending.py` and `windows.py`.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ Whole = Any
 inlined = numba.njit(inline="always")
 _intrinsic: Any = extending.intrinsic  # its stub takes what is defined for what is called
 
-_ONE = np.uint64(1)
+ONE, NONE = np.uint64(1), np.uint64(0)
 _ALL = ~np.uint64(0)
 
 
@@ -31,7 +34,7 @@ def at(index: Whole) -> Whole:
 @inlined
 def bit(node: Whole) -> Whole:
     """Return the word in which a node has its bit set."""
-    return _ONE << np.uint64(node & 63)
+    return ONE << np.uint64(node & 63)
 
 
 @_intrinsic
@@ -76,11 +79,11 @@ def last_bit(words: UInt[np.ndarray, " word"], begin: Whole, end: Whole) -> Whol
     if begin >= end:
         return -1
     word = (end - 1) >> 6
-    rest = words[word] & (_ALL >> np.uint64(63 - ((end - 1) & 63)))
+    rest = words[at(word)] & (_ALL >> np.uint64(63 - ((end - 1) & 63)))
     while not rest:
         word -= 1
         if (word + 1) << 6 <= begin:
             return -1
-        rest = words[word]
+        rest = words[at(word)]
     place = (word << 6) + highest(rest)
     return place if place >= begin else -1

@@ -85,7 +85,7 @@ def solve_pairs(
     from jaxflow.solve import search, windows  # importing Numba takes longer than all the rest of jaxflow
 
     graph, number, quantum = windows.build_graph(network, sources, sinks)
-    # No value has more than 31 bits; int32 halves what many pairs take while threads hold their copies of the network.
+    # No value has more than 31 bits; int32 halves what many pairs take while threads hold their flows.
     order = search.order_pairs(number, _frozen(sources), _frozen(sinks))
     upper = _trivial(graph, number, sources, sinks, np.int32)
     lower = np.zeros_like(upper)

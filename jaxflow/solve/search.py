@@ -9,13 +9,12 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxflow.solve.augmenting import find_reach, push_around
-from jaxflow.solve.bits import Whole, bit, lowest
+from jaxflow.solve.bits import ONE, Whole, bit, lowest
 from jaxflow.solve.compiled import compiled
 from jaxflow.solve.flows import ORTOOLS, RESIDUAL, SEARCHED, UNFINISHED
 from jaxflow.solve.wave import push_wave
 from jaxflow.solve.windows import FAVOURITES, INT32_MAX, ON_PAGE, PAGE, Graph, Scratch
 
-_ONE = np.uint64(1)
 # After so many looks at words per arc of the network, residual search leaves a pair to the last resort.
 PATIENCE = 100
 
@@ -134,7 +133,7 @@ def clear(graph: Graph, scratch: Scratch) -> None:
             sent[row[node] + word] = 0
             while candidates:
                 place = window[node] + (word << 6) + lowest(candidates)
-                candidates &= candidates - _ONE
+                candidates &= candidates - ONE
                 flow[(np.int64(page[place >> PAGE]) << PAGE) + (place & ON_PAGE)] = 0
     page[:] = 0
     scratch.n_pages[0] = 0

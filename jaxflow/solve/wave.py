@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from jaxflow.solve.bits import Whole, at, bit, last_bit, lowest, next_bit
+from jaxflow.solve.bits import NONE, ONE, Whole, at, bit, last_bit, lowest, next_bit
 from jaxflow.solve.compiled import compiled
 from jaxflow.solve.windows import FAVOURITES, ON_PAGE, PAGE, Graph, Scratch
 
-_ONE = np.uint64(1)
-_NONE = np.uint64(0)
 # What got stuck is tried again as long as one part in so many of it arrives.
 WORTH = 32
 
@@ -99,10 +97,10 @@ def _send_less(graph: Graph, scratch: Scratch, begin: Whole, end: Whole) -> None
             candidates = sent[at(words + word)]
             if not candidates:
                 continue
-            touched, emptied = _NONE, _NONE
+            touched, emptied = NONE, NONE
             while candidates and need > 0:
                 other = (word << 6) + lowest(candidates)
-                candidates &= candidates - _ONE
+                candidates &= candidates - ONE
                 place = places + other
                 slot = (np.int64(page[at(place >> PAGE)]) << PAGE) + (place & ON_PAGE)
                 carried = np.int64(flow[at(slot)])
@@ -144,7 +142,7 @@ def _send_more(graph: Graph, scratch: Scratch, begin: Whole, end: Whole) -> None
             for word in range(first, FAVOURITES if favoured else (stop[at(node)] + 63) >> 6):
                 if favoured:
                     other = np.int64(favourites[at(node), at(word)])
-                    candidates = _ONE if other >= 0 and roomy[at(other >> 6)] & bit(other) else _NONE
+                    candidates = ONE if other >= 0 and roomy[at(other >> 6)] & bit(other) else NONE
                 elif phase == 0:
                     candidates = is_open[at(words + word)] & lacking[at(word)]
                 else:
@@ -152,7 +150,7 @@ def _send_more(graph: Graph, scratch: Scratch, begin: Whole, end: Whole) -> None
                 while candidates and want > 0:
                     if not favoured:
                         other = (word << 6) + lowest(candidates)
-                    candidates &= candidates - _ONE
+                    candidates &= candidates - ONE
                     place = places + other
                     slot = (np.int64(page[at(place >> PAGE)]) << PAGE) + (place & ON_PAGE)
                     carried, able = np.int64(flow[at(slot)]), np.int64(capacity[at(place)])
@@ -210,7 +208,7 @@ def _take_back(graph: Graph, scratch: Scratch, source: Whole, begin: Whole) -> N
             candidates = fed[at(column[at(node)] + word)]
             while candidates and want > 0:
                 other = (word << 6) + lowest(candidates)
-                candidates &= candidates - _ONE
+                candidates &= candidates - ONE
                 place = window[at(other)] + node
                 slot = (np.int64(page[at(place >> PAGE)]) << PAGE) + (place & ON_PAGE)
                 back = min(want, np.int64(flow[at(slot)]))
