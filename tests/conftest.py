@@ -1,4 +1,4 @@
-"""Fixtures for all tests: JAX without implicit promotion, and real weights."""
+"""Fixtures for all tests: JAX without implicit promotion, a terminal like any other, and real weights."""
 
 import importlib.util
 from pathlib import Path
@@ -20,6 +20,14 @@ def strict_promotion(request):
 @pytest.fixture
 def standard_promotion():
     """For tests that run the models of transformers: they lean on JAX's promotion."""
+
+
+@pytest.fixture(autouse=True)
+def ordinary_terminal(monkeypatch):
+    """Let no test see what the user of this machine's terminal asks of programs: no colours, or so many columns."""
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "COLORTERM", "COLUMNS", "LINES"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
 
 
 @pytest.fixture

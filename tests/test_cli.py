@@ -41,8 +41,8 @@ def test_it_prints_prediction_scores_saturation_and_bottleneck(capsys, explanati
 @pytest.mark.parametrize(
     ("environment", "is_coloured"),
     [
-        ({"TERM": "xterm-256color"}, True),
-        ({"TERM": "xterm-256color", "NO_COLOR": "1"}, False),
+        ({}, True),
+        ({"NO_COLOR": "1"}, False),
         ({"TERM": "dumb"}, False),
     ],
 )
@@ -50,8 +50,6 @@ def test_a_terminal_gets_colours_unless_its_user_wants_none(capsys, monkeypatch,
     main(["explain", TEXT])
     piped = capsys.readouterr().out
     assert "\x1b" not in piped
-    for name in ("NO_COLOR", "FORCE_COLOR", "COLORTERM"):
-        monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "stdout", Terminal())

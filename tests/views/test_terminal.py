@@ -165,9 +165,7 @@ def test_spans_are_shown_by_their_names():
     assert " the keys' " in plain(drawn(spans))
 
 
-def test_colours_only_where_they_are_wanted(monkeypatch):
-    for name in ("NO_COLOR", "FORCE_COLOR", "TERM"):
-        monkeypatch.delenv(name, raising=False)
+def test_colours_only_where_they_are_wanted():
     assert has_colours(terminal())
     assert not has_colours(Console(file=io.StringIO()))  # piped
     assert not has_colours(Console(file=io.StringIO(), force_terminal=True, _environ={"TERM": "dumb"}))
