@@ -18,7 +18,7 @@ from jaxflow.views.tokens import Shown as Token
 from jaxflow.views.tokens import visible
 
 UNIT = 1e5  # of a flow, a capacity, a share
-FINE_UNIT, ROUGH_UNIT, MANY_SCORES = 1e6, 1e3, 2**14  # of a score, and of one where there are many
+FINE_DIGITS, ROUGH_DIGITS, MANY_SCORES = 6, 3, 2**14  # of a score, and of the largest where there are many
 MOST_CUTS = 2**13  # numbers of inputs' own cuts by layer
 
 
@@ -29,7 +29,7 @@ def page_data(explanation: Explanation, shown: Shown, tokens: list[Token], layou
         A record for JSON. Scores are in units of `1 / unit`, null where unknown; `far` says by 1 where no path leads. Flows
         and capacities are in units of 1e-5.
     """
-    unit = ROUGH_UNIT if shown.scores.size > MANY_SCORES else FINE_UNIT
+    unit = 10.0 ** _digits(shown)
     graphs, word_scores = explanation.flow_graphs, explanation.word_scores
     has_far = not shown.reachable.all()
     record = {
@@ -70,6 +70,14 @@ def to_json(record: dict[str, Any]) -> str:
     for letter in "<>&\u2028\u2029":
         text = text.replace(letter, f"\\u{ord(letter):04x}")
     return text
+
+
+def _digits(shown: Shown) -> int:
+    """Choose how many digits of a score are written behind the point: of small ones more."""
+    if shown.scores.size <= MANY_SCORES:
+        return FINE_DIGITS
+    n_zeros = int(-np.log10(min(largest_score(shown), 1.0)))  # behind the point
+    return min(ROUGH_DIGITS + n_zeros, FINE_DIGITS)
 
 
 def _graph(graph: FlowGraph, layout: Layout, n_graphs: int, n_encoder: int) -> dict[str, Any]:

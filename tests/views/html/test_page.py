@@ -202,6 +202,16 @@ def test_patches_of_an_image_are_a_grid_with_the_class_token_apart():
         to_html(explanation, grid=(3, 3))
 
 
+def test_small_scores_among_many_keep_their_digits():
+    explanation = explained([f"w{i}" for i in range(130)], graphs=False, method="rollout")
+    scores = np.asarray(explanation.attribution.encoder) / np.max(explanation.attribution.encoder)
+    for largest, unit in ((1.0, 1e3), (0.9, 1e3), (0.07, 1e4), (0.004, 1e5), (1e-9, 1e6)):
+        attribution = dataclasses.replace(explanation.attribution, encoder=largest * scores)
+        data = data_of(to_html(dataclasses.replace(explanation, attribution=attribution)))
+        assert data["unit"] == unit
+        np.testing.assert_allclose(np.array(data["scores"]) / unit, largest * scores, atol=0.51 / unit)
+
+
 def test_whole_words_beside_tokens():
     explanation = dataclasses.replace(
         explained(("[CLS]", "key", "##s"), graphs=False),
