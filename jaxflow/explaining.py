@@ -20,6 +20,7 @@ from jaxflow.explanation import Explanation, Method, attribution_scores
 from jaxflow.flow_graph import FlowGraph
 from jaxflow.inputs import arguments, encode, name_tokens, padding_mask, patch_grid, reads
 from jaxflow.network import DecoderLayer, Feedback, flow_network
+from jaxflow.picture import as_read
 from jaxflow.prediction import label_target, read_predictions
 from jaxflow.selection import check_outputs, select
 from jaxflow.shapley import shapley_flow
@@ -264,6 +265,7 @@ def explain(
             for each, some in networks
         ]
         graphs, bottleneck = tuple(graph for some, _ in found for graph in some), found[0][1]
+    patches = patch_grid(model, len(names["encoder"])) if tokenizer is tokens is spans is None else None
     return Explanation(
         encoder_tokens=names["encoder"],
         decoder_tokens=names["decoder"],
@@ -293,5 +295,6 @@ def explain(
         flow_graphs=graphs,
         words=spelt[0][0] if spelt else (),
         word_scores=np.concatenate([rows for _, rows in spelt]) if spelt else None,
-        patches=patch_grid(model, len(names["encoder"])) if tokenizer is tokens is spans is None else None,
+        patches=patches,
+        image=None if patches is None else as_read(given_inputs.get("pixel_values")),
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from jaxflow import storage
 from jaxflow.attribution import Attribution
@@ -46,6 +46,8 @@ class Explanation:
         word_scores: `[output, word]`, the score of each word: the joint flow of its tokens, or of shares their sum; None
             where there are no words.
         patches: how many patches of an image, down and across, the last inputs are; None for other inputs.
+        image: `[height, width]`, uint8: the brightness of that image as the model read it, from its darkest to its brightest
+            point; None for other inputs.
         notes: what the model's own checker says of what it wrote, in sentences: whether it is right, and what speaks against
             trusting it. Empty for models without one.
     """
@@ -64,6 +66,7 @@ class Explanation:
     words: tuple[tuple[int, int, str], ...] = ()
     word_scores: Float[np.ndarray, "output word"] | None = None
     patches: tuple[int, int] | None = None
+    image: UInt8[np.ndarray, "height width"] | None = None
     notes: tuple[str, ...] = ()
 
     @property

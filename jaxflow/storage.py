@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 FORMAT = "jaxflow explanation"
-# 2 added flow graphs and notes, without which a file of version 1 is read.
+# 2 added flow graphs, notes and images, without which a file of version 1 is read.
 FORMAT_VERSION, READ_VERSIONS = 2, (1, 2)
 
 

@@ -269,3 +269,26 @@ def reads_without_script(page: Page, example: Example) -> None:
     assert page.locator(".controls").first.is_hidden()
     assert page.locator(".share-readout").is_visible()
     assert page.locator(".matrix td").count() > example.explanation.scores.size
+
+
+def patches_have_a_scale_for_each_output(page: Page, example: Example) -> None:
+    scores = example.explanation.scores[:, -page.locator(".patches .token").count() :]
+    for row in (0, 1):
+        assert page.locator(".fullest").text_content() == f"{scores[row].max():.3g}"
+        opacity = page.locator(".patches .token").evaluate_all(
+            "all => all.map(one => one.style.getPropertyValue('--s') * one.parentNode.style.getPropertyValue('--scale'))"
+        )
+        np.testing.assert_allclose(opacity, scores[row] / scores[row].max(), atol=0.006)
+        page.locator("button.on").click()
+
+
+def image_is_there(page: Page, example: Example) -> None:
+    found = page.locator(".patches").evaluate(
+        """async (patches) => {
+          const image = new Image();
+          image.src = getComputedStyle(patches).backgroundImage.slice(5, -2);
+          await image.decode();
+          return [image.naturalHeight, image.naturalWidth];
+        }"""
+    )
+    assert found == list(example.explanation.image.shape)

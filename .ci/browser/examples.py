@@ -8,6 +8,7 @@ from pathlib import Path
 
 import checks
 import nbformat
+import numpy as np
 from nbconvert import HTMLExporter
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
@@ -80,7 +81,17 @@ def scripts() -> Example:
 
 def patches() -> Example:
     explanation = explained([str(i) for i in range(17)], n_layers=2, model="ViT")
-    return Example(to_page(explanation, grid=(4, 4)), explanation, USUAL)
+    return Example(
+        to_page(explanation, grid=(4, 4)), explanation, (*USUAL, checks.patches_have_a_scale_for_each_output)
+    )
+
+
+def patches_over_their_image() -> Example:
+    down, across = np.mgrid[:96, :64]
+    image = np.rint(127 * (1 + np.sin(down / 9) * np.cos(across / 7))).astype(np.uint8)
+    explanation = explained([str(i) for i in range(25)], n_layers=2, model="ViT")
+    explanation = dataclasses.replace(explanation, patches=(6, 4), image=image)
+    return Example(to_page(explanation), explanation, (*USUAL, checks.image_is_there))
 
 
 def tokens_64() -> Example:
@@ -111,8 +122,8 @@ def notebook() -> Example:
 PAGES: dict[str, Callable[[], Example]] = {
     page.__name__: page
     for page in (
-        agreement, without_script, encoder_and_decoder, written_and_read_again, hostile_words, scripts, patches, tokens_64,
-        tokens_512, outputs_512, compare, notebook,
+        agreement, without_script, encoder_and_decoder, written_and_read_again, hostile_words, scripts, patches,
+        patches_over_their_image, tokens_64, tokens_512, outputs_512, compare, notebook,
     )
 }  # fmt: skip
 

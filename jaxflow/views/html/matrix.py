@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import struct
-import zlib
 from html import escape
 
 import numpy as np
-from jaxtyping import UInt
+from jaxtyping import Float
 
+from jaxflow.views.html.png import png_address
 from jaxflow.views.html.strip import largest_score
 from jaxflow.views.shown import Shown
 from jaxflow.views.tokens import Shown as Token
@@ -60,11 +58,11 @@ def _picture(shown: Shown, share: np.ndarray) -> str:
         if not width:
             continue
         far = ~shown.reachable[:, block]
-        hatch = f'<b style="mask-image:url({_png(np.where(far, 255, 0))})"></b>' if far.any() else ""
+        hatch = f'<b style="mask-image:url({_mask(far.astype(float))})"></b>' if far.any() else ""
         parts.append(
             f'<div class="heat" data-first="{block.indices(n_inputs)[0]}" data-n="{width}" '
             f'style="width:{width * scale:.0f}px;height:{max(n_outputs * scale, 12):.0f}px">'
-            f'<i style="mask-image:url({_png(np.rint(255 * share[:, block]))})"></i>{hatch}</div>'
+            f'<i style="mask-image:url({_mask(share[:, block])})"></i>{hatch}</div>'
         )
     return (
         '<div class="scroll matrix-frame" tabindex="0" role="img" '
@@ -72,20 +70,7 @@ def _picture(shown: Shown, share: np.ndarray) -> str:
     )
 
 
-def _png(alpha: np.ndarray) -> str:
-    """Make a PNG, as a data address, whose pixels are black and let through as much as `alpha` says, 0 to 255."""
-    pixels: UInt[np.ndarray, "row column 2"] = np.zeros((*alpha.shape, 2), np.uint8)
-    pixels[..., 1] = alpha
-    lines = np.concatenate([np.zeros((len(alpha), 1), np.uint8), pixels.reshape(len(alpha), -1)], axis=1)
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", alpha.shape[1], alpha.shape[0], 8, 4, 0, 0, 0)
-    png = (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(lines.tobytes(), 9))
-        + chunk(b"IEND", b"")
-    )
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+def _mask(share: Float[np.ndarray, "row column"]) -> str:
+    """Make a picture that is black and lets through as much as `share` says, as a data address."""
+    alpha = np.rint(255 * share).astype(np.uint8)
+    return png_address(np.stack([np.zeros_like(alpha), alpha], axis=-1))

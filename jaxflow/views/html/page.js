@@ -10,6 +10,7 @@ function start(section) {
   // What is looked at: an output, inputs, a node of the graph; and what says so again for another output.
   const state = { row: 0, share: data.frame ? data.frame.share : 1, players: [], node: -1, again: null };
   const tokens = all(".token[data-i]").sort((a, b) => a.dataset.i - b.dataset.i), words = all(".token[data-w]");
+  const patches = find(".patches"), inPatches = all(".patches .token").map((token) => Number(token.dataset.i));
   const raw = tokens.map((token) => token.title.replace(/: [^:]*$/, ""));
   const graph = flowGraph(data, state, find, say);
   const digitsHeld = Math.round(Math.log10(data.unit));
@@ -35,6 +36,11 @@ function start(section) {
     tokens.forEach((token, i) => drawButton(token, raw[i], data.scores[row][i], isFar(row, i),
       data.errors ? " ±" + (data.errors[row][i] / 1e5).toFixed(3) : ""));
     words.forEach((word, i) => drawButton(word, data.words[i][2], data.wordScores[row][i], isFarWord(row, i), ""));
+    if (patches) {
+      const most = Math.max(0, ...inPatches.map((i) => data.scores[row][i] ?? 0)) / data.unit;
+      patches.style.setProperty("--scale", most > 0 ? data.largest / most : 1);
+      say(".fullest", String(Number(most.toPrecision(3))));
+    }
     say(".which bdi", data.titles[row]);
     say(".row-name", `${row + 1} of ${data.titles.length}`);
     const slider = find("input.row");

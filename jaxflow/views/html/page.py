@@ -59,7 +59,7 @@ def to_html(explanation: Explanation, *, grid: tuple[int, int] | None = None) ->
         _stepper(n_rows),
         f'<h2 class="which"><bdi>{escape(shown.titles[0])}</bdi></h2>',
         _strip_controls(tokens, bool(words)),
-        f'<div class="tokens">{strip(shown, tokens, row=0, grid=grid)}</div>{words}',
+        f'<div class="tokens">{strip(shown, tokens, row=0, grid=grid, image=explanation.image)}</div>{words}',
         '<p class="readout strip-readout" aria-live="polite"></p>',
         _notes(explanation),
     ]

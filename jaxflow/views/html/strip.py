@@ -5,20 +5,31 @@ from __future__ import annotations
 from html import escape
 
 import numpy as np
+from jaxtyping import UInt8
 
 from jaxflow.explanation import Explanation
+from jaxflow.picture import grey, ground
+from jaxflow.views.html.png import png_address
 from jaxflow.views.shown import Shown
 from jaxflow.views.tokens import Shown as Token
 from jaxflow.views.tokens import runs_from_the_right, shown_tokens, visible
 from jaxflow.views.wording import score_text
 
 NO_PATH = "\N{EN DASH}"
+MOST_PIXELS = 512  # of an image's side
 
 
-def strip(shown: Shown, tokens: list[Token], *, row: int, grid: tuple[int, int] | None) -> str:
+def strip(
+    shown: Shown,
+    tokens: list[Token],
+    *,
+    row: int,
+    grid: tuple[int, int] | None,
+    image: UInt8[np.ndarray, "height width"] | None,
+) -> str:
     """Write the inputs of each stack, shaded by the scores for the output in `row`; all stacks on one scale."""
     if grid is not None:
-        return _patches(shown, tokens, row, grid)
+        return _patches(shown, tokens, row, grid, image)
     sides = [
         ("Read by the encoder", range(shown.n_encoder)),
         ("Read by the decoder", range(shown.n_encoder, len(tokens))),
@@ -79,14 +90,32 @@ def _shade(score: float, shown: Shown) -> str:
     return f' style="--s:{min(share, 1):.3g}"' if share else ""
 
 
-def _patches(shown: Shown, tokens: list[Token], row: int, grid: tuple[int, int]) -> str:
+def _patches(
+    shown: Shown,
+    tokens: list[Token],
+    row: int,
+    grid: tuple[int, int],
+    image: UInt8[np.ndarray, "height width"] | None,
+) -> str:
+    """Write the patches as a grid, over the image if there is one, and what is none of its patches before it.
+
+    Those of each output have a scale of their own, since the class token often has more than all of them, and a patch that is
+    the output more than the others.
+    """
     down, across = grid
+    most = float(np.fmax.reduce(shown.scores[row, -down * across :], initial=0.0))
+    scale = largest_score(shown) / most if most > 0 else 1.0
+    kind, style = "patches", f"grid-template-columns:repeat({across},max-content);--scale:{scale:.4g}"
+    if image is not None:
+        step = -(-max(image.shape) // MOST_PIXELS)
+        pixels = np.rint(255 * ground(grey(image[::step, ::step]))).astype(np.uint8)
+        kind, style = "patches over-image", f"{style};background-image:url({png_address(pixels[..., None])})"
     others = range(len(tokens) - down * across)
     cells = "".join(token_button(shown, tokens, row, player) for player in range(len(others), len(tokens)))
     apart = "".join(token_button(shown, tokens, row, player) for player in others)
     return (
         (f'<p class="side">Not of the image</p><div class="strip">{apart}</div>' if apart else "")
-        + f'<p class="side">{down} by {across} patches of the image</p>'
-        f'<div class="patches" role="group" aria-label="Patches" style="grid-template-columns:repeat({across},max-content)">'
-        f"{cells}</div>"
+        + f'<p class="side">{down} by {across} patches of the image; the fullest colour is '
+        f'<span class="fullest">{most:.3g}</span></p>'
+        f'<div class="{kind}" role="group" aria-label="Patches" style="{style}">{cells}</div>'
     )

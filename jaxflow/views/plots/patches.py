@@ -7,20 +7,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import ArrayLike, Float
 
+from jaxflow.picture import grey, ground
 from jaxflow.views.plots.sizes import Size, check_width
 from jaxflow.views.shown import Given, check_row, cut, read
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from jaxflow.explanation import Explanation
+
 MOST_SPECIAL = 8  # tokens that are no patches: [CLS], one for distillation, registers
 TITLE, LARGEST = 14.0, 234.0  # points
-DARKEST = 0.3  # of the image's grey, lest black hides what is drawn over it
 
 
 def plot_patches(
     given: Given,
-    image: Float[ArrayLike, "height width *channel"],
+    image: Float[ArrayLike, "height width *channel"] | None = None,
     *,
     row: int = 0,
     grid: tuple[int, int] | None = None,
@@ -34,9 +36,10 @@ def plot_patches(
     Args:
         given: an `Explanation`, an unbatched `Attribution`, or scores `[input]` or `[output, input]`.
         image: `[height, width]` or `[height, width, channel]`, in [0, 1] or whole numbers up to 255, before the model's
-            normalisation; one, three or four channels, the last.
+            normalisation; one, three or four channels, the last. By default the one that the explanation has read.
         row: which of the explained outputs; 0 is that of [CLS] where all are explained.
-        grid: patches down and across; by default the one of the image's proportions that leaves the fewest other tokens.
+        grid: patches down and across; by default what the explanation says, or else the one of the image's proportions that
+            leaves the fewest other tokens.
         size: "column" (3.25 in) or "page" (6.75 in, the default) wide at most.
         ax: axes to draw into; by default those of a new figure (see `plot_tokens`).
 
@@ -44,7 +47,7 @@ def plot_patches(
         The axes. `ax.collections[0].get_array()` are the scores that are drawn, `[down, across]`.
 
     Raises:
-        ValueError: an image or a grid that does not fit; a batch, a row that does not exist, another size.
+        ValueError: no image, or one or a grid that does not fit; a batch, a row that does not exist, another size.
         ImportError: matplotlib is not installed.
 
     Example:
@@ -55,50 +58,44 @@ def plot_patches(
     shown = read(given)
     row = check_row(shown, row)
     width = check_width(size, ax)
-    grey = _grey(image)
-    down, across = _grid(grey.shape, shown.scores.shape[-1], grid)
+    if grid is None and shown.explanation is not None:
+        grid = shown.explanation.patches
+    brightness = _brightness(image, shown.explanation)
+    down, across = _grid(brightness.shape, shown.scores.shape[-1], grid)
     from jaxflow.views.plots import drawing
 
     if ax is None:
         breadth = min(width - drawing.BAR, LARGEST)
-        height = breadth * grey.shape[0] / grey.shape[1]
+        height = breadth * brightness.shape[0] / brightness.shape[1]
         ax = drawing.new_axes(breadth + drawing.BAR, height + TITLE, shown.explanation)
         ax.set_position((0, 0, breadth / (breadth + drawing.BAR), height / (height + TITLE)))
     scores = np.ma.masked_invalid(shown.scores[row, -down * across :].reshape(down, across))
-    grey = DARKEST + (1 - DARKEST) * grey
-    ax.imshow(grey, cmap="gray", vmin=0, vmax=1, extent=(0, across, down, 0), interpolation="antialiased")
+    ax.imshow(ground(brightness), cmap="gray", vmin=0, vmax=1, extent=(0, across, down, 0), interpolation="antialiased")
     cmap, norm = drawing.glaze(scores.filled(np.nan))  # of patches alone: the score of [CLS] is none of the image's
     drawn = ax.pcolormesh(scores, cmap=cmap, norm=norm, linewidth=0)
     unknown = [(float(x), float(y), 1.0, 1.0) for y, x in np.argwhere(np.ma.getmaskarray(scores))]
     drawing.hatch_boxes(ax, unknown, drawing.UNKNOWN)
     ax.set(xlim=(0, across), ylim=(down, 0), xticks=[], yticks=[])
-    ax.set_aspect((grey.shape[0] / down) / (grey.shape[1] / across))
+    ax.set_aspect((brightness.shape[0] / down) / (brightness.shape[1] / across))
     ax.spines[:].set_visible(False)
     drawing.write(ax, 0, 1, cut(shown.titles[row], longest=40), transform=ax.transAxes, ha="left", va="bottom")
     drawing.add_bar(ax, drawn)
     return ax
 
 
-def _grey(image: Float[ArrayLike, "height width *channel"]) -> Float[np.ndarray, "height width"]:
-    """Turn an image into its brightness in [0, 1]."""
-    pixels = np.asarray(image)
-    shape = pixels.shape
-    if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and shape[-1] not in (1, 3, 4)) or 0 in shape:
-        hint = " Channels come last: np.moveaxis(image, 0, -1)." if pixels.ndim == 3 and shape[0] in (1, 3, 4) else ""
+def _brightness(
+    image: Float[ArrayLike, "height width *channel"] | None, explanation: Explanation | None
+) -> Float[np.ndarray, "height width"]:
+    """Take the image that is given, or that was read."""
+    if image is None and explanation is not None:
+        image = explanation.image
+    if image is None:
         raise ValueError(
-            f"image has shape {shape}; expected one image, [height, width] or [height, width, channel] of 1, 3 or 4 "
-            f"channels.{hint}"
+            "No image: the explanation holds none, as one of a vision model does, whose input is pixel_values. Pass image=."
+            if explanation is not None
+            else "No image: scores alone hold none. Pass image=, or the explanation that they are of."
         )
-    largest = 255 if np.issubdtype(pixels.dtype, np.integer) else 1
-    if not (np.isfinite(pixels) & (pixels >= 0) & (pixels <= largest)).all():
-        raise ValueError(
-            f"image holds values from {pixels.min():.3g} to {pixels.max():.3g}; expected 0 to {largest} for {pixels.dtype}. Give "
-            "the image before the model's normalisation."
-        )
-    pixels = pixels / largest
-    if pixels.ndim == 2 or shape[-1] == 1:
-        return pixels.reshape(shape[:2])
-    return pixels[..., :3] @ np.array([0.2126, 0.7152, 0.0722])
+    return grey(image)
 
 
 def _grid(shape: tuple[int, ...], n_tokens: int, grid: tuple[int, int] | None) -> tuple[int, int]:

@@ -1,8 +1,11 @@
+import base64
 import dataclasses
+import io
 import json
 import re
 from html.parser import HTMLParser
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from example_explanations import HOSTILE, explained, translation
@@ -200,6 +203,29 @@ def test_patches_of_an_image_are_a_grid_with_the_class_token_apart():
     assert to_html(dataclasses.replace(explanation, patches=(2, 3))) == html
     with pytest.raises(ValueError, match=r"grid is \(3, 3\); expected \(down, across\), at most 7 patches"):
         to_html(explanation, grid=(3, 3))
+
+
+@pytest.mark.parametrize(("shape", "drawn"), [((20, 30), (20, 30)), ((600, 1100), (200, 367))])
+def test_patches_lie_over_their_image(shape, drawn):
+    image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    explanation = dataclasses.replace(explained([str(i) for i in range(7)], graphs=False), patches=(2, 3), image=image)
+    html = to_html(explanation)
+    data = re.search(r'class="patches over-image"[^>]*url\(data:image/png;base64,([^)]*)\)', html)[1]
+    pixels = plt.imread(io.BytesIO(base64.b64decode(data)))
+    assert pixels.shape == drawn
+    step = -(-shape[0] // drawn[0])
+    np.testing.assert_allclose(pixels, 0.3 + 0.7 * image[::step, ::step] / 255, atol=0.51 / 255)
+
+
+def test_patches_have_the_scale_of_their_largest():
+    explanation = explained([str(i) for i in range(7)], graphs=False)
+    scores = np.full((1, 7), 0.01)
+    scores[0, 0] = 0.8
+    scores[0, 3] = 0.02
+    attribution = dataclasses.replace(explanation.attribution, encoder=scores, outputs=np.array([0]), certificate=None)
+    html = to_html(dataclasses.replace(explanation, attribution=attribution), grid=(2, 3))
+    assert "--scale:40" in html  # 0.02 is drawn as 0.8 is
+    assert 'the fullest colour is <span class="fullest">0.02</span>' in html
 
 
 def test_small_scores_among_many_keep_their_digits():

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from matplotlib.collections import PatchCollection
@@ -36,6 +38,18 @@ def test_a_grid_that_is_given(explanation):
     ax = plot_patches(explanation, IMAGE, row=2, grid=(2, 3))
     np.testing.assert_array_equal(drawn(ax), explanation.scores[2, 1:].reshape(2, 3))
     assert ax.texts[0].get_text() == "output 2 (keys)"
+
+
+def test_an_explanation_s_own_image_and_grid(explanation):
+    seen = dataclasses.replace(explanation, image=np.arange(0, 240, dtype=np.uint8).reshape(8, 30), patches=(3, 2))
+    ax = plot_patches(seen)
+    assert drawn(ax).shape == (3, 2)
+    np.testing.assert_allclose(ax.images[0].get_array(), 0.3 + 0.7 * seen.image / 255)
+    assert drawn(plot_patches(seen, IMAGE, grid=(2, 2))).shape == (2, 2)
+    with pytest.raises(ValueError, match=r"No image: the explanation holds none.*Pass image="):
+        plot_patches(explanation)
+    with pytest.raises(ValueError, match=r"No image: scores alone hold none. Pass image="):
+        plot_patches([0.1, 0.2])
 
 
 def test_the_scale_is_that_of_the_patches():
