@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
-from flax.core.scope import union_filters
 from jaxtyping import Array, Float
 
+from jaxflow.calling import call_model, checked_kind
 from jaxflow.capture.huggingface import is_huggingface
+from jaxflow.capture.jaxpr import model_name
+from jaxflow.capture.nnx import copied, is_nnx, method_of
 from jaxflow.capture.roles import is_decoder
 from jaxflow.capture.t5 import mended_t5
+
+# An embedding, its path, what it is called with and what it returns -> what it is to return.
+Embed = Callable[[Any, str, Sequence[Any], Array], Array]
 
 
 def run_embedded(
@@ -27,12 +33,14 @@ def run_embedded(
     """Run a model once, and return what it returns and its token embeddings.
 
     Args:
-        model: a Flax class of transformers 4, or a linen module, bound or with `variables`.
+        model: a Flax class of transformers 4, a linen module, bound or with `variables`, an NNX module or a method of one, or a
+            function that calls linen modules.
         args: what it is called with.
         kwargs: what it is called with.
         variables: of an unbound linen module.
-        embedding: a fragment of the path of the `nn.Embed` that embeds tokens; "/" begins and ends a path. By default, in
-            transformers the one as large as the vocabulary, in other modules the one called with an input of the model itself.
+        embedding: a fragment of the path of the `nn.Embed` or `nnx.Embed` that embeds tokens; "/" begins and ends a path. By
+            default, in transformers the one as large as the vocabulary, in other modules the one called with an input of
+            the model itself.
         added: what is added to the embeddings, by stack.
 
     Returns:
@@ -41,70 +49,81 @@ def run_embedded(
     Raises:
         ValueError: no token embedding is found, or more than one per stack.
     """
+    kind = checked_kind(model, variables)
     found: list[tuple[str, Array]] = []
     seen: list[str] = []
     given = jax.tree.leaves((args, kwargs))
     stacks = _stacks(model)
 
-    def intercept(call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
-        module = context.module
-        outputs = call(*args, **kwargs)
-        if not isinstance(module, nn.Embed) or context.method_name != "__call__":
-            return outputs
-        path = f"/{'/'.join(module.path)}/"
+    def embed(module: Any, path: str, inputs: Sequence[Any], outputs: Array) -> Array:
         seen.append(f"{path} ({module.num_embeddings} rows)")
         if embedding is not None:
             is_token = embedding in path
-        elif is_huggingface(model):
+        elif kind == "transformers":
             is_token = module.num_embeddings == model.config.vocab_size
         else:
-            is_token = any(value is leaf for value in (*args, *kwargs.values()) for leaf in given)
+            is_token = any(value is leaf for value in inputs for leaf in given)
         if not is_token:
             return outputs
-        if stacks[-1] == "decoder" and "decoder" in module.path:  # the encoder may read no tokens, but sound
+        if stacks[-1] == "decoder" and "decoder" in path.split("/"):  # the encoder may read no tokens, but sound
             stack = "decoder"
         else:
             stack = stacks[len(found)] if len(found) < len(stacks) else "too many"
         found.append((stack, outputs))
         return outputs if added is None or stack not in added else outputs + added[stack]
 
-    with nn.intercept_methods(intercept), mended_t5():
-        outputs = call_model(model, args, kwargs, variables)
+    outputs = (
+        _watch_nnx(model, args, kwargs, embed) if kind == "nnx" else _watch_linen(model, args, kwargs, variables, embed)
+    )
+    if kind == "traced" and not seen:
+        raise ValueError(
+            f"{model_name(model)} is a function, and no embedding is seen in what it computes: to differentiate by embeddings, "
+            "pass the module that has them. Scores by hiding tokens or by attention need none."
+        )
     if not 0 < len(found) <= len(stacks):
         listed = "\n".join(f"  {path}" for path in seen) or "  none"
         raise ValueError(
-            f"{len(found)} embeddings of tokens were found in {type(model).__name__}; expected one for each of {stacks}. Name it "
-            f"by a fragment of its path, embedding='/tokens/'. Its nn.Embed, in the order of their calls:\n{listed}"
+            f"{len(found)} embeddings of tokens were found in {model_name(model)}; expected one for each of {stacks}. Name it "
+            f"by a fragment of its path, embedding='/tokens/'. Its embeddings, in the order of their calls:\n{listed}"
         )
     return outputs, dict(found)
 
 
-def call_model(model: Any, args: Sequence[Any], kwargs: Mapping[str, Any], variables: Mapping | None) -> Any:
-    """Return what a model returns, without change to what it is bound with.
+def _watch_linen(model: Any, args: tuple, kwargs: dict, variables: Mapping | None, embed: Embed) -> Any:
+    """Call a model that is no NNX module, and hand over what its `nn.Embed` return."""
 
-    Raises:
-        TypeError: a model that is not supported here.
-        ValueError: variables that are missing, or given to a model that has its own.
-    """
-    if is_huggingface(model):
-        if variables is not None:
-            raise ValueError(f"{type(model).__name__} holds its own parameters: other ones go in as params=.")
-        return model(*args, **kwargs)
-    if not isinstance(model, nn.Module):
-        raise TypeError(
-            f"got {type(model).__name__}; expected an instance of a Flax class of transformers 4, or a flax.linen module "
-            "(bound, or with variables=)."
-        )
-    scope = model.scope
-    if scope is None:
-        if variables is None:
-            raise ValueError(f"{type(model).__name__} is unbound: pass variables=, or bind it first.")
-        return model.apply(variables, *args, **kwargs)
-    if variables is not None:
-        raise ValueError(f"{type(model).__name__} is bound and holds its own variables: leave out variables=.")
-    module, variables = model.unbind()
-    mutable = union_filters(scope.mutable, ())
-    return module.apply(variables, *args, **{"rngs": dict(scope.rngs), **kwargs}, mutable=mutable)[0]
+    def intercept(call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
+        module = context.module
+        outputs = call(*args, **kwargs)
+        if not isinstance(module, nn.Embed) or context.method_name != "__call__":
+            return outputs
+        return embed(module, f"/{'/'.join(module.path)}/", (*args, *kwargs.values()), outputs)
+
+    with nn.intercept_methods(intercept), mended_t5():
+        return call_model(model, args, kwargs, variables)
+
+
+def _watch_nnx(model: Any, args: tuple, kwargs: dict, embed: Embed) -> Any:
+    """Call a copy of an NNX module, and hand over what its `nnx.Embed` return."""
+    from flax import nnx
+
+    method, copy = copied(model)
+    embeddings: list[tuple[Any, Any]] = [found for found in nnx.iter_modules(copy) if isinstance(found[1], nnx.Embed)]
+    for path, part in embeddings:
+        part.__class__ = _watched(part.__class__)
+        part.watch = functools.partial(embed, part, f"/{'/'.join(map(str, path))}/")
+    return method(copy, *args, **kwargs)
+
+
+@functools.cache
+def _watched(kind: type) -> type:
+    """Make a class of embeddings that hand over what they return."""
+
+    class Watched(kind):
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            return self.watch((*args, *kwargs.values()), super().__call__(*args, **kwargs))
+
+    return Watched
 
 
 def first_stack(model: Any) -> str:
@@ -115,9 +134,10 @@ def first_stack(model: Any) -> str:
 def _stacks(model: Any) -> tuple[str, ...]:
     config = getattr(model, "config", None)
     if not is_huggingface(model):
-        if hasattr(model, "decoder_start_token_id"):
+        owner = method_of(model)[1] if is_nnx(model) else model
+        if hasattr(owner, "decoder_start_token_id"):
             return ("encoder", "decoder")
-        return ("decoder",) if hasattr(model, "eos_token_id") else ("encoder",)  # a model that writes says how it ends
+        return ("decoder",) if hasattr(owner, "eos_token_id") else ("encoder",)  # a model that writes says how it ends
     if getattr(config, "is_encoder_decoder", False):
         return ("encoder", "decoder")  # in the order in which all of them run
     return ("decoder",) if is_decoder(config) else ("encoder",)

@@ -35,13 +35,13 @@ def gradient_norm(
     forward and one backward pass.
 
     Args:
-        model: a Flax class of transformers 4, or a `flax.linen` module, bound or with `variables`.
+        model: a Flax class of transformers 4, a `flax.linen` module, bound or with `variables`, or a `flax.nnx` module.
         *args: what the model is called with.
         target: the number to explain, as in `attention_gradients`.
         output: the position that the target is about; it names the row of the result, and changes no score.
         variables: those of an unbound linen module.
-        embedding: a fragment of the path of the `nn.Embed` of tokens, such as "/tokens/", where it is not found by itself: in
-            transformers it is as large as the vocabulary, in other modules it is called with one of the model's inputs.
+        embedding: a fragment of the path of the `nn.Embed` or `nnx.Embed` of tokens, such as "/tokens/", where it is not found by
+            itself: in transformers it is as large as the vocabulary, in other modules it is called with an input of the model.
         **kwargs: what the model is called with.
 
     Returns:

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxflow.attribution import Attribution
-from jaxflow.embedding import call_model, first_stack
+from jaxflow.calling import call_model
+from jaxflow.embedding import first_stack
 from jaxflow.inputs import arguments
 from jaxflow.target import Target, evaluate
 
@@ -33,7 +34,7 @@ def leave_one_out(
     tokens up. Padding scores exactly 0. One forward pass for each token and one more.
 
     Args:
-        model: a Flax class of transformers 4, or a `flax.linen` module, bound or with `variables`.
+        model: what `capture` takes: a module or any function.
         *args: what the model is called with.
         target: the number to explain, as in `attention_gradients`, for each example.
         output: the position that the target is about; it names the row of the result, and changes no score.

@@ -200,6 +200,10 @@ def logits_of(
             f"the model returned {type(outputs).__name__}, which neither is an array of logits nor has a field logits: pass a "
             "function of the outputs as target."
         )
+    if not jnp.issubdtype(logits.dtype, jnp.floating):
+        raise ValueError(
+            f"the model returned {logits.dtype} of shape {jnp.shape(logits)}; expected logits, of a floating dtype."
+        )
     logits = at_least_float32(jnp.asarray(logits))
     if position is None:
         return logits

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from strategies import make_attention
 
 from jaxflow import (
@@ -37,8 +38,36 @@ class Planted(nn.Module):
         return nn.Dense(3)(jnp.tanh(nn.Dense(7)(x[:, PLANTED])))
 
 
+class PlantedNNX(nnx.Module):
+    """The same decision, with the parameters of the linen module; counts its calls."""
+
+    def __init__(self, params):
+        rngs = nnx.Rngs(0)
+        self.tokens, self.positions = nnx.Embed(8, 6, rngs=rngs), nnx.Embed(5, 6, rngs=rngs)
+        self.hidden, self.head = nnx.Linear(6, 7, rngs=rngs), nnx.Linear(7, 3, rngs=rngs)
+        self.calls = nnx.Variable(jnp.array(0))
+        for name, linen in (
+            ("tokens", "tokens"),
+            ("positions", "positions"),
+            ("hidden", "Dense_1"),
+            ("head", "Dense_0"),
+        ):
+            for parameter, values in params[linen].items():
+                getattr(getattr(self, name), parameter)[...] = values
+
+    def __call__(self, input_ids, attention_mask=None):
+        self.calls[...] += 1
+        mask = jnp.ones(input_ids.shape) if attention_mask is None else jnp.asarray(attention_mask, jnp.float32)
+        x = (self.tokens(input_ids) + self.positions(jnp.arange(5)[None])) * mask[..., None]
+        return self.head(jnp.tanh(self.hidden(x[:, PLANTED])))
+
+    def decide(self, input_ids, attention_mask=None):
+        return self(input_ids, attention_mask)
+
+
 MODEL = Planted()
 VARIABLES = jax.jit(MODEL.init)(jax.random.key(0), IDS)
+NNX = PlantedNNX(VARIABLES["params"])
 METHODS = [gradient_norm, input_x_gradient, integrated_gradients, leave_one_out]
 
 
@@ -54,6 +83,37 @@ def test_the_planted_token_comes_first(method):
     others = np.delete(got, PLANTED, axis=-1)
     assert not others.any()
     assert got[..., PLANTED].min() > 1e-3
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_nnx_modules(method):
+    for model in (NNX, NNX.decide):
+        got = method(model, IDS, target=contrast(1, 0))
+        np.testing.assert_allclose(got.encoder, score(method).encoder, rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(NNX.calls[...], 0)  # a copy was run
+    assert type(NNX.tokens) is nnx.Embed
+    structure, state = nnx.split(NNX)
+    compiled = jax.jit(lambda state: method(nnx.merge(structure, state), IDS, target=contrast(1, 0)).encoder)
+    np.testing.assert_allclose(compiled(state), got.encoder, rtol=1e-4, atol=1e-6)
+
+
+def test_functions():
+    def function(input_ids, attention_mask=None):
+        return MODEL.apply(VARIABLES, input_ids, attention_mask)
+
+    for method in METHODS:
+        got = method(function, IDS, target=contrast(1, 0))
+        np.testing.assert_allclose(got.encoder, score(method).encoder, rtol=1e-4, atol=1e-6)
+
+    def of_nnx(input_ids, attention_mask=None):
+        return nnx.clone(NNX)(input_ids, attention_mask)
+
+    got = leave_one_out(of_nnx, IDS, target=contrast(1, 0))
+    np.testing.assert_allclose(got.encoder, score(leave_one_out).encoder, rtol=1e-4, atol=1e-6)
+    with pytest.raises(
+        ValueError, match=r"of_nnx is a function, and no embedding is seen in what it computes.*pass the module"
+    ):
+        gradient_norm(of_nnx, IDS, target=contrast(1, 0))
 
 
 def test_by_finite_differences():
@@ -211,8 +271,12 @@ def test_refusals():
         score(gradient_norm, embedding="/")
     with pytest.raises(ValueError, match="is unbound: pass variables="):
         gradient_norm(MODEL, IDS, target=logit(0))
-    with pytest.raises(TypeError, match="got function"):
-        gradient_norm(lambda x: x, IDS, target=logit(0))
+    with pytest.raises(TypeError, match="got the class Planted"):
+        gradient_norm(Planted, IDS, target=logit(0))
+    with pytest.raises(ValueError, match=r"(?s)0 embeddings of tokens were found in PlantedNNX.*/tokens/ \(8 rows\)"):
+        gradient_norm(NNX, IDS, target=logit(0), embedding="/words/")
+    with pytest.raises(ValueError, match="variables= is for linen modules; got PlantedNNX"):
+        gradient_norm(NNX, IDS, target=logit(0), variables=VARIABLES)
     with pytest.raises(ValueError, match="target returned one number for all"):
         leave_one_out(MODEL, IDS, variables=VARIABLES, target=lambda outputs: outputs.sum())
     dense = nn.Dense(2)

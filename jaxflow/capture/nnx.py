@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import sys
-from collections.abc import Mapping, Sequence
+import types
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jaxflow.attention import Attention, Provenance
@@ -25,6 +26,24 @@ def is_nnx(model: Any) -> bool:
     nnx = sys.modules.get("flax.nnx")
     owner = model.__self__ if inspect.ismethod(model) else model
     return nnx is not None and isinstance(owner, nnx.Module)
+
+
+def method_of(model: Any) -> tuple[Callable[..., Any], Any]:
+    """Take an NNX module, or a method of one, apart: a function of the module and what it is called with, and the module."""
+    return (model.__func__, model.__self__) if inspect.ismethod(model) else (type(model).__call__, model)
+
+
+def copied(model: Any) -> tuple[Callable[..., Any], Any]:
+    """Do what `method_of` does with a copy of the module, in which alone counts, statistics and intermediates change."""
+    from flax import nnx
+
+    method, module = method_of(model)
+    return method, nnx.clone(module)
+
+
+def as_method(model: Any, module: Any) -> Any:
+    """Put another module in the place of the one that `model` is, or is a method of."""
+    return types.MethodType(model.__func__, module) if inspect.ismethod(model) else module
 
 
 def capture_nnx(
@@ -59,8 +78,7 @@ def perturbable_nnx(
     """Do what `capture_nnx` does as a function of what is added to the weights; arguments and errors as there."""
     from flax import nnx
 
-    method = model.__func__ if inspect.ismethod(model) else type(model).__call__
-    module = model.__self__ if inspect.ismethod(model) else model
+    method, module = method_of(model)
     name = type(module).__name__
 
     def call(args: tuple, kwargs: dict) -> tuple[Any, dict]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxflow.capture.jaxpr import model_name
-from jaxflow.comparing.asking import Asked, ask, compile_model, read_text
+from jaxflow.comparing.asking import Asked, Model, ask, compile_model, read_text
 from jaxflow.comparing.comparison import Comparison
 from jaxflow.comparing.methods import METHODS, Answers, Method, score
 from jaxflow.comparing.metrics import METRICS, measure
@@ -43,8 +44,9 @@ def compare(
     through the model together, in one compiled program.
 
     Args:
-        model: a Flax class of transformers 4 with a head, or a `flax.linen` module, bound or with `variables`, that takes
-            `input_ids` and `attention_mask`: a classifier, a model that writes on, or a sequence-to-sequence model.
+        model: what `capture` takes and `input_ids` and `attention_mask` go into: a classifier, a model that writes on, or a
+            sequence-to-sequence model. Modules have embeddings and parameters; of a function neither is known: choose methods and
+            metrics without "gradient", "input_x_gradient", "integrated_gradients" and "sanity".
         texts: one or more, of 2 tokens or more.
         tokenizer: the model's.
         methods: names from `METHODS`; all by default.
@@ -81,7 +83,7 @@ def compare(
     methods, metrics, functions = _check(texts, methods, more, metrics, level, n_resamples)
     read = _read(model, tokenizer, texts)
     asked, compiled = _ask(model, texts, read, question, variables)
-    shuffled = randomise(compiled.parameters, seed=seed) if "sanity" in metrics else None
+    shuffled = _shuffled(model, compiled, seed) if "sanity" in metrics else None
     values = np.zeros((len(texts), len(methods), len(metrics)))
     scores = []
     with progress_bar(len(texts), "texts", unit="text", shown=progress) as bar:
@@ -93,7 +95,7 @@ def compare(
                 others = Answers(compiled, each, shuffled, seed + (1 if "random" in methods else 0))
                 randomised = [score(function, others)[0] for function in functions]
             rows = [found for found, _ in scored]
-            for number, found in enumerate(measure(answers, rows, randomised, bins=bins)):
+            for number, found in enumerate(measure(answers, rows, randomised, metrics=metrics, bins=bins)):
                 measured = {**found, "saturation": scored[number][1]}
                 values[row, number] = [measured[name] for name in metrics]
             scores.append(np.stack(rows)[:, : len(each.tokens)])
@@ -159,6 +161,16 @@ def _ask(model: Any, texts: Sequence[str], read: list, question: Question | None
         question = question_of(model, probe.predict(probe.parameters, read[0][0]))
     compiled = compile_model(model, question, variables)
     return [ask(compiled, question, text, each) for text, each in zip(texts, read, strict=True)], compiled
+
+
+def _shuffled(model: Any, compiled: Model, seed: int) -> Any:
+    """Shuffle a model's parameters."""
+    if not jax.tree.leaves(compiled.parameters):
+        raise ValueError(
+            f"{model_name(model)} holds its parameters itself, so they cannot be shuffled: choose metrics without 'sanity', or "
+            "pass the module that computes it."
+        )
+    return randomise(compiled.parameters, seed=seed)
 
 
 def _name(model: Any, tokenizer: Any, asked: Asked) -> str:

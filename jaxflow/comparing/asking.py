@@ -7,15 +7,14 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax
 import numpy as np
 from jaxtyping import Bool
 
 from jaxflow.attention import Attention
+from jaxflow.calling import call_bound, take_apart
 from jaxflow.capture.huggingface import is_huggingface
 from jaxflow.comparing.questions import Question, Reference
-from jaxflow.embedding import call_model
 from jaxflow.faithfulness.hiding import batched, hide
 from jaxflow.gradients import gradient_norm, input_x_gradient, integrated_gradients
 from jaxflow.inputs import arguments, encode, words_of
@@ -78,26 +77,17 @@ def compile_model(model: Any, question: Question, variables: Mapping | None = No
         TypeError: a model that is not supported here.
         ValueError: variables that are missing, or given to a model that has its own.
     """
-    if is_huggingface(model):
-        if variables is not None:
-            raise ValueError(f"{type(model).__name__} holds its own parameters.")
-        key, module, parameters = "params", model, model.params
-    elif isinstance(model, nn.Module) and model.scope is not None and variables is None:
-        module, parameters = model.unbind()
-        key = "variables"
-    else:
-        key, module, parameters = "variables", model, variables
+    bind, parameters = take_apart(model, variables)
 
     def predict(parameters: Any, inputs: dict[str, Any]) -> Any:
-        if key == "params":
-            return question.read(call_model(module, (), {**inputs, key: parameters}, None), inputs)
-        return question.read(call_model(module, (), inputs, parameters), inputs)
+        return question.read(call_bound(bind(parameters), inputs), inputs)
 
     def target_of(inputs: dict[str, Any], decision: Reference) -> Target:
         return lambda outputs: question.target(decision)(question.read(outputs, inputs))
 
     def attend(parameters: Any, inputs: dict[str, Any], decision: Reference) -> tuple[Attention, Attention]:
-        return attention_gradients(module, target=target_of(inputs, decision), **{**inputs, key: parameters})[1:]
+        bound, options = bind(parameters)
+        return attention_gradients(bound, target=target_of(inputs, decision), **inputs, **options)[1:]
 
     def numbers(parameters: Any, inputs: dict[str, Any], decision: Reference, kept: Any) -> tuple[Any, Any]:
         found, batch = predict(parameters, hide(inputs, kept)), (len(kept),)
@@ -106,7 +96,8 @@ def compile_model(model: Any, question: Question, variables: Mapping | None = No
 
     def by(method: Callable, **options: Any) -> Callable[..., Any]:
         def score(parameters: Any, inputs: dict[str, Any], decision: Reference) -> Any:
-            return method(module, target=target_of(inputs, decision), **options, **{**inputs, key: parameters})
+            bound, own = bind(parameters)
+            return method(bound, target=target_of(inputs, decision), **options, **inputs, **own)
 
         return jax.jit(score)
 

@@ -33,6 +33,7 @@ def measure(
     scores: Sequence[Float[np.ndarray, " token"]],
     randomised: Sequence[Float[np.ndarray, " token"]] | None,
     *,
+    metrics: Sequence[str],
     bins: Sequence[float],
 ) -> list[dict[str, float]]:
     """Measure all methods on one text: all that they want erased goes through the model as one batch.
@@ -45,15 +46,19 @@ def measure(
         answers: of the trained model.
         scores: by each method.
         randomised: the same with shuffled parameters; None leaves `sanity` out.
+        metrics: those that are wanted; what only others need is not computed.
         bins: of `erase`.
 
     Returns:
-        The metrics of each method, by name, without `saturation`.
+        The wanted metrics of each method, by name, without `saturation`.
     """
     candidates = answers.asked.candidates
     value = _looked_up(answers, scores, bins)
-    lost = np.abs(answers.left_out[0])[candidates]
-    slope = score(METHODS["gradient"], answers)[0][candidates]
+    orders = {}  # what ranks are correlated with
+    if "blank_out" in metrics:
+        orders["blank_out"] = np.abs(answers.left_out[0])[candidates]
+    if "gradient" in metrics:
+        orders["gradient"] = score(METHODS["gradient"], answers)[0][candidates]
     measured = []
     for number, row in enumerate(scores):
         erased = erase(value, row, bins=bins, candidates=candidates)
@@ -66,8 +71,7 @@ def measure(
             "deletion": curves.deletion,
             "activation": curves.activation,
             "pruning": curves.pruning,
-            "blank_out": rank_correlation(size, lost),
-            "gradient": rank_correlation(size, slope),
+            **{name: rank_correlation(size, order) for name, order in orders.items()},
         }
         if randomised is not None:
             found["sanity"] = rank_correlation(size, np.abs(randomised[number])[candidates])

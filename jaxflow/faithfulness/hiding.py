@@ -6,14 +6,12 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from jaxflow.capture.huggingface import is_huggingface
-from jaxflow.embedding import call_model
+from jaxflow.calling import call_bound, take_apart
 from jaxflow.faithfulness.erasing import Value
 from jaxflow.inputs import arguments
 from jaxflow.leave_one_out import with_mask
@@ -35,7 +33,7 @@ def masked_value(
     and models that count positions by the mask (OPT) move later tokens up. Of encoder-decoders, the encoder's tokens are hidden.
 
     Args:
-        model: a Flax class of transformers 4, or a `flax.linen` module, bound or with `variables`.
+        model: what `capture` takes: a module or any function.
         *args: what the model is called with: one example, `[1, token]`.
         target: the number, as in `attention_gradients`: `lambda outputs: jax.nn.softmax(outputs.logits)[:, 1]`, say.
         replacement: a token that stands in the place of hidden ones instead, such as `tokenizer.mask_token_id`.
@@ -58,14 +56,14 @@ def masked_value(
         raise ValueError(f"input_ids has shape {shape}; expected one example, [1, token], whose tokens can be hidden.")
     if replacement is None:
         named = with_mask(model, named, shape)
-    call, parameters = parametrised(model, variables)
+    bind, parameters = take_apart(model, variables)
     arrays = {name: np.asarray(value) for name, value in named.items() if np.ndim(value)}
     others = {name: value for name, value in named.items() if not np.ndim(value)}
 
     @jax.jit
     def run(parameters: Any, arrays: dict[str, Any], kept: Bool[Array, "mask token"]) -> Float[Array, " mask"]:
         hidden = hide(arrays, kept, replacement=replacement)
-        return evaluate(target, call(parameters, {**hidden, **others}), (len(kept),))
+        return evaluate(target, call_bound(bind(parameters), {**hidden, **others}), (len(kept),))
 
     return batched(functools.partial(run, parameters, arrays), shape[-1], batch_size)
 
@@ -105,21 +103,3 @@ def batched(
         )
 
     return value
-
-
-def parametrised(model: Any, variables: Mapping | None) -> tuple[Callable[[Any, Mapping[str, Any]], Any], Any]:
-    """Take a model apart: a function of its parameters and of its inputs by name, and the parameters.
-
-    Compiled code then has parameters as an argument, and not as constants, and runs with others too.
-
-    Raises:
-        TypeError: a model that is not supported here.
-        ValueError: variables that are missing, or given to a model that has its own.
-    """
-    if is_huggingface(model):
-        if variables is not None:
-            raise ValueError(f"{type(model).__name__} holds its own parameters: other ones go in as params=.")
-        return lambda params, inputs: model(**{"params": params, **inputs}), model.params
-    if isinstance(model, nn.Module) and model.scope is not None and variables is None:
-        model, variables = model.unbind()
-    return lambda variables, inputs: call_model(model, (), inputs, variables), variables

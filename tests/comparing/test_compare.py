@@ -1,5 +1,6 @@
 """Compare: the table's numbers against the measures one by one, and models of every kind."""
 
+import functools
 import json
 
 import flax.linen as nn
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from jaxflow import (
     attention_flow,
@@ -149,6 +151,64 @@ def test_models_that_write(tmp_path, standard_promotion, name):
     expected = expected.encoder if name == "Marian" else expected.decoder
     np.testing.assert_allclose(found.scores[0][1], expected[0, 0], rtol=1e-3)
     assert len(found.tokens[0]) == ids.shape[1]
+
+
+class Linen(nn.Module):
+    @nn.compact
+    def __call__(self, input_ids, attention_mask=None):
+        x = nn.Embed(200, 8, name="tokens")(input_ids)
+        mask = jnp.asarray(attention_mask, bool)[:, None, None]
+        x = x + nn.MultiHeadDotProductAttention(2, name="attention")(x, mask=mask)
+        return nn.Dense(3, name="head")(x[:, 0])
+
+
+class NNX(nnx.Module):
+    """The same model, with the same parameters."""
+
+    def __init__(self, params):
+        rngs = nnx.Rngs(0)
+        self.tokens = nnx.Embed(200, 8, rngs=rngs)
+        self.attention = nnx.MultiHeadAttention(num_heads=2, in_features=8, decode=False, rngs=rngs)
+        self.head = nnx.Linear(8, 3, rngs=rngs)
+        for path, values in jax.tree_util.tree_leaves_with_path(params):
+            *parts, name = (key.key for key in path)
+            getattr(functools.reduce(getattr, parts, self), name)[...] = values
+
+    def __call__(self, input_ids, attention_mask=None):
+        x = self.tokens(input_ids)
+        x = x + self.attention(x, mask=jnp.asarray(attention_mask, bool)[:, None, None], deterministic=True)
+        return self.head(x[:, 0])
+
+
+def test_linen_nnx_and_functions_are_compared_alike(agreement):
+    _, tokenizer = agreement
+    ids = jnp.ones((1, 3), int)
+    linen = Linen()
+    linen = linen.bind(linen.init(jax.random.key(0), ids, attention_mask=ids))
+    model = NNX(linen.variables["params"])
+    metrics = [name for name in METRICS if name != "sanity"]  # which shuffles parameters, in their order
+    expected, found = (compare(each, TEXTS[1:], tokenizer=tokenizer, metrics=metrics) for each in (linen, model))
+    assert found.decisions == expected.decisions
+    np.testing.assert_allclose(found.scores[0], expected.scores[0], rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(found.values, expected.values, rtol=1e-3, atol=1e-4)
+    sanity = compare(model, TEXTS[1:], tokenizer=tokenizer, methods=["gradient"], metrics=["sanity"])
+    assert abs(sanity.mean[0, 0]) < 0.99
+
+    def function(input_ids, attention_mask):
+        return nnx.clone(model)(input_ids, attention_mask)
+
+    methods, metrics = ["flow", "flow_attention_gradient", "rollout", "leave_one_out"], ["deletion", "blank_out"]
+    found = compare(function, TEXTS[1:], tokenizer=tokenizer, methods=methods, metrics=metrics)
+    places = np.ix_(
+        [0], [expected.methods.index(name) for name in methods], [expected.metrics.index(name) for name in metrics]
+    )
+    np.testing.assert_allclose(found.values, expected.values[places], rtol=1e-3, atol=1e-4)
+    with pytest.raises(
+        ValueError, match="function holds its parameters itself, so they cannot be shuffled: choose metrics"
+    ):
+        compare(function, TEXTS[1:], tokenizer=tokenizer, methods=methods, metrics=["sanity"])
+    with pytest.raises(ValueError, match="function is a function, and no embedding is seen"):
+        compare(function, TEXTS[1:], tokenizer=tokenizer, methods=["gradient"], metrics=["deletion"])
 
 
 class Headless(nn.Module):

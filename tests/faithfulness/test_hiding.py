@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_gradients import IDS, MODEL, PLANTED, VARIABLES
+from test_gradients import IDS, MODEL, NNX, PLANTED, VARIABLES
 
 from jaxflow import (
     contrast,
@@ -34,6 +34,13 @@ def test_many_masks_are_as_one_by_one():
         got = value_of(batch_size=batch_size)(MASKS)
         assert got.shape == (2, 5)
         np.testing.assert_allclose(got, one_by_one, rtol=1e-5)
+
+
+def test_nnx_modules_and_functions():
+    expected = value_of()(MASKS)
+    for model in (NNX, NNX.decide, lambda input_ids, attention_mask: MODEL.apply(VARIABLES, input_ids, attention_mask)):
+        np.testing.assert_allclose(masked_value(model, IDS[:1], target=TARGET)(MASKS), expected, rtol=1e-5)
+    np.testing.assert_array_equal(NNX.calls[...], 0)
 
 
 def test_padding_stays_hidden_and_a_token_may_stand_in():
@@ -107,5 +114,7 @@ def test_refusals():
         value_of()(np.ones(4, bool))
     with pytest.raises(ValueError, match="is unbound: pass variables="):
         masked_value(MODEL, IDS[:1], target=TARGET)(np.ones(5, bool))
-    with pytest.raises(TypeError, match="got function"):
+    with pytest.raises(
+        ValueError, match=r"the model returned int32 of shape \(64, 5\); expected logits, of a floating dtype"
+    ):
         masked_value(lambda input_ids, attention_mask: input_ids, input_ids=IDS[:1], target=TARGET)(np.ones(5, bool))
