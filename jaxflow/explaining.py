@@ -18,7 +18,7 @@ from jaxflow.capacities import Capacities, Heads, joint_capacities
 from jaxflow.capture.jaxpr import model_name
 from jaxflow.explanation import Explanation, Method, attribution_scores
 from jaxflow.flow_graph import FlowGraph
-from jaxflow.inputs import arguments, encode, name_tokens, padding_mask, patch_grid, reads
+from jaxflow.inputs import arguments, encode, name_patches, name_tokens, padding_mask, patch_grid, reads
 from jaxflow.network import DecoderLayer, Feedback, flow_network
 from jaxflow.picture import as_read
 from jaxflow.prediction import label_target, read_predictions
@@ -78,8 +78,8 @@ def explain(
     Args:
         model: what `capture` takes.
         *args: the model's inputs; or one text, with `tokenizer`.
-        tokens: the input's words: the encoder's, or those of a decoder without encoder; by default the tokenizer's, or
-            positions.
+        tokens: the input's words: the encoder's, or those of a decoder without encoder; by default the tokenizer's,
+            row and column of the patches of an image, or positions.
         decoder_tokens: the decoder's words, likewise.
         tokenizer: turns a text into inputs and names tokens; as `load_model` returns it.
         labels: names of the labels that a model's logits stand for; the model's own by default.
@@ -184,6 +184,9 @@ def explain(
         tokens_of[side] = name_tokens(given[side], tokenizer, given_inputs.get(ids_name), n_tokens)
         if masks[side] is None:
             masks[side] = padding_mask(given_inputs.get(mask_name), mask_name, side, (*batch, n_tokens))
+    patches = patch_grid(model, len(tokens_of["encoder"])) if tokenizer is tokens is spans is None else None
+    if patches is not None:
+        tokens_of["encoder"] = name_patches(patches, len(tokens_of["encoder"]))
     names, spans_of = dict(tokens_of), dict[str, Any]()
     for side, grouped in spans_by_side(spans, decoder_spans, sides, tokenizer, text).items():
         covering = cover(grouped, tokens_of[side])
@@ -265,7 +268,6 @@ def explain(
             for each, some in networks
         ]
         graphs, bottleneck = tuple(graph for some, _ in found for graph in some), found[0][1]
-    patches = patch_grid(model, len(names["encoder"])) if tokenizer is tokens is spans is None else None
     return Explanation(
         encoder_tokens=names["encoder"],
         decoder_tokens=names["decoder"],

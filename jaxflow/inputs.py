@@ -92,6 +92,13 @@ def patch_grid(model: Any, n_tokens: int) -> tuple[int, int] | None:
     return (down, across) if 0 < down * across <= n_tokens else None
 
 
+def name_patches(grid: tuple[int, int], n_tokens: int) -> tuple[str, ...]:
+    """Name the last tokens by row and column of the grid, from 0 at the top left, and those before them by position."""
+    down, across = grid
+    first = n_tokens - down * across
+    return (*map(str, range(first)), *(f"{row},{column}" for row in range(down) for column in range(across)))
+
+
 def words_of(tokenizer: Any, ids: Int[np.ndarray, " token"]) -> list[str]:
     """Name tokens; by number those that the tokenizer does not know, as models have spare ones."""
     words = tokenizer.convert_ids_to_tokens(ids)

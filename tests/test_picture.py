@@ -3,7 +3,9 @@ import pytest
 from transformers import FlaxViTModel, ViTConfig
 
 from jaxflow import explain, load
+from jaxflow.inputs import name_patches
 from jaxflow.picture import as_read, grey, ground
+from jaxflow.views.html import to_page
 
 
 def test_a_vision_model_s_explanation_holds_its_image(standard_promotion, tmp_path):
@@ -13,6 +15,9 @@ def test_a_vision_model_s_explanation_holds_its_image(standard_promotion, tmp_pa
     pixels = np.moveaxis(2 * image - 1, -1, 0)[None].astype(np.float32)
     explanation = explain(model, pixel_values=pixels, outputs=0)
     assert explanation.patches == (2, 2)
+    assert explanation.tokens == explanation.output_tokens == ("0", "0,0", "0,1", "1,0", "1,1")
+    assert "Output 0" in to_page(explanation)
+    assert "Output 2: 0,1" in to_page(explain(model, pixel_values=pixels, outputs=2))
     seen = grey(image)
     stretched = (seen - seen.min()) / (seen.max() - seen.min())
     np.testing.assert_allclose(explanation.image / 255, stretched, atol=0.51 / 255)
@@ -21,6 +26,10 @@ def test_a_vision_model_s_explanation_holds_its_image(standard_promotion, tmp_pa
         loaded = load(tmp_path / f"x.{ending}").image
         np.testing.assert_array_equal(loaded, explanation.image)
         assert loaded.dtype == np.uint8
+
+
+def test_patches_are_named_by_row_and_column():
+    assert name_patches((2, 3), 8) == ("0", "1", "0,0", "0,1", "0,2", "1,0", "1,1", "1,2")
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 5, 7), (1, 5, 7, 3), (1, 1, 5, 7), (1, 5, 7, 1)])
