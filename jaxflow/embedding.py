@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
+from jax.extend.core import get_opaque_trace_state
 from jaxtyping import Array, Float
 
 from jaxflow.calling import call_model, checked_kind
@@ -47,46 +49,85 @@ def run_embedded(
         Outputs, and the embeddings by stack, "encoder" and "decoder", before anything was added.
 
     Raises:
-        ValueError: no token embedding is found, or more than one per stack.
+        ValueError: no token embedding is found, as inside of a transformation of the model's own that is no `jit`, or more than
+            one per stack.
     """
-    kind = checked_kind(model, variables)
-    found: list[tuple[str, Array]] = []
-    seen: list[str] = []
-    given = jax.tree.leaves((args, kwargs))
-    stacks = _stacks(model)
+    kind, stacks = checked_kind(model, variables), _stacks(model)
+    n_words = model.config.vocab_size if kind == "transformers" else None
 
-    def embed(module: Any, path: str, inputs: Sequence[Any], outputs: Array) -> Array:
-        seen.append(f"{path} ({module.num_embeddings} rows)")
-        if embedding is not None:
-            is_token = embedding in path
-        elif kind == "transformers":
-            is_token = module.num_embeddings == model.config.vocab_size
-        else:
-            is_token = any(value is leaf for value in inputs for leaf in given)
-        if not is_token:
-            return outputs
-        if stacks[-1] == "decoder" and "decoder" in path.split("/"):  # the encoder may read no tokens, but sound
-            stack = "decoder"
-        else:
-            stack = stacks[len(found)] if len(found) < len(stacks) else "too many"
-        found.append((stack, outputs))
-        return outputs if added is None or stack not in added else outputs + added[stack]
+    def run() -> tuple[Any, _Embeddings]:
+        watcher = _Embeddings(stacks, embedding, n_words, jax.tree.leaves((args, kwargs)), added or {})
+        if kind == "nnx":
+            return _watch_nnx(model, args, kwargs, watcher.see), watcher
+        return _watch_linen(model, args, kwargs, variables, watcher.see), watcher
 
-    outputs = (
-        _watch_nnx(model, args, kwargs, embed) if kind == "nnx" else _watch_linen(model, args, kwargs, variables, embed)
-    )
-    if kind == "traced" and not seen:
+    outputs, watcher = run()
+    if not watcher.found and (watcher.is_within or not watcher.seen):
+        # Inside of a jit of the model's own nothing is known as an input, nothing can be handed out, and nothing runs again.
+        with jax.disable_jit():
+            outputs, watcher = run()
+    if kind == "traced" and not watcher.seen:
         raise ValueError(
             f"{model_name(model)} is a function, and no embedding is seen in what it computes: to differentiate by embeddings, "
             "pass the module that has them. Scores by hiding tokens or by attention need none."
         )
-    if not 0 < len(found) <= len(stacks):
-        listed = "\n".join(f"  {path}" for path in seen) or "  none"
+    if not 0 < len(watcher.found) <= len(stacks):
+        listed = "\n".join(f"  {line}" for line in watcher.seen) or "  none"
         raise ValueError(
-            f"{len(found)} embeddings of tokens were found in {model_name(model)}; expected one for each of {stacks}. Name it "
-            f"by a fragment of its path, embedding='/tokens/'. Its embeddings, in the order of their calls:\n{listed}"
+            f"{len(watcher.found)} embeddings of tokens were found in {model_name(model)}; expected one for each of {stacks}. "
+            "Name it by a fragment of its path, embedding='/tokens/'; within vmap, remat or scan it cannot be taken. Its "
+            f"embeddings, in the order of their calls:\n{listed}"
         )
-    return outputs, dict(found)
+    return outputs, dict(watcher.found)
+
+
+@dataclasses.dataclass
+class _Embeddings:
+    """What is seen of a model's embeddings while it runs once.
+
+    Attributes:
+        stacks: those whose tokens the model reads, in the order in which they run.
+        embedding: a fragment of the path of that of tokens, where it is said.
+        n_words: its number of rows, where it is known by that.
+        given: the model's inputs, one of which it is called with, where it is known by neither.
+        added: what is added, by stack.
+        trace: in which the model runs.
+        found: the embeddings of tokens, and their stacks.
+        seen: a line for each embedding.
+        is_within: whether one ran in a trace of its own, inside of a transformation in the model.
+    """
+
+    stacks: tuple[str, ...]
+    embedding: str | None
+    n_words: int | None
+    given: Sequence[Any]
+    added: Mapping[str, Array]
+    trace: Any = dataclasses.field(default_factory=lambda: get_opaque_trace_state(convention="flax"))
+    found: list[tuple[str, Array]] = dataclasses.field(default_factory=list)
+    seen: list[str] = dataclasses.field(default_factory=list)
+    is_within: bool = False
+
+    def see(self, module: Any, path: str, inputs: Sequence[Any], outputs: Array) -> Array:
+        """Take what an embedding returns, and return what it is to return."""
+        if get_opaque_trace_state(convention="flax") != self.trace:
+            self.is_within = True
+            self.seen.append(f"{path} ({module.num_embeddings} rows, within a transformation)")
+            return outputs
+        self.seen.append(f"{path} ({module.num_embeddings} rows)")
+        if self.embedding is not None:
+            is_token = self.embedding in path
+        elif self.n_words is not None:
+            is_token = module.num_embeddings == self.n_words
+        else:
+            is_token = any(value is leaf for value in inputs for leaf in self.given)
+        if not is_token:
+            return outputs
+        if self.stacks[-1] == "decoder" and "decoder" in path.split("/"):  # the encoder may read no tokens, but sound
+            stack = "decoder"
+        else:
+            stack = self.stacks[len(self.found)] if len(self.found) < len(self.stacks) else "too many"
+        self.found.append((stack, outputs))
+        return outputs + self.added[stack] if stack in self.added else outputs
 
 
 def _watch_linen(model: Any, args: tuple, kwargs: dict, variables: Mapping | None, embed: Embed) -> Any:

@@ -97,6 +97,34 @@ def test_nnx_modules(method):
     np.testing.assert_allclose(compiled(state), got.encoder, rtol=1e-4, atol=1e-6)
 
 
+class InJit(nn.Module):
+    @nn.compact
+    def __call__(self, input_ids, attention_mask=None):
+        return nn.jit(Planted)(name="inner")(input_ids, attention_mask)
+
+
+class JittedNNX(PlantedNNX):
+    @nnx.jit
+    def __call__(self, input_ids, attention_mask=None):
+        return PlantedNNX.__call__(self, input_ids, attention_mask)
+
+
+@pytest.mark.parametrize("embedding", [None, "/tokens/"])
+@pytest.mark.parametrize("method", METHODS[:3])
+def test_embeddings_inside_of_a_jit_of_the_model_s_own(method, embedding):
+    options = {"target": contrast(1, 0), "embedding": embedding}
+    inner = {"params": {"inner": VARIABLES["params"]}}
+    jitted = jax.jit(MODEL.apply)
+    expected = score(method).encoder
+    for _ in range(2):  # the second time what runs is compiled
+        for found in (
+            method(InJit(), IDS, variables=inner, **options),
+            method(JittedNNX(VARIABLES["params"]), IDS, **options),
+            method(lambda input_ids: jitted(VARIABLES, input_ids), IDS, **options),
+        ):
+            np.testing.assert_allclose(found.encoder, expected, rtol=1e-4, atol=1e-6)
+
+
 def test_functions():
     def function(input_ids, attention_mask=None):
         return MODEL.apply(VARIABLES, input_ids, attention_mask)
@@ -267,6 +295,10 @@ def test_refusals():
         score(integrated_gradients, baseline=np.zeros(3))
     with pytest.raises(ValueError, match=r"(?s)0 embeddings of tokens were found.*/tokens/ \(8 rows\).*/positions/"):
         score(gradient_norm, embedding="/words/")
+    inside = nn.remat(nn.Embed)(8, 6, name="tokens")
+    variables = inside.init(jax.random.key(0), IDS)
+    with pytest.raises(ValueError, match=r"(?s)within vmap, remat or scan it cannot be taken.*8 rows, within a transf"):
+        gradient_norm(inside, IDS, variables=variables, target=lambda outputs: outputs.sum())
     with pytest.raises(ValueError, match="2 embeddings of tokens"):
         score(gradient_norm, embedding="/")
     with pytest.raises(ValueError, match="is unbound: pass variables="):
