@@ -1,7 +1,7 @@
 """Make the models of the package anew: `python -m jaxflow.zoo.reproduce [NAME ...] --output jaxflow/zoo`.
 
-Trains each with the settings and the seed it was trained with, and writes its weights and its card. On the machine
-and versions that a card names, the weights are the same to the bit.
+Trains each with the settings and the seed it was trained with, and writes its weights and its card. The same versions
+on the same kind of processor give the same weights, to the bit; on another, weights and figures like them.
 """
 
 import argparse
