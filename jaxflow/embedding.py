@@ -53,7 +53,7 @@ def run_embedded(
             one per stack.
     """
     kind, stacks = checked_kind(model, variables), _stacks(model)
-    n_words = model.config.vocab_size if kind == "transformers" else None
+    n_words = getattr(model.config, "vocab_size", None) if kind == "transformers" else None
 
     def run() -> tuple[Any, _Embeddings]:
         watcher = _Embeddings(stacks, embedding, n_words, jax.tree.leaves((args, kwargs)), added or {})

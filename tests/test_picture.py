@@ -2,15 +2,16 @@ import numpy as np
 import pytest
 from transformers import FlaxViTModel, ViTConfig
 
-from jaxflow import explain, load
+from jaxflow import explain, gradient_norm, load
 from jaxflow.inputs import name_patches
 from jaxflow.picture import as_read, grey, ground
 from jaxflow.views.html import to_page
 
+SIZES = {"image_size": 16, "patch_size": 8, "hidden_size": 8, "intermediate_size": 8}
+
 
 def test_a_vision_model_s_explanation_holds_its_image(standard_promotion, tmp_path):
-    sizes = {"image_size": 16, "patch_size": 8, "hidden_size": 8, "intermediate_size": 8}
-    model = FlaxViTModel(ViTConfig(num_hidden_layers=2, num_attention_heads=2, **sizes))
+    model = FlaxViTModel(ViTConfig(num_hidden_layers=2, num_attention_heads=2, **SIZES))
     image = np.random.default_rng(0).random((16, 16, 3))
     pixels = np.moveaxis(2 * image - 1, -1, 0)[None].astype(np.float32)
     explanation = explain(model, pixel_values=pixels, outputs=0)
@@ -26,6 +27,14 @@ def test_a_vision_model_s_explanation_holds_its_image(standard_promotion, tmp_pa
         loaded = load(tmp_path / f"x.{ending}").image
         np.testing.assert_array_equal(loaded, explanation.image)
         assert loaded.dtype == np.uint8
+
+
+def test_pixels_have_no_embeddings_of_tokens(standard_promotion):
+    model = FlaxViTModel(ViTConfig(num_hidden_layers=1, num_attention_heads=2, **SIZES))
+    with pytest.raises(ValueError, match="0 embeddings of tokens were found in FlaxViTModel"):
+        gradient_norm(
+            model, pixel_values=np.zeros((1, 3, 16, 16)), target=lambda outputs: outputs.last_hidden_state.sum()
+        )
 
 
 def test_patches_are_named_by_row_and_column():
