@@ -71,7 +71,7 @@ def call_bound(bound: tuple[Any, dict[str, Any]], inputs: Mapping[str, Any]) -> 
     model, options = bound
     own = dict(options)
     variables = own.pop("variables", None)
-    return call_model(model, (), {**inputs, **own}, variables)
+    return call_model(model, (), {**own, **inputs}, variables)
 
 
 def checked_kind(model: Any, variables: Mapping | None) -> str:

@@ -75,6 +75,11 @@ def test_transformers(standard_promotion):
         contrast(3, 7, position=2)(model(**{**one, "attention_mask": one["attention_mask"] * row}))[0] for row in kept
     ]
     np.testing.assert_allclose(value(kept), expected, rtol=1e-4)
+    others = jax.tree.map(lambda leaf: 2 * leaf, model.params)
+    value = masked_value(model, target=contrast(3, 7, position=2), params=others, **one)
+    np.testing.assert_allclose(
+        value(kept[0]), contrast(3, 7, position=2)(model(params=others, **one))[0], rtol=1e-4, atol=1e-6
+    )
 
 
 def test_methods_that_find_the_planted_token_rank_above_chance():
