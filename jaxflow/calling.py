@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flax.core.scope import union_filters
@@ -11,11 +11,11 @@ from jaxflow.capture.kinds import kind_of
 from jaxflow.capture.linen import DEFAULT_NAME
 from jaxflow.capture.nnx import as_method, copied, method_of
 
-# Parameters -> a model, and keyword arguments, to be called with its inputs.
+# Parameters -> a model, and keyword arguments that hold them beside its inputs: for `call_model`, and all that takes a model.
 Bind = Callable[[Any], tuple[Any, dict[str, Any]]]
 
 
-def call_model(model: Any, args: Sequence[Any], kwargs: Mapping[str, Any], variables: Mapping | None = None) -> Any:
+def call_model(model: Any, /, *args: Any, variables: Mapping | None = None, **kwargs: Any) -> Any:
     """Return what a model returns, without change to what it is bound with, or holds.
 
     Raises:
@@ -64,14 +64,6 @@ def take_apart(model: Any, variables: Mapping | None = None) -> tuple[Bind, Any]
         structure, params, *others = nnx.split(module, nnx.Param, ...)
         return lambda params: (as_method(model, nnx.merge(structure, params, *others)), {}), params
     return lambda _: (model, {}), {}
-
-
-def call_bound(bound: tuple[Any, dict[str, Any]], inputs: Mapping[str, Any]) -> Any:
-    """Call what `Bind` returns with a model's inputs by name."""
-    model, options = bound
-    own = dict(options)
-    variables = own.pop("variables", None)
-    return call_model(model, (), {**own, **inputs}, variables)
 
 
 def checked_kind(model: Any, variables: Mapping | None) -> str:

@@ -141,7 +141,7 @@ def _watch_linen(model: Any, args: tuple, kwargs: dict, variables: Mapping | Non
         return embed(module, f"/{'/'.join(module.path)}/", (*args, *kwargs.values()), outputs)
 
     with nn.intercept_methods(intercept), mended_t5():
-        return call_model(model, args, kwargs, variables)
+        return call_model(model, *args, variables=variables, **kwargs)
 
 
 def _watch_nnx(model: Any, args: tuple, kwargs: dict, embed: Embed) -> Any:

@@ -61,7 +61,7 @@ def leave_one_out(
         without = _hide
 
     def value(inputs: dict[str, Any]) -> Any:
-        number = evaluate(target, call_model(model, (), inputs, variables), shape[:-1])
+        number = evaluate(target, call_model(model, variables=variables, **inputs), shape[:-1])
         if number.shape != shape[:-1]:
             raise ValueError(f"target returned one number for all; expected one per example, shape {shape[:-1]}.")
         return number

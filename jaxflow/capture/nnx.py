@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jaxflow.attention import Attention, Provenance
-from jaxflow.capture.jaxpr import Traced, perturbable_found, refuse, trace
+from jaxflow.capture.jaxpr import Traced, model_name, perturbable_found, refuse, trace
 from jaxflow.capture.linen import by_role
 from jaxflow.capture.marks import Perturbable
 from jaxflow.capture.ordering import stack
@@ -78,11 +78,10 @@ def perturbable_nnx(
     """Do what `capture_nnx` does as a function of what is added to the weights; arguments and errors as there."""
     from flax import nnx
 
-    method, module = method_of(model)
-    name = type(module).__name__
+    name = model_name(model)
 
     def call(args: tuple, kwargs: dict) -> tuple[Any, dict]:
-        copy = nnx.clone(module)
+        method, copy = copied(model)
         nnx.pop(copy, nnx.Intermediate)
         outputs = method(copy, *args, **kwargs)
         found = nnx.to_flat_state(nnx.pop(copy, nnx.Intermediate))

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from jaxflow.attention import Attention
-from jaxflow.calling import call_bound, take_apart
+from jaxflow.calling import call_model, take_apart
 from jaxflow.capture.huggingface import is_huggingface
 from jaxflow.comparing.questions import Question, Reference
 from jaxflow.faithfulness.hiding import batched, hide
@@ -80,14 +80,15 @@ def compile_model(model: Any, question: Question, variables: Mapping | None = No
     bind, parameters = take_apart(model, variables)
 
     def predict(parameters: Any, inputs: dict[str, Any]) -> Any:
-        return question.read(call_bound(bind(parameters), inputs), inputs)
+        bound, own = bind(parameters)
+        return question.read(call_model(bound, **inputs, **own), inputs)
 
     def target_of(inputs: dict[str, Any], decision: Reference) -> Target:
         return lambda outputs: question.target(decision)(question.read(outputs, inputs))
 
     def attend(parameters: Any, inputs: dict[str, Any], decision: Reference) -> tuple[Attention, Attention]:
-        bound, options = bind(parameters)
-        return attention_gradients(bound, target=target_of(inputs, decision), **inputs, **options)[1:]
+        bound, own = bind(parameters)
+        return attention_gradients(bound, target=target_of(inputs, decision), **inputs, **own)[1:]
 
     def numbers(parameters: Any, inputs: dict[str, Any], decision: Reference, kept: Any) -> tuple[Any, Any]:
         found, batch = predict(parameters, hide(inputs, kept)), (len(kept),)

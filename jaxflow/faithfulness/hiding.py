@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from jaxflow.calling import call_bound, take_apart
+from jaxflow.calling import call_model, take_apart
 from jaxflow.faithfulness.erasing import Value
 from jaxflow.inputs import arguments
 from jaxflow.leave_one_out import with_mask
@@ -63,7 +63,8 @@ def masked_value(
     @jax.jit
     def run(parameters: Any, arrays: dict[str, Any], kept: Bool[Array, "mask token"]) -> Float[Array, " mask"]:
         hidden = hide(arrays, kept, replacement=replacement)
-        return evaluate(target, call_bound(bind(parameters), {**hidden, **others}), (len(kept),))
+        bound, own = bind(parameters)
+        return evaluate(target, call_model(bound, **{**own, **hidden, **others}), (len(kept),))
 
     return batched(functools.partial(run, parameters, arrays), shape[-1], batch_size)
 
