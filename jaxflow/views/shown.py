@@ -100,6 +100,23 @@ def check_row(shown: Shown, row: int) -> int:
     return row
 
 
+def check_grid(shown: Shown, grid: tuple[int, int] | None) -> tuple[int, int] | None:
+    """Return how many patches there are, down and across: as given, or as the explanation says; None where neither does.
+
+    Raises:
+        ValueError: more patches than inputs, or none.
+    """
+    if grid is None and shown.explanation is not None:
+        grid = shown.explanation.patches
+    if grid is None:
+        return None
+    down, across = grid
+    n_inputs = shown.scores.shape[1]
+    if not (down > 0 and across > 0 and down * across <= n_inputs):
+        raise ValueError(f"grid is {grid}; expected (down, across), at most {n_inputs} patches, for as many inputs.")
+    return down, across
+
+
 def cut(name: str, *, longest: int = LONGEST) -> str:
     """Cut a name that is too long for its place."""
     return name if len(name) <= longest else f"{name[: longest - 1]}…"

@@ -17,7 +17,7 @@ from jaxflow.views.html.flow import SHARE, flow_svg
 from jaxflow.views.html.layout import Layout, lay_out, layer_name, n_arcs_each
 from jaxflow.views.html.matrix import matrix, shade_style
 from jaxflow.views.html.strip import strip, word_strip
-from jaxflow.views.shown import Shown, own_prediction, read
+from jaxflow.views.shown import Shown, check_grid, own_prediction, read
 from jaxflow.views.tokens import Shown as Token
 from jaxflow.views.tokens import shown_tokens
 from jaxflow.views.wording import (
@@ -46,8 +46,7 @@ def to_page(explanation: Explanation, *, grid: tuple[int, int] | None = None) ->
 def to_html(explanation: Explanation, *, grid: tuple[int, int] | None = None) -> str:
     """Render a fragment for a notebook; several on one page do not disturb one another. Arguments as `to_page`."""
     shown = _named(explanation)
-    grid = explanation.patches if grid is None else grid
-    _check_grid(grid, shown)
+    grid = check_grid(shown, grid)
     n_encoder = shown.n_encoder
     tokens = [*shown_tokens(explanation.encoder_tokens), *shown_tokens(explanation.decoder_tokens)]
     graphs = explanation.flow_graphs
@@ -122,16 +121,6 @@ def certificate_sentence(explanation: Explanation) -> str:
 def largest(shown: Shown) -> float:
     """Return the largest score; 0 where none is known."""
     return float(np.fmax.reduce(shown.scores, axis=None, initial=0.0))
-
-
-def _check_grid(grid: tuple[int, int] | None, shown: Shown) -> None:
-    if grid is None:
-        return
-    down, across = grid
-    if not (down > 0 and across > 0 and down * across <= shown.scores.shape[1]):
-        raise ValueError(
-            f"grid is {grid}; expected (down, across), at most {shown.scores.shape[1]} patches, for as many inputs."
-        )
 
 
 def _named(explanation: Explanation) -> Shown:

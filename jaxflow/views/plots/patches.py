@@ -9,7 +9,7 @@ from jaxtyping import ArrayLike, Float
 
 from jaxflow.picture import grey, ground
 from jaxflow.views.plots.sizes import Size, check_width
-from jaxflow.views.shown import Given, check_row, cut, read
+from jaxflow.views.shown import Given, check_grid, check_row, cut, read
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,10 +58,8 @@ def plot_patches(
     shown = read(given)
     row = check_row(shown, row)
     width = check_width(size, ax)
-    if grid is None and shown.explanation is not None:
-        grid = shown.explanation.patches
     brightness = _brightness(image, shown.explanation)
-    down, across = _grid(brightness.shape, shown.scores.shape[-1], grid)
+    down, across = check_grid(shown, grid) or _find_grid(brightness.shape, shown.scores.shape[1])
     from jaxflow.views.plots import drawing
 
     if ax is None:
@@ -98,16 +96,9 @@ def _brightness(
     return grey(image)
 
 
-def _grid(shape: tuple[int, ...], n_tokens: int, grid: tuple[int, int] | None) -> tuple[int, int]:
-    """Find how many patches there are down and across."""
+def _find_grid(shape: tuple[int, ...], n_tokens: int) -> tuple[int, int]:
+    """Find how many square patches there are down and across."""
     height, width = shape
-    if grid is not None:
-        down, across = grid
-        if not (down > 0 and across > 0 and down * across <= n_tokens):
-            raise ValueError(
-                f"grid is {grid}; expected (down, across), at most {n_tokens} patches, for {n_tokens} tokens."
-            )
-        return down, across
     for n_special in range(min(MOST_SPECIAL, n_tokens - 1) + 1):
         n_patches = n_tokens - n_special
         down = round((n_patches * height / width) ** 0.5)
