@@ -273,3 +273,9 @@ def split_scores(
         outputs=outputs,
         certificate=certificate,
     )
+
+
+def attribution_scores(attribution: Attribution) -> Float[np.ndarray, "*batch output player"]:
+    """Return the scores of all players, those of the encoder first."""
+    stacks = (attribution.encoder, attribution.decoder)
+    return np.concatenate([np.asarray(stack, np.float64) for stack in stacks if stack is not None], axis=-1)

@@ -11,14 +11,15 @@ import numpy as np
 from jaxtyping import ArrayLike, Bool, Float, Int
 
 from jaxflow._version import __version__
-from jaxflow.attribution import Attribution, attention_flow
+from jaxflow.arguments import arguments
+from jaxflow.attribution import Attribution, attention_flow, attribution_scores
 from jaxflow.baselines import add_up, raw_attention, rollout
 from jaxflow.bottleneck import find_bottleneck
 from jaxflow.capacities import Capacities, Heads, joint_capacities
 from jaxflow.capture.jaxpr import model_name
-from jaxflow.explanation import Explanation, Method, attribution_scores
+from jaxflow.explanation import Explanation, Method
 from jaxflow.flow_graph import FlowGraph
-from jaxflow.inputs import arguments, encode, name_patches, name_tokens, padding_mask, patch_grid, reads
+from jaxflow.inputs import encode, name_patches, name_tokens, padding_mask, patch_grid, reads
 from jaxflow.network import DecoderLayer, Feedback, flow_network
 from jaxflow.picture import as_read
 from jaxflow.prediction import label_target, read_predictions

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from jaxflow import storage
-from jaxflow.attribution import Attribution
+from jaxflow.attribution import Attribution, attribution_scores
 from jaxflow.certificate import Certificate
 from jaxflow.flow_graph import FlowGraph
 from jaxflow.prediction import Prediction
@@ -147,9 +147,3 @@ def load(path: str | Path) -> Explanation:
         raise ValueError(
             f"{path} is damaged: a part of the explanation is missing or does not fit ({error})."
         ) from error
-
-
-def attribution_scores(attribution: Attribution) -> Float[np.ndarray, "*batch output player"]:
-    """Return the scores of all players, those of the encoder first."""
-    stacks = (attribution.encoder, attribution.decoder)
-    return np.concatenate([np.asarray(stack, np.float64) for stack in stacks if stack is not None], axis=-1)

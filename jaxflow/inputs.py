@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,16 +31,6 @@ def encode(tokenizer: Any, text: str) -> dict[str, np.ndarray]:
             "another text: shorten or split it."
         )
     return inputs
-
-
-def arguments(model: Any, args: tuple[Any, ...], inputs: dict[str, Any]) -> dict[str, Any]:
-    """Name a model's inputs, however they were passed."""
-    try:
-        call = inspect.signature(model)
-    except ValueError:  # written in C, or wrapped in something that is
-        return inputs
-    named = {name: value for name, value in inputs.items() if name in call.parameters}
-    return call.bind_partial(*args, **named).arguments
 
 
 def reads(attention: Attention) -> dict[str, tuple[int, str, str]]:

@@ -8,10 +8,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from jaxflow.arguments import arguments
 from jaxflow.attribution import Attribution
 from jaxflow.calling import call_model
 from jaxflow.embedding import first_stack
-from jaxflow.inputs import arguments
 from jaxflow.target import Target, evaluate
 
 # The model's inputs by name, and the number of a token -> the inputs without that token, of every example.

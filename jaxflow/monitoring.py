@@ -17,10 +17,10 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import ArrayLike, Bool
 
 from jaxflow.attention import STACKS
+from jaxflow.attribution import attribution_scores
 from jaxflow.capacities import Capacities, Heads
 from jaxflow.capture.linen import DEFAULT_NAME
 from jaxflow.capture.roles import Role
-from jaxflow.explanation import attribution_scores
 from jaxflow.metric_writer import write_with
 from jaxflow.network import DecoderLayer, flow_network
 from jaxflow.probe import Probe, make_probe

@@ -13,13 +13,14 @@ import jax
 import numpy as np
 from jaxtyping import ArrayLike, Bool
 
+from jaxflow.arguments import arguments
 from jaxflow.attention import Attention
 from jaxflow.capacities import Capacities, Heads
 from jaxflow.capture import capture
 from jaxflow.capture.huggingface import is_huggingface
 from jaxflow.capture.jaxpr import model_name, take_arrays
 from jaxflow.capture.nnx import is_nnx
-from jaxflow.inputs import arguments, padding_mask, reads
+from jaxflow.inputs import padding_mask, reads
 from jaxflow.streaming import capture_fused, fused_capacities
 
 Masks = Mapping[str, Bool[ArrayLike, "*batch token"] | None]

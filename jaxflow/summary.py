@@ -10,9 +10,8 @@ from flax import struct
 from jaxtyping import ArrayLike, Float
 
 from jaxflow.attention import Attention
-from jaxflow.attribution import Attribution, attention_flow
+from jaxflow.attribution import Attribution, attention_flow, attribution_scores
 from jaxflow.capacities import Capacities, as_capacities, batch_of
-from jaxflow.explanation import attribution_scores
 from jaxflow.network import DecoderLayer, flow_network
 from jaxflow.selection import real_tokens
 from jaxflow.solve import cut_layers

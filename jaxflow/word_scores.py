@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from jaxflow.attribution import Attribution, attention_flow
+from jaxflow.attribution import Attribution, attention_flow, attribution_scores
 from jaxflow.capacities import Capacities
-from jaxflow.explanation import Method, attribution_scores
+from jaxflow.explanation import Method
 from jaxflow.spans import span_masks
 from jaxflow.words import Span, cover
 

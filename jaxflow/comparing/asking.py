@@ -11,13 +11,14 @@ import jax
 import numpy as np
 from jaxtyping import Bool
 
+from jaxflow.arguments import arguments
 from jaxflow.attention import Attention
 from jaxflow.calling import call_model, take_apart
 from jaxflow.capture.huggingface import is_huggingface
 from jaxflow.comparing.questions import Question, Reference
 from jaxflow.faithfulness.hiding import batched, hide
 from jaxflow.gradients import gradient_norm, input_x_gradient, integrated_gradients
-from jaxflow.inputs import arguments, encode, words_of
+from jaxflow.inputs import encode, words_of
 from jaxflow.target import Target, attention_gradients, evaluate
 from jaxflow.writing import is_encoder_decoder
 

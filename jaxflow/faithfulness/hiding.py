@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from jaxflow.arguments import arguments
 from jaxflow.calling import call_model, take_apart
 from jaxflow.faithfulness.erasing import Value
-from jaxflow.inputs import arguments
 from jaxflow.leave_one_out import with_mask
 from jaxflow.target import Target, evaluate
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import ArrayLike, Bool, Float
 
-from jaxflow.attribution import Attribution
-from jaxflow.explanation import Explanation, attribution_scores
+from jaxflow.attribution import Attribution, attribution_scores
+from jaxflow.explanation import Explanation
 from jaxflow.prediction import Prediction
 from jaxflow.views.tokens import shown_tokens
 from jaxflow.views.wording import output_name
