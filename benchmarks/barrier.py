@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxflow import Capacities, FlowNetwork, barrier_flow, flow_network
-from jaxflow.solve import interior
+from jaxflow.solve import _interior as interior
 
 
 def random_network(n_layers: int, n_tokens: int) -> FlowNetwork:

@@ -23,8 +23,8 @@ import numpy as np
 
 import jaxflow
 from jaxflow import zoo
-from jaxflow.comparing import Comparison, Question
-from jaxflow.comparing.comparison import bootstrap_interval
+from jaxflow.evaluate import Comparison, Question
+from jaxflow.evaluate._comparison import bootstrap_interval
 from jaxflow.zoo.agreement.grammar import Example, generate
 
 N_TEXTS, N_MINILM, LONGEST = 32, 10, 15

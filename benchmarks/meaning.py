@@ -22,8 +22,8 @@ from jaxflow import (
     flow_network,
     flow_value,
     smooth_flow_value,
-    what_if,
 )
+from jaxflow.attribute import _intervene as what_if
 
 
 def main() -> None:

@@ -26,7 +26,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxflow import Attention, capture, capture_capacities, joint_capacities
+from jaxflow import Attention, capture_capacities, joint_capacities
+from jaxflow.capture import _capture as capture
 
 MODELS = ("layers", "scan", "bert", "arrays")
 

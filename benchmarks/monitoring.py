@@ -21,7 +21,7 @@ import numpy as np
 import optax
 
 from jaxflow import FlowMonitor, load_model
-from jaxflow.solve.certified import n_cores
+from jaxflow.solve._certified import n_cores
 from jaxflow.zoo.agreement.grammar import generate
 
 

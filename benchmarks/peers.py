@@ -9,8 +9,8 @@ import scipy.sparse
 from scipy.sparse.csgraph import maximum_flow
 
 from jaxflow import FlowNetwork
-from jaxflow.solve import ortools
-from jaxflow.solve.quantise import quantise
+from jaxflow.solve import _ortools as ortools
+from jaxflow.solve._quantise import quantise
 
 Pairs = tuple[np.ndarray, np.ndarray]
 NAMES = {"ortools": "OR-Tools", "scipy": "SciPy", "igraph": "igraph", "networkx": "networkx"}

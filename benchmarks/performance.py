@@ -31,8 +31,8 @@ import numpy as np
 from peers import NAMES, OPTIONAL, Pairs, seconds_per_pair
 
 from jaxflow import Capacities, FlowNetwork, flow_network
-from jaxflow.solve import certified
-from jaxflow.solve.flows import Flows
+from jaxflow.solve import _certified as certified
+from jaxflow.solve._flows import Flows
 
 PATIENCE = 60.0  # seconds; a peer that would need more for its sample of P6's next length is left out from there on
 

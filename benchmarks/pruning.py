@@ -21,8 +21,9 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from jaxflow import Capacities, FlowNetwork, flow_network
-from jaxflow.solve import certified, ortools
-from jaxflow.solve.quantise import quantise
+from jaxflow.solve import _certified as certified
+from jaxflow.solve import _ortools as ortools
+from jaxflow.solve._quantise import quantise
 
 SHARES = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01)
 

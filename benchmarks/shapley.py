@@ -22,7 +22,7 @@ import networkx as nx
 import numpy as np
 
 import jaxflow
-from jaxflow.solve import coalitions
+from jaxflow.solve import _coalitions as coalitions
 
 SENTENCE = "the keys to the old cabinet"
 

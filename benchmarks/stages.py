@@ -21,9 +21,10 @@ import jax
 import minilm
 import numpy as np
 
-from jaxflow import capture, flow_bounds, flow_network, joint_capacities
-from jaxflow.solve import certified
-from jaxflow.solve.flows import count_stages
+from jaxflow import flow_bounds, flow_network, joint_capacities
+from jaxflow.capture import _capture as capture
+from jaxflow.solve import _certified as certified
+from jaxflow.solve._flows import count_stages
 
 
 def best(work: Callable[[], object], repeats: int) -> float:

@@ -4,22 +4,53 @@ model -> `Attention` -> `Capacities` -> `FlowNetwork` -> `Attribution` -> `Expla
 can be entered or left at, and only the solver leaves JAX.
 """
 
+from jaxflow._attention import Attention
 from jaxflow._version import __version__
-from jaxflow.attention import Attention
-from jaxflow.attribution import Attribution, attention_flow
-from jaxflow.baselines import gradient_rollout, random_scores, raw_attention, rollout
-from jaxflow.capacities import Capacities, joint_capacities
-from jaxflow.capture import attention_weights, capture
-from jaxflow.certificate import Certificate
-from jaxflow.comparing import Comparison, Question, compare
-from jaxflow.cost import CostEstimate, estimate_cost
-from jaxflow.cut import CutExplanation, cut_sentence, explain_cut
-from jaxflow.explaining import explain
-from jaxflow.explanation import Explanation, load
-from jaxflow.faithfulness import (
+from jaxflow.attribute import (
+    Attribution,
+    Certificate,
+    CostEstimate,
+    Scale,
+    WhatIf,
+    attention_flow,
+    edit,
+    edited_capacities,
+    estimate_cost,
+    gradient_norm,
+    gradient_rollout,
+    input_x_gradient,
+    integrated_gradients,
+    leave_one_out,
+    random_scores,
+    raw_attention,
+    rollout,
+    what_if,
+)
+from jaxflow.attribute.shapley import (
+    ShapleyValues,
+    additive_shapley,
+    fixed_flow_shapley,
+    sample_set_shapley,
+    set_shapley,
+    shapley_flow,
+)
+from jaxflow.capture import (
+    attention_gradients,
+    attention_weights,
+    capture,
+    contrast,
+    generate,
+    generate_with,
+    log_probability,
+    logit,
+)
+from jaxflow.evaluate import (
+    Comparison,
     ErasureCurves,
     Faithfulness,
+    Question,
     SanityCheck,
+    compare,
     erase,
     erasure_curves,
     layer_groups,
@@ -28,36 +59,47 @@ from jaxflow.faithfulness import (
     rank_correlation,
     sanity_check,
 )
-from jaxflow.flow_graph import FlowGraph, flow_graph
-from jaxflow.generation import explain_generation
-from jaxflow.gradients import gradient_norm, input_x_gradient, integrated_gradients
-from jaxflow.leave_one_out import leave_one_out
-from jaxflow.models import load_model
-from jaxflow.monitoring import FlowMonitor
-from jaxflow.network import FlowNetwork, flow_network
-from jaxflow.prediction import Prediction
-from jaxflow.shapley import (
-    ShapleyValues,
-    additive_shapley,
-    fixed_flow_shapley,
-    sample_set_shapley,
-    set_shapley,
-    shapley_flow,
+from jaxflow.explain import (
+    Explanation,
+    FlowGraph,
+    Prediction,
+    explain,
+    explain_generation,
+    flow_graph,
+    load,
+    text_spans,
 )
-from jaxflow.solve import MaxFlow, MinCut, cut_layers, max_flow, min_cut
-from jaxflow.solve.barrier import BarrierFlow, barrier_flow
-from jaxflow.solve.bounds import flow_bounds
-from jaxflow.solve.gradient import flow_value, smooth_flow_value
-from jaxflow.solve.ranges import ArcRange, arc_range
-from jaxflow.spans import join_outputs, join_players, span_masks
-from jaxflow.streaming import capture_capacities
-from jaxflow.summary import FlowSummary, flow_summary
-from jaxflow.target import attention_gradients, contrast, log_probability, logit
+from jaxflow.models import load_model
+from jaxflow.network import (
+    Capacities,
+    FlowNetwork,
+    capture_capacities,
+    flow_network,
+    join_outputs,
+    join_players,
+    joint_capacities,
+    span_masks,
+)
+from jaxflow.solve import (
+    ArcRange,
+    BarrierFlow,
+    CutExplanation,
+    MaxFlow,
+    MinCut,
+    arc_range,
+    barrier_flow,
+    cut_layers,
+    cut_sentence,
+    explain_cut,
+    flow_bounds,
+    flow_value,
+    max_flow,
+    min_cut,
+    smooth_flow_value,
+)
+from jaxflow.training import FlowMonitor, FlowSummary, flow_summary
 from jaxflow.views.html import compare_html, compare_page
-from jaxflow.views.plots import plot_flow, plot_layers, plot_matrix, plot_patches, plot_tokens
-from jaxflow.what_if import Scale, WhatIf, edit, edited_capacities, what_if
-from jaxflow.words import text_spans
-from jaxflow.writing import generate, generate_with
+from jaxflow.views.plot import plot_flow, plot_layers, plot_matrix, plot_patches, plot_tokens
 
 # In the order of the pipeline.
 __all__ = [  # noqa: RUF022

@@ -33,7 +33,7 @@ def ordinary_terminal(monkeypatch):
 @pytest.fixture
 def compiled(monkeypatch):
     """For tests of the certified solver: compiled code for small networks too, which OR-Tools would solve as fast."""
-    from jaxflow.solve import certified
+    from jaxflow.solve import _certified as certified
 
     monkeypatch.setattr(certified, "SMALL_WORK", 0.0)
 

@@ -4,8 +4,8 @@ import jax
 import numpy as np
 
 from jaxflow import Attention, Explanation, Prediction, attention_flow, flow_network, joint_capacities, rollout
-from jaxflow.bottleneck import find_bottleneck
-from jaxflow.selection import select
+from jaxflow.explain._bottleneck import find_bottleneck
+from jaxflow.network._selection import select
 
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "&amp;", "日本", "שלום", "' onmouseover='x")
 SOURCE = ("▁Das", "▁alte", "▁Haus", "</s>")

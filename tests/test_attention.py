@@ -7,7 +7,7 @@ import pytest
 from strategies import KINDS, make_attention
 
 from jaxflow import Attention
-from jaxflow.attention import check_attention
+from jaxflow._attention import check_attention
 
 SHAPE = (2, 3, 2, 4, 4)  # [batch, layer, head, query, key]
 GOOD = make_attention("softmax", 0, SHAPE)

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from jaxflow import progress
+from jaxflow import _progress as progress
 
 
 class Terminal(io.StringIO):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from playwright.sync_api import Page
 
-from jaxflow.views.html.strip import NO_PATH
+from jaxflow.views.html._strip import NO_PATH
 
 if TYPE_CHECKING:
     from examples import Example

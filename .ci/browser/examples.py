@@ -16,7 +16,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 from example_explanations import HOSTILE, explained, translation
 
 from jaxflow import Explanation, Prediction, explain, load_model
-from jaxflow.views.html import compare_page, to_html, to_page
+from jaxflow.views.html._compare import compare_page
+from jaxflow.views.html._page import to_html, to_page
 
 SCRIPTS = ("[CLS]", "שלום", "עולם", "日本", "👩🏽‍🚀", "key", "##s", "[SEP]")
 

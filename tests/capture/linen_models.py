@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.core import freeze
 
-from jaxflow.attention import Attention
+from jaxflow._attention import Attention
 from jaxflow.capture import capture
 
 HOSTILE = tuple(f"layer_{i}" for i in range(12))

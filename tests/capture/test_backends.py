@@ -11,7 +11,7 @@ import tiny_models
 from capture.linen_models import DECLARED, HOSTILE, Block, Deep, Own, Scanned, X, build
 from flax.core import freeze
 
-from jaxflow.attention import STACKS, Attention
+from jaxflow._attention import STACKS, Attention
 from jaxflow.capture import capture
 
 LINEN = {

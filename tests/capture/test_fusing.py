@@ -10,9 +10,10 @@ import pytest
 from capture.linen_models import HOSTILE, Block, Deep, Own, Scanned, X, assert_same, build
 from flax.core import freeze
 
-from jaxflow import capture, capture_capacities, joint_capacities
-from jaxflow.capture.ordering import layer_numbers
-from jaxflow.capture.sown import Sown
+from jaxflow import capture_capacities, joint_capacities
+from jaxflow.capture import _capture as capture
+from jaxflow.capture._ordering import layer_numbers
+from jaxflow.capture._sown import Sown
 
 RNG = np.random.default_rng(0)
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 from jax.extend import core
 
-from jaxflow.capture.tracing.program import CALLS, equations, read, scan_parts
+from jaxflow.capture._tracing.program import CALLS, equations, read, scan_parts
 
 X = jnp.ones((2, 3))
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from capture.traced_models import B, D, H, T, attend, causal, encoder, layers, norm, parameters, tokens
 
-from jaxflow.attention import check_attention
+from jaxflow._attention import check_attention
 from jaxflow.capture import capture
 
 P = {"encoder": parameters(2), "self": parameters(2, seed=3), "cross": parameters(2, seed=4)}

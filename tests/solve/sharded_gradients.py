@@ -6,7 +6,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxflow import Capacities
-from jaxflow.solve.gradient import flow_value, smooth_flow_value
+from jaxflow.solve._gradient import flow_value, smooth_flow_value
 
 N_TOKENS = 60  # 10,800 arcs: arguments small enough to be passed on at once block in no way
 

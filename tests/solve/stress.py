@@ -20,9 +20,9 @@ from ortools.graph.python.max_flow import SimpleMaxFlow
 from scipy.sparse.csgraph import maximum_flow
 
 from jaxflow import Capacities, FlowNetwork, flow_network
-from jaxflow.solve import certified
-from jaxflow.solve.flows import STAGES, Flows
-from jaxflow.solve.quantise import INT32_MAX, QuantisedNetwork, quantise, quantise_to_int32
+from jaxflow.solve import _certified as certified
+from jaxflow.solve._flows import STAGES, Flows
+from jaxflow.solve._quantise import INT32_MAX, QuantisedNetwork, quantise, quantise_to_int32
 
 KINDS = ("encoder", "causal", "skipping", "unrolled", "sparse", "built")
 FILLS = ("softmax", "ties", "equal", "tiny", "rough")

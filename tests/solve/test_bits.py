@@ -2,8 +2,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxflow.solve import bits
-from jaxflow.solve.compiled import compiled
+from jaxflow.solve import _bits as bits
+from jaxflow.solve._compiled import compiled
 
 
 @compiled

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from jaxflow import attention_flow, explain, load, load_model, max_flow, min_cut
-from jaxflow.cli import main
-from jaxflow.solve.flows import STAGES, UNFINISHED
+from jaxflow.cli._main import main
+from jaxflow.solve._flows import STAGES, UNFINISHED
 
 pytestmark = pytest.mark.usefixtures("compiled")
 
@@ -70,7 +70,8 @@ def test_a_budget_that_is_enough_changes_nothing(exact):
 
 def test_status_of_max_flow(exact):
     model, tokenizer = load_model("agreement")
-    from jaxflow import capture, flow_network, joint_capacities
+    from jaxflow import flow_network, joint_capacities
+    from jaxflow.capture import _capture as capture
 
     capacities = joint_capacities(capture(model, **tokenizer(["the keys to the cabinet"]))[1])
     network = flow_network(jax.tree.map(lambda leaf: leaf[0], capacities))

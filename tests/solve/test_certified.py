@@ -9,9 +9,12 @@ from hypothesis import strategies as st
 from solve import stress
 
 from jaxflow import Capacities, FlowNetwork, flow_network, max_flow
-from jaxflow.solve import certified, ortools, search, windows
-from jaxflow.solve.flows import ORTOOLS, RESIDUAL, SEARCHED, STAGES, UNFINISHED
-from jaxflow.solve.quantise import INT32_MAX, quantise_to_int32
+from jaxflow.solve import _certified as certified
+from jaxflow.solve import _ortools as ortools
+from jaxflow.solve import _search as search
+from jaxflow.solve import _windows as windows
+from jaxflow.solve._flows import ORTOOLS, RESIDUAL, SEARCHED, STAGES, UNFINISHED
+from jaxflow.solve._quantise import INT32_MAX, quantise_to_int32
 
 pytestmark = pytest.mark.usefixtures("compiled")
 

@@ -4,7 +4,7 @@ import sys
 import numba
 import pytest
 
-from jaxflow.solve.compiled import compiled
+from jaxflow.solve._compiled import compiled
 
 
 def test_what_is_compiled_is_kept():

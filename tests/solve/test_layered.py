@@ -7,8 +7,8 @@ import pytest
 from strategies import make_attention
 
 from jaxflow import Attention, barrier_flow, flow_network, joint_capacities
-from jaxflow.solve import interior
-from jaxflow.solve.barrier import uncapacitated
+from jaxflow.solve import _interior as interior
+from jaxflow.solve._barrier import uncapacitated
 
 
 def network_of(kind):

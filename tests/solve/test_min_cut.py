@@ -10,8 +10,10 @@ from solve import stress
 from strategies import capacities, make_attention, sixteenths
 
 from jaxflow import Capacities, cut_layers, flow_network, max_flow, min_cut
-from jaxflow.solve import certified, cuts, ortools
-from jaxflow.solve.quantise import quantise_to_int32
+from jaxflow.solve import _certified as certified
+from jaxflow.solve import _cuts as cuts
+from jaxflow.solve import _ortools as ortools
+from jaxflow.solve._quantise import quantise_to_int32
 
 
 @pytest.fixture(params=["OR-Tools", "compiled"], scope="module", autouse=True)

@@ -11,7 +11,7 @@ from oracles import exact_value
 from strategies import capacities, make_attention
 
 from jaxflow import Capacities, flow_network, max_flow
-from jaxflow.solve.quantise import quantise
+from jaxflow.solve._quantise import quantise
 
 INT64 = 2**63 - 1
 

@@ -8,7 +8,7 @@ from oracle_general import scores
 from test_general_networks import example
 
 from jaxflow import Attention, attention_flow, flow_network, joint_capacities, max_flow
-from jaxflow.cli import main
+from jaxflow.cli._main import main
 
 pytestmark = pytest.mark.usefixtures("compiled")
 

@@ -8,7 +8,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from jaxflow import Attribution, Explanation, Prediction, explain, load_model
-from jaxflow.views.terminal import InTerminal, has_colours
+from jaxflow.views._terminal import InTerminal, has_colours
 
 HOSTILE = (
     "[bold]x[/]",

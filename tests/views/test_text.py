@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxflow import explain, load_model
-from jaxflow.views.text import to_text
+from jaxflow.views._text import to_text
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 import pytest
 
-from jaxflow.views.tokens import runs_from_the_right, shown_tokens, visible
+from jaxflow.views._tokens import runs_from_the_right, shown_tokens, visible
 
 
 def test_word_pieces():

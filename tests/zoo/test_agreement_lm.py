@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from jaxflow import explain_generation, generate
-from jaxflow.cli import main
+from jaxflow.cli._main import main
 from jaxflow.zoo import command, load, training, weights
-from jaxflow.zoo.agreement_lm import NAME, AgreementDecoder, evaluate, grammar, train
+from jaxflow.zoo.agreement_lm import NAME, evaluate, grammar, train
+from jaxflow.zoo.agreement_lm.model import AgreementDecoder
 from jaxflow.zoo.agreement_lm.tokenizer import VOCABULARY
 from jaxflow.zoo.training import Settings
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from jaxflow.zoo import command, reproduce, training, weights
-from jaxflow.zoo.agreement import NAME, AgreementEncoder, train
+from jaxflow.zoo.agreement import NAME, train
+from jaxflow.zoo.agreement.model import AgreementEncoder
 from jaxflow.zoo.agreement.tokenizer import VOCABULARY
 from jaxflow.zoo.card import Run
 from jaxflow.zoo.training import Settings

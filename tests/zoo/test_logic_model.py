@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxflow import capture, gradient_norm
+from jaxflow import gradient_norm
+from jaxflow.capture import _capture as capture
 from jaxflow.zoo import command, training, weights
 from jaxflow.zoo.logic import data, evaluate, train
 from jaxflow.zoo.logic.formulas import random_formula
@@ -193,7 +194,7 @@ def test_answers_are_judged(bound):
 
 
 def test_greedy_answers_are_those_of_generation(bound, monkeypatch):
-    from jaxflow.writing import generate
+    from jaxflow.capture._writing import generate
 
     monkeypatch.setattr(evaluate, "_BATCH", 4)
     examples = data.generate(LTL, 3, sizes=[4], held_out=True, seed=1)

@@ -7,7 +7,7 @@ import pytest
 import safetensors
 
 from jaxflow import explain_generation, load_model
-from jaxflow.cli import main
+from jaxflow.cli._main import main
 from jaxflow.zoo import weights
 from jaxflow.zoo.command import _command
 from jaxflow.zoo.logic import evaluate

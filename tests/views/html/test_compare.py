@@ -5,7 +5,7 @@ import pytest
 from example_explanations import HOSTILE, explained, translation
 
 from jaxflow import rank_correlation
-from jaxflow.views.html import compare_html, compare_page
+from jaxflow.views.html._compare import compare_html, compare_page
 
 
 def test_scores_and_rank_correlations_are_drawn():

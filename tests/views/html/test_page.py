@@ -11,8 +11,8 @@ import pytest
 from example_explanations import HOSTILE, explained, translation
 
 from jaxflow import Prediction
-from jaxflow.views.html import to_html, to_page
-from jaxflow.views.html.matrix import MOST_CELLS
+from jaxflow.views.html._matrix import MOST_CELLS
+from jaxflow.views.html._page import to_html, to_page
 
 TAGS = {
     "html", "head", "meta", "title", "style", "body", "main", "section", "header", "h1", "h2", "p", "div", "span", "small",

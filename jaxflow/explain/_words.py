@@ -1,0 +1,153 @@
+"""Words, lines and paragraphs of a text, as spans of the tokens that a tokenizer made of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Int
+
+from jaxflow.network import ends_of
+
+Unit = Literal["words", "lines", "paragraphs"]
+Span = tuple[int, int] | tuple[int, int, str]
+# None begins or ends with a space. Punctuation belongs to the word it is written at.
+UNITS = {"words": r"\S+", "lines": r"\S(?:.*\S)?", "paragraphs": r"\S(?:(?!\n[^\S\n]*\n)[\s\S])*(?<=\S)"}
+LONGEST_NAME = 40
+
+
+def text_spans(tokenizer: Any, text: str, unit: Unit = "words") -> list[tuple[int, int, str]]:
+    """Group the tokens of a text by the words, lines or paragraphs that they are parts of.
+
+    A token that belongs to several joins them, since tokens are not divided; a blank right before a word belongs to it. A
+    token that belongs to none ([CLS], the end of a line) is in no span.
+
+    Args:
+        tokenizer: one that tells offsets, as the fast ones of transformers do.
+        text: what it reads.
+        unit: "words" (what blanks separate), "lines", or "paragraphs" (what blank lines separate).
+
+    Returns:
+        `(start, stop, name)` each, tokens start to stop - 1, in the order of the text.
+
+    Raises:
+        ValueError: a tokenizer without offsets; another unit.
+    """
+    if unit not in UNITS:
+        raise ValueError(f"spans is {unit!r}; expected {', '.join(map(repr, UNITS))}, or (start, stop) pairs.")
+    return _group(_offsets(tokenizer, text), text, unit)
+
+
+def known_words(tokenizer: Any, text: Any) -> list[tuple[int, int, str]] | None:
+    """Return the words of a text as `text_spans` does; None where there is no text, or its tokenizer tells no offsets."""
+    if not isinstance(text, str):
+        return None
+    try:
+        return text_spans(tokenizer, text)
+    except ValueError:
+        return None
+
+
+def written_spans(
+    tokenizer: Any, ids: Int[np.ndarray, " token"], unit: Unit = "words", *, start: int = 0
+) -> list[tuple[int, int, str]]:
+    """Group tokens that a model wrote, which have no offsets: by the text that more and more of them decode to.
+
+    Args:
+        tokenizer: whose `decode` turns tokens into text.
+        ids: `[token]`, all that the decoder read, what was given first.
+        unit: as in `text_spans`.
+        start: how many were given; these are in no span.
+
+    Returns:
+        As `text_spans`.
+    """
+    numbers = ids.tolist()
+    special = set(tokenizer.all_special_ids)
+    texts = [tokenizer.decode(numbers[start:stop], skip_special_tokens=True) for stop in range(start, len(numbers) + 1)]
+    ends = [len(text) for text in texts]
+    offsets = [(0, 0)] * start
+    for token, first, last in zip(numbers[start:], ends[:-1], ends[1:], strict=True):
+        offsets.append((0, 0) if token in special else (min(first, last), last))
+    return _group(offsets, texts[-1], unit)
+
+
+def cover(spans: Sequence[Span], tokens: Sequence[str]) -> list[tuple[int, int, str]]:
+    """Name spans, and let each token that is in none be one of its own; in the order of the text.
+
+    Raises:
+        ValueError: something that is no span, is empty, or leaves the tokens. (Overlap is for `span_masks` to find.)
+    """
+    named = [_named(span, tokens) for span in spans]
+    inside = {token for start, stop, _ in named for token in range(start, stop)}
+    return sorted(named + [(i, i + 1, token) for i, token in enumerate(tokens) if i not in inside])
+
+
+def _named(span: Span, tokens: Sequence[str]) -> tuple[int, int, str]:
+    start, stop = ends_of(span[:2])
+    return start, stop, str(span[2]) if len(span) > 2 else short(" ".join(tokens[start:stop]))
+
+
+def _offsets(tokenizer: Any, text: str) -> list[tuple[int, int]]:
+    """Ask a tokenizer where in the text its tokens come from; `(n, n)` for those it added."""
+    try:
+        offsets = tokenizer([text], return_offsets_mapping=True)["offset_mapping"][0]
+    except (NotImplementedError, TypeError, KeyError, ValueError) as error:
+        raise ValueError(
+            f"{type(tokenizer).__name__} tells no offsets, so its tokens cannot be grouped by the text. Load the fast tokenizer "
+            "of this model (a tokenizer.json in its directory), or give spans as (start, stop) pairs of tokens."
+        ) from error
+    return [(int(start), int(stop)) for start, stop in offsets]
+
+
+def _group(offsets: Sequence[tuple[int, int]], text: str, unit: Unit) -> list[tuple[int, int, str]]:
+    units = [match.span() for match in re.finditer(UNITS[unit], text)]
+    spans: list[tuple[int, int, int, int]] = []  # of tokens, and of units
+    first = 0
+    for token, (start, stop) in enumerate(offsets):
+        while first < len(units) and units[first][1] <= start:
+            first += 1
+        last = first
+        while last < len(units) and units[last][0] < stop:
+            last += 1
+        if last == first < len(units) and units[first][0] == stop and "\n" not in text[start:stop]:
+            last += 1
+        if stop <= start or last == first:
+            continue
+        if spans and first < spans[-1][3]:
+            spans[-1] = (spans[-1][0], token + 1, spans[-1][2], max(last, spans[-1][3]))
+        else:
+            spans.append((token, token + 1, first, last))
+    return [(start, stop, short(text[units[a][0] : units[b - 1][1]])) for start, stop, a, b in spans]
+
+
+def short(name: str) -> str:
+    """Write a name on one line, cut where it is too long for a column."""
+    name = " ".join(name.split())
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1].rstrip()}…"
+
+
+def spans_by_side(
+    spans: Unit | Sequence[Span] | None,
+    decoder_spans: Sequence[Span] | None,
+    sides: Mapping[str, Any],
+    tokenizer: Any,
+    text: Any,
+) -> dict[str, Sequence[Span]]:
+    """Find whose tokens are to be grouped, and how."""
+    grouped: dict[str, Sequence[Span]] = {}
+    if isinstance(spans, str):
+        if not isinstance(text, str):
+            raise ValueError(f"spans={spans!r} groups the tokens of a text: pass the text, or (start, stop) pairs.")
+        spans = text_spans(tokenizer, text, spans)
+    if spans is not None:
+        grouped["encoder" if "encoder" in sides else "decoder"] = spans
+    if decoder_spans is not None:
+        if "decoder" not in sides or "decoder" in grouped:
+            raise ValueError(
+                "decoder_spans are for a decoder that has an encoder: spans groups the tokens of a model with one stack."
+            )
+        grouped["decoder"] = decoder_spans
+    return grouped

@@ -1,0 +1,213 @@
+"""The certified solver: many pairs of one network, each value with its proof, at a small part of a solve per pair's price.
+
+A pair is settled by the first of three that proves it: (1) "search": the flow of the sink's last source is turned into one
+of this source, which equals an upper bound; (2) "residual": the flow is improved over residual arcs until it equals a bound,
+or no path is left, so that it equals a cut; (3) "ortools": the reference solver, on the same quanta, once residual search
+has lost its patience.
+Leaves JAX: Numba, on the host, in int32 quanta, in threads (compiled code holds no GIL).
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Int
+
+from jaxflow.network import FlowNetwork
+from jaxflow.solve import _ortools as ortools
+from jaxflow.solve._flows import ORTOOLS, SEARCHED, UNFINISHED, Flows
+from jaxflow.solve._quantise import INT32_MAX, check_arcs, parts, quantise_to_int32
+
+if TYPE_CHECKING:
+    from jaxflow.solve._windows import Graph
+
+# Flow to a sink starts from nothing again after so many sources, or in so many places where there are more: threads share the
+# pieces. The longer a flow runs on, the more pages it is spread over; but a start costs as much as some sources, or as
+# many of long inputs.
+CHAIN, CHAINS = 64, 8
+# Pairs a thread takes at a time, about, at most. Few enough to share the work.
+BLOCK = 256
+# Work that OR-Tools does in less than so many seconds is left to it: loading compiled code takes 50 times as long.
+SMALL_WORK = 0.01
+# Work that compiled code does in less than so many seconds is done in the caller's thread: starting others takes longer.
+BRIEF_WORK = 0.02
+# Seconds between two looks at the clock, the keyboard and the progress.
+TICK = 0.05
+
+
+def solve_pairs(
+    network: FlowNetwork,
+    sources: Int[np.ndarray, " pair"],
+    sinks: Int[np.ndarray, " pair"],
+    *,
+    tolerance: float = 0.0,
+    deadline: float | None = None,
+    n_threads: int | None = None,
+    on_solved: Callable[[], object] | None = None,
+) -> Flows:
+    """Find the value of the maximum flow of each pair, with a proof.
+
+    The result depends on nothing but the arguments, `deadline` apart: where a sink's sources start from no flow is fixed by
+    the pairs, whatever the number of threads. With a tolerance, bounds depend on which pairs are asked for together. Small work
+    is done by OR-Tools, so that a sentence needs no compiled code. Cost: O(arcs) once, O(arcs) per sink, and per pair about
+    what differs between its flow and the last. Memory: 4 1/8 bytes for each arc, and for each thread 5/8 more, with 64 for
+    each 16 arcs of which one carries flow.
+
+    Args:
+        network: one example's.
+        sources: node of each pair, expected to be checked, as the sinks are.
+        sinks: node of each pair, another than its source. Pairs with the same sink share work, in whatever order.
+        tolerance: stop at a pair when its bounds differ by no more than this, in units of attention. 0 is exact.
+        deadline: value of `time.monotonic()` at which to return what has been found; bounds are valid then, too.
+        n_threads: one for each core that this process may use if None.
+        on_solved: called in the caller's thread after each pair, for progress.
+
+    Returns:
+        `Flows`, in the order of the pairs.
+
+    Raises:
+        ValueError: capacities or arcs that are none.
+
+    Source: the bound lets each node pass on no more than it can be sent; the wave is after Tarjan 1984, on differences of
+    flows; residual search is Ford and Fulkerson 1956, in blocking flows as in Dinitz 1970, stopped at the bound.
+    """
+    sources, sinks = np.asarray(sources, np.int64), np.asarray(sinks, np.int64)
+    check_arcs(network)
+    if is_small(network, len(sources)):
+        quantised = quantise_to_int32(network, sources, sinks)
+        return ortools.find_flows(quantised, sources, sinks, deadline=deadline, on_solved=on_solved)
+    from jaxflow.solve import _search as search  # importing Numba takes longer than all the rest of jaxflow
+    from jaxflow.solve import _windows as windows
+
+    graph, number, quantum = windows.build_graph(network, sources, sinks)
+    # No value has more than 31 bits; int32 halves what many pairs take while threads hold their flows.
+    order = search.order_pairs(number, _frozen(sources), _frozen(sinks))
+    upper = _trivial(graph, number, sources, sinks, np.int32)
+    lower = np.zeros_like(upper)
+    stage = np.where(upper, np.int8(UNFINISHED), np.int8(SEARCHED))
+    slack = int(min(tolerance / quantum, INT32_MAX))
+    is_brief = len(sources) * (2e-5 + 4e-10 * len(graph.capacity)) < BRIEF_WORK
+    n_threads = 1 if is_brief else n_threads or n_cores()
+    chains = _chains(sinks)
+    blocks = _blocks(chains, n_threads)
+    patience = search.PATIENCE * max(len(graph.capacity), 1)
+    halt, done = np.zeros(1, np.int64), np.zeros((n_threads, 8), np.int64)  # 8: a cache line for each thread
+    turns = itertools.count()  # next() on it is atomic
+
+    def work(thread: int) -> None:
+        scratch = windows.new_scratch(graph)
+        while not halt[0] and (turn := next(turns)) < len(blocks) - 1:
+            first, last = blocks[turn], blocks[turn + 1]
+            here = order[chains[first] : chains[last]]
+            pairs = number[sources[here]], number[sinks[here]], chains[first:last] - chains[first]
+            search.solve_block(graph, scratch, *pairs, slack, patience, halt, done[thread], here, lower, upper, stage)
+
+    if not is_brief:
+        run_in_threads(work, n_threads, halt, done, deadline, on_solved)
+    elif deadline is None or time.monotonic() < deadline:
+        work(0)
+        if on_solved is not None:
+            for _ in range(int(done[0, 0])):
+                on_solved()
+    left = np.flatnonzero(stage == ORTOOLS)
+    if left.size:
+        last = ortools.find_flows(
+            quantise_to_int32(network, sources, sinks),
+            sources[left],
+            sinks[left],
+            deadline=deadline,
+            on_solved=on_solved,
+        )
+        stage[left] = last.stage
+        exact = last.stage == ORTOOLS
+        lower[left[exact]], upper[left[exact]] = last.lower[exact], last.upper[exact]
+    is_exact = np.array_equal(lower, upper)
+    lower = lower.astype(np.int64)
+    upper = lower if is_exact else upper.astype(np.int64)
+    trivial = _trivial(graph, number, sources, sinks, np.int64)
+    return Flows(lower=lower, upper=upper, trivial=trivial, stage=stage, quantum=quantum)
+
+
+def _frozen(nodes: Int[np.ndarray, " pair"]) -> Int[np.ndarray, " pair"]:
+    """View an array as one that may not be written to: whether it may would be another type to Numba."""
+    view = nodes.view()
+    view.flags.writeable = False
+    return view
+
+
+def _trivial(
+    graph: Graph,
+    number: Int[np.ndarray, " node"],
+    sources: Int[np.ndarray, " pair"],
+    sinks: Int[np.ndarray, " pair"],
+    dtype: type[np.signedinteger],
+) -> Int[np.ndarray, " pair"]:
+    """Find the smaller one of what leaves each source and what enters each sink."""
+    bound = np.empty(len(sources), dtype)
+    for part in parts(len(bound)):
+        bound[part] = np.minimum(graph.leaving[number[sources[part]]], graph.entering[number[sinks[part]]])
+    return bound
+
+
+def _chains(sinks: Int[np.ndarray, " pair"]) -> Int[np.ndarray, " chain+1"]:
+    """Choose where, in the order of `order_pairs`, the flow starts from nothing again; the number of pairs comes last."""
+    lengths = np.bincount(sinks)[::-1]
+    lengths = lengths[lengths > 0]
+    longest = np.maximum(CHAIN, -(-lengths // CHAINS))
+    n_chains = -(-lengths // longest)
+    number = np.arange(n_chains.sum()) - np.repeat(np.cumsum(n_chains) - n_chains, n_chains)
+    starts = np.repeat(np.cumsum(lengths) - lengths, n_chains) + number * np.repeat(longest, n_chains)
+    return np.append(starts, len(sinks))
+
+
+def _blocks(chains: Int[np.ndarray, " chain+1"], n_threads: int) -> Int[np.ndarray, " block+1"]:
+    """Choose where, among the chains, the blocks begin that threads take; they hold whole chains, so that they change nothing."""
+    size = int(np.clip(-(-int(chains[-1]) // (4 * n_threads)), 1, BLOCK))
+    starts = np.searchsorted(chains[:-1], np.arange(0, chains[-1], size))
+    return np.unique(np.append(starts, len(chains) - 1))
+
+
+def is_small(network: FlowNetwork, n_pairs: int) -> bool:
+    """Whether OR-Tools is done with so many pairs before compiled code would be loaded. Depends on them alone."""
+    return bool(n_pairs * (5e-5 + 6e-8 * np.count_nonzero(network.capacity)) < SMALL_WORK)
+
+
+def n_cores() -> int:
+    """Count the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_in_threads(
+    work: Callable[[int], None],
+    n_threads: int,
+    halt: Int[np.ndarray, " 1"],
+    done: Int[np.ndarray, "thread 8"],
+    deadline: float | None,
+    on_solved: Callable[[], object] | None,
+) -> None:
+    """Run `work` in threads and wait for them; on a deadline or an exception, Ctrl-C too, halt them and wait for that."""
+    if deadline is not None and time.monotonic() >= deadline:
+        return
+    reported = 0
+    with ThreadPoolExecutor(n_threads, thread_name_prefix="jaxflow") as pool:
+        try:
+            running: set[Future[None]] = {pool.submit(work, thread) for thread in range(n_threads)}
+            while running:
+                if deadline is not None and time.monotonic() >= deadline:
+                    halt[0] = 1
+                finished, running = wait(running, timeout=TICK, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    future.result()
+                if on_solved is not None:
+                    for _ in range(int(done[:, 0].sum()) - reported):
+                        reported += 1
+                        on_solved()
+        except BaseException:
+            halt[0] = 1
+            raise

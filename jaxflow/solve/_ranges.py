@@ -1,0 +1,109 @@
+"""FlowNetwork -> what every maximum flow has in common, arc by arc: its least and its greatest flow. On the host."""
+
+from __future__ import annotations
+
+import numpy as np
+from flax import struct
+from jaxtyping import Float, Int
+from ortools.graph.python.max_flow import SimpleMaxFlow
+
+from jaxflow.network import FlowNetwork
+from jaxflow.solve._barrier import check_nodes
+from jaxflow.solve._quantise import quantise
+from jaxflow.solve._residual import solve_flows
+
+
+@struct.dataclass
+class ArcRange:
+    """How little and how much each arc carries over all maximum flows. float64, in units of attention.
+
+    Attributes:
+        least: `[arc]`, above 0 where no maximum flow does without the arc.
+        greatest: `[arc]`, 0 where no maximum flow needs it. The same as `least` where the flow is unique.
+        arcs: `[arc]`, which of the network's arcs these are.
+        value: of all these flows.
+        quantum: as in `MaxFlow`; the ranges are exact for the rounded capacities.
+    """
+
+    least: Float[np.ndarray, " arc"]
+    greatest: Float[np.ndarray, " arc"]
+    arcs: Int[np.ndarray, " arc"]
+    value: float
+    quantum: float
+
+
+def arc_range(network: FlowNetwork, source: int, sink: int, *, arcs: Int[np.ndarray, " arc"] | None = None) -> ArcRange:
+    """Find the least and the greatest flow of each arc over all maximum flows from `source` to `sink`.
+
+    Two maximum flows differ by flow around cycles of residual arcs. So an arc's flow can rise by the maximum flow from its
+    receiver back to its sender over the residual arcs of one maximum flow, its own left out, and fall by the
+    maximum flow from its sender to its receiver; by no more than its capacity allows.
+
+    Cost: two solves per arc that carries something or could, of a network with twice the arcs: choose arcs where
+    there are thousands.
+
+    Args:
+        network: one example's network.
+        source: node.
+        sink: node.
+        arcs: which arcs, as indices into the network's; None for all.
+
+    Returns:
+        `ArcRange`, in the order of `arcs`.
+
+    Raises:
+        ValueError: as `max_flow`; arcs that do not exist.
+
+    Example:
+        >>> from jaxflow.capacities import Capacities
+        >>> from jaxflow.network import flow_network
+        >>> network = flow_network(Capacities(encoder=np.full((2, 2, 2), 0.5)))
+        >>> both_ways = arc_range(network, 0, 5)
+        >>> both_ways.least, both_ways.greatest
+        (array([0.5, 0. , 0.5, 0. , 0. , 0. , 0.5, 0.5]), array([0.5, 0. , 0.5, 0. , 0. , 0. , 0.5, 0.5]))
+
+    Source: residual cycles, Ford & Fulkerson 1962.
+    """
+    sources, sinks = (
+        np.atleast_1d(check_nodes(name, node, network)) for name, node in (("source", source), ("sink", sink))
+    )
+    if sources.size != 1 or sinks.size != 1 or sources == sinks:
+        raise ValueError(f"arc_range takes one source and another node as sink; got {source} and {sink}.")
+    n_arcs = len(np.asarray(network.senders))
+    chosen = np.arange(n_arcs) if arcs is None else np.atleast_1d(np.asarray(arcs))
+    if not np.issubdtype(chosen.dtype, np.integer) or (chosen.size and not 0 <= chosen.min() <= chosen.max() < n_arcs):
+        raise ValueError(f"arcs is {arcs}; expected indices of arcs, 0 to {n_arcs - 1}.")
+    quantised = quantise(network)
+    (flow,) = solve_flows(quantised, sources, sinks)
+    rest = quantised.capacity - flow
+    # Arcs 2e and 2e + 1 are what arc e can still carry, and what it can give back.
+    graph = SimpleMaxFlow()
+    graph.add_arcs_with_capacity(
+        np.stack([quantised.senders, quantised.receivers], axis=1).ravel(),
+        np.stack([quantised.receivers, quantised.senders], axis=1).ravel(),
+        np.stack([rest, flow], axis=1).ravel(),
+    )
+
+    def room(start: int, end: int, most: int) -> int:
+        if not most:
+            return 0
+        status = graph.solve(start, end)
+        if status != SimpleMaxFlow.OPTIMAL:
+            raise RuntimeError(f"OR-Tools ended with {status} from node {start} to {end}; expected OPTIMAL.")
+        return min(most, int(graph.optimal_flow()))
+
+    place = np.full(n_arcs, -1)
+    kept = np.flatnonzero(np.rint(np.asarray(network.capacity, np.float64) / quantised.quantum))
+    place[kept] = np.arange(len(kept))
+    ranges = np.zeros((2, len(chosen)), np.int64)
+    for row, arc in enumerate(place[chosen].tolist()):
+        if arc < 0:
+            continue
+        start, end = int(quantised.senders[arc]), int(quantised.receivers[arc])
+        own = np.array([2 * arc, 2 * arc + 1])
+        graph.set_arcs_capacity(own, np.zeros(2, np.int64))
+        ranges[:, row] = flow[arc] - room(start, end, int(flow[arc])), flow[arc] + room(end, start, int(rest[arc]))
+        graph.set_arcs_capacity(own, np.array([rest[arc], flow[arc]]))
+    least, greatest = ranges * quantised.quantum
+    value = flow[quantised.receivers == sinks[0]].sum() * quantised.quantum
+    return ArcRange(least=least, greatest=greatest, arcs=chosen, value=float(value), quantum=quantised.quantum)

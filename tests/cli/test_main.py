@@ -1,0 +1,208 @@
+import io
+import json
+import os
+import subprocess
+import sys
+
+import checkpoints
+import numpy as np
+import pytest
+
+from jaxflow import explain, load, load_model
+from jaxflow.cli._main import main
+
+TEXT = "the keys to the old cabinet"
+
+pytestmark = pytest.mark.usefixtures("standard_promotion")  # models of transformers run here
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture(scope="module")
+def explanation():
+    model, tokenizer = load_model("agreement")
+    return explain(model, TEXT, tokenizer=tokenizer, outputs=0)
+
+
+def test_it_prints_prediction_scores_saturation_and_bottleneck(capsys, explanation):
+    assert main(["explain", TEXT]) == 0
+    out, err = capsys.readouterr()
+    assert "Predicted: plural, " in out
+    for token, score in zip(explanation.tokens, explanation.attribution.encoder[0], strict=True):
+        assert f"{token:<7}  {score:.3f} " in out
+    assert f"Saturated: {explanation.attribution.saturation:.0%}" in out
+    assert f"layer {explanation.bottleneck.argmax() + 1} holds {explanation.bottleneck.max():.0%}" in out
+    assert err == ""
+
+
+@pytest.mark.parametrize(
+    ("environment", "is_coloured"),
+    [
+        ({}, True),
+        ({"NO_COLOR": "1"}, False),
+        ({"TERM": "dumb"}, False),
+    ],
+)
+def test_a_terminal_gets_colours_unless_its_user_wants_none(capsys, monkeypatch, environment, is_coloured):
+    main(["explain", TEXT])
+    piped = capsys.readouterr().out
+    assert "\x1b" not in piped
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    assert main(["explain", TEXT]) == 0
+    shown = sys.stdout.getvalue()
+    assert ("\x1b[" in shown) == is_coloured
+    assert is_coloured or shown == piped
+
+
+@pytest.mark.parametrize("how", ["file", "standard input", "dash"])
+def test_text_from_elsewhere(capsys, monkeypatch, tmp_path, how):
+    main(["explain", TEXT])
+    expected = capsys.readouterr().out
+    (tmp_path / "text.txt").write_text(f"{TEXT}\n")
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{TEXT}\n"))
+    arguments = {"file": ["--file", str(tmp_path / "text.txt")], "standard input": [], "dash": ["-"]}[how]
+    assert main(["explain", *arguments]) == 0
+    assert capsys.readouterr().out == expected
+
+
+def test_json_is_what_save_writes(capsys, tmp_path, explanation):
+    assert main(["explain", "--json", TEXT]) == 0
+    (tmp_path / "x.json").write_text(capsys.readouterr().out)
+    loaded = load(tmp_path / "x.json")
+    np.testing.assert_array_equal(loaded.attribution.encoder, explanation.attribution.encoder)
+
+
+def test_every_option_has_its_effect(capsys, tmp_path):
+    def scores(*options):
+        assert main(["explain", "--json", *options, TEXT]) == 0
+        content = json.loads(capsys.readouterr().out)["content"]["attribution"]["encoder"]
+        return np.array(content["data"]).reshape(content["shape"])
+
+    default = scores()
+    assert default.shape == (1, 7)
+    assert scores("--output", "all").shape == (7, 7)
+    np.testing.assert_array_equal(scores("--output", "2")[0], scores("--output", "all")[2])
+    np.testing.assert_allclose(scores("--normalise").sum(), 1)
+    variants = [
+        ["--heads", "max"], ["--heads", "0"], ["--residual", "0.1"], ["--method", "rollout"], ["--method", "raw"],
+        ["--weighting", "gradient", "--target", "plural"], ["--weighting", "attention_gradient", "--target", "plural"],
+        ["--weighting", "attention_gradient", "--target", "0"],
+    ]  # fmt: skip
+    results = [default, *(scores(*variant) for variant in variants)]
+    assert all(np.abs(a - b).max() > 1e-3 for i, a in enumerate(results) for b in results[:i])
+
+
+def test_a_page_holds_all_outputs(capsys, tmp_path):
+    page = tmp_path / "x.html"
+    assert main(["explain", "--html", str(page), TEXT]) == 0
+    assert page.read_text().count('<tr><th scope="row"><bdi>') == 7
+    assert "<svg" in page.read_text()
+    assert "output 0 ([CLS])" in capsys.readouterr().out
+    assert main(["explain", "--html", str(page), "--output", "0", TEXT]) == 0
+    assert '<tr><th scope="row"><bdi>' not in page.read_text(), "one output needs no matrix"
+
+
+def test_a_checkpoint_directory(capsys, tmp_path):
+    checkpoints.save_bert(tmp_path)
+    assert main(["explain", "--model", str(tmp_path), "the old keys"]) == 0
+    assert "FlaxBertForSequenceClassification" in capsys.readouterr().out
+
+
+@pytest.mark.weights
+def test_real_weights_by_their_directory(capsys, minilm_directory):
+    assert main(["explain", "--model", str(minilm_directory), "--json", f"{TEXT} are on the table"]) == 0
+    out, err = capsys.readouterr()
+    content = json.loads(out)["content"]
+    assert content["encoder_tokens"][:4] == ["[CLS]", "the", "keys", "to"]
+    assert content["attribution"]["encoder"]["shape"] == [1, 12]
+    assert err == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["explain", "--model", "nowhere", TEXT], "no model 'nowhere'"),
+        (["explain", ""], "text is empty"),
+        (["explain", "the xylophones"], "xylophones"),
+        (["explain", "--output", "7", TEXT], "Output 7 does not exist: outputs are positions 0 to 6"),
+        (["explain", "--heads", "9", TEXT], "heads is 9, but layer_0/attention has 4 heads"),
+        (["explain", "--method", "raw", "--residual", "0.5", TEXT], "raw attention has no residual"),
+        (["explain", "--weighting", "gradient", "--target", "dual", TEXT], "expected one of 'singular', 'plural'"),
+        (["explain", "--target", "plural", TEXT], "expected a target for the weightings"),
+        (["explain", "--file", "nowhere.txt"], "No such file"),
+        (["explain", "--html", "/nowhere/x.html", TEXT], "No such file"),
+        (["explain", "--html", "x.pdf", TEXT], "Cannot save as '.pdf'"),
+    ],
+)
+def test_what_could_not_be_done_exits_with_1(capsys, arguments, reason):
+    assert main(arguments) == 1
+    out, err = capsys.readouterr()
+    assert reason in err
+    assert "Traceback" not in err
+    assert out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ([], "required: command"),
+        (["explain", "--heads", "most", TEXT], "'most'; expected mean, max or the index of a head"),
+        (["explain", "--residual", "2", TEXT], "'2'; expected a number from 0 to 1"),
+        (["explain", "--residual", "half", TEXT], "'half'; expected a number from 0 to 1"),
+        (["explain", "--output", "-1", TEXT], "'-1'; expected a position or all"),
+        (["explain", "--output", "first", TEXT], "'first'; expected a position or all"),
+        (["explain", "--method", "shap", TEXT], "invalid choice: 'shap'"),
+        (["explain", "--file", "x", TEXT], "both given"),
+    ],
+)
+def test_wrong_usage_exits_with_2(capsys, arguments, reason):
+    assert main(arguments) == 2
+    assert reason in capsys.readouterr().err
+
+
+def test_without_a_text_on_a_terminal_it_says_so_instead_of_waiting(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    assert main(["explain"]) == 2
+    assert "no text: give one in quotes" in capsys.readouterr().err
+
+
+def test_help_and_version(capsys):
+    assert main(["--help"]) == 0
+    assert main(["explain", "--help"]) == 0
+    assert "exit status: 0 done, 1 could not" in capsys.readouterr().out
+    assert main(["--version"]) == 0
+
+
+def run(*arguments, **options):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return subprocess.run(
+        [sys.executable, "-m", "jaxflow", *arguments], env=environment, text=True, check=False, **options
+    )
+
+
+def test_a_reader_who_has_seen_enough_is_no_error():
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = run("explain", TEXT, stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert process.returncode == 1
+    assert "Traceback" not in process.stderr
+    assert "Error" not in process.stderr
+
+
+def test_importing_jaxflow_imports_nothing_that_only_some_need():
+    code = "import sys, jaxflow; assert not {'transformers', 'matplotlib', 'treescope', 'torch'} & set(sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+
+
+def test_words_and_all_outputs_together(capsys):
+    assert main(["explain", "the keys' cabinet", "--spans", "words", "--together"]) == 0
+    shown = capsys.readouterr().out
+    assert "outputs 0 to 4 together ([CLS] the keys ' cabinet)" in shown
+    assert "\n  keys' " in shown

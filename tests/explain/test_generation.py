@@ -1,0 +1,356 @@
+import functools
+
+import checkpoints
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxflow import (
+    attention_flow,
+    attention_gradients,
+    contrast,
+    explain,
+    explain_generation,
+    generate,
+    generate_with,
+    joint_capacities,
+    load_model,
+    log_probability,
+    logit,
+    rollout,
+)
+from jaxflow.attribute._targeted import sum_of
+from jaxflow.capture import _capture as capture
+from jaxflow.cli._main import main
+
+pytestmark = pytest.mark.usefixtures("standard_promotion")  # models of transformers run here
+
+TEXT = "the keys"
+DECODING = {"greedy": {}, "beams": {"num_beams": 3}, "sampled": {"sample": True, "seed": 3}}
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    @functools.cache
+    def saved(name):
+        path = tmp_path_factory.mktemp(name)
+        checkpoints.save(path, name)
+        if name == "Marian":  # whose random weights would end at once
+            model, _ = load_model(path)
+            bias = model.params["final_logits_bias"]
+            model.params = {**model.params, "final_logits_bias": bias.at[..., model.config.eos_token_id].set(-9.0)}
+            model.save_pretrained(path)
+        return path
+
+    return saved
+
+
+@pytest.fixture(scope="module")
+def loaded(directory):
+    return functools.cache(lambda name: load_model(directory(name)))
+
+
+def inputs_of(tokenizer):
+    return {name: np.asarray(values) for name, values in tokenizer([TEXT]).items() if name != "token_type_ids"}
+
+
+def named(tokenizer, ids):
+    """The tiny models know more tokens than their tokenizers."""
+    return [word or f"#{i}" for word, i in zip(tokenizer.convert_ids_to_tokens(ids), ids, strict=True)]
+
+
+def step_by_step(model, tokenizer, sequence, position, **options):
+    """The attribution of one step from a pass that has seen nothing later."""
+    prefix = sequence[None, : position + 1]
+    if model.config.is_encoder_decoder:
+        _, attention = capture(model, **inputs_of(tokenizer), decoder_input_ids=prefix)
+    else:
+        _, attention = capture(model, input_ids=prefix)
+    return attention_flow(attention, outputs=position, **options)
+
+
+@pytest.mark.parametrize("how", DECODING)
+@pytest.mark.parametrize("name", ["GPT2", "Llama", "Marian", "Bart", "T5"])
+def test_one_pass_explains_every_step_of_what_was_generated(loaded, name, how):
+    model, tokenizer = loaded(name)
+    explanation = explain_generation(model, TEXT, tokenizer=tokenizer, max_new_tokens=4, **DECODING[how])
+    sequence, n_prompt = generate(model, inputs_of(tokenizer), max_new_tokens=4, **DECODING[how])
+    given = inputs_of(tokenizer)["input_ids"][0]
+    assert n_prompt == (1 if model.config.is_encoder_decoder else len(given))
+    assert explanation.decoder_tokens == tuple(named(tokenizer, sequence))
+    assert explanation.attribution.outputs.tolist() == list(range(n_prompt - 1, len(sequence) - 1))
+    if model.config.is_encoder_decoder:
+        assert explanation.encoder_tokens == tuple(tokenizer.convert_ids_to_tokens(given))
+        logits = model(**inputs_of(tokenizer), decoder_input_ids=sequence[None]).logits[0]
+    else:
+        np.testing.assert_array_equal(sequence[:n_prompt], given)
+        logits = model(input_ids=sequence[None]).logits[0]
+    probabilities = jax.nn.softmax(logits)
+    for row, position in enumerate(explanation.attribution.outputs.tolist()):
+        prediction = explanation.prediction_of(row)
+        assert prediction.label == explanation.decoder_tokens[position + 1]
+        assert prediction.probability == pytest.approx(float(probabilities[position, sequence[position + 1]]), rel=1e-3)
+        alone = step_by_step(model, tokenizer, sequence, position)
+        n_seen = len(explanation.encoder_tokens) + position + 1
+        scores = [s[0, 0] for s in (alone.encoder, alone.decoder) if s is not None]
+        np.testing.assert_allclose(explanation.scores[row, :n_seen], np.concatenate(scores), atol=2e-5)
+        assert not explanation.scores[row, n_seen:].any()
+
+
+@pytest.mark.parametrize("name", ["GPT2", "Marian"])
+def test_greedy_takes_the_likeliest_and_draws_depend_on_the_seed(loaded, name):
+    model, tokenizer = loaded(name)
+    inputs = inputs_of(tokenizer)
+    greedy, n_prompt = generate(model, inputs, max_new_tokens=5)
+    whole = {"input_ids": greedy[None]}
+    if name == "Marian":
+        whole = {**inputs, "decoder_input_ids": greedy[None]}
+    likeliest = np.asarray(model(**whole).logits[0]).argmax(-1)
+    free = slice(n_prompt - 1, len(greedy) - 2)  # the last one may be forced to be the end
+    np.testing.assert_array_equal(greedy[1:][free], likeliest[free])
+    drawn = [tuple(generate(model, inputs, max_new_tokens=8, sample=True, seed=seed)[0]) for seed in (0, 0, 1, 2)]
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn)) > 1
+
+
+@pytest.mark.parametrize("name", ["GPT2", "Marian"])
+def test_a_continuation_that_is_given(loaded, name):
+    model, tokenizer = loaded(name)
+    explanation = explain_generation(model, TEXT, tokenizer=tokenizer, continuation="the key")
+    written = explanation.decoder_tokens[explanation.attribution.outputs[0] + 1 :]
+    assert [prediction.label for prediction in map(explanation.prediction_of, range(len(written)))] == list(written)
+    ids = tokenizer("the key", add_special_tokens=name == "Marian")["input_ids"]
+    assert list(written) == tokenizer.convert_ids_to_tokens(ids)
+
+
+def test_unrolled_feedback_leaves_what_was_given_as_inputs(loaded):
+    model, tokenizer = loaded("GPT2")
+    explanation = explain_generation(
+        model, TEXT, tokenizer=tokenizer, continuation="the key", feedback="unrolled", correction="uniform"
+    )
+    n_prompt = inputs_of(tokenizer)["input_ids"].shape[-1]
+    assert explanation.scores[:, :n_prompt].all()
+    assert not explanation.scores[:, n_prompt:].any()
+    assert explanation.conventions["n_prompt"] == n_prompt
+
+
+def test_any_function_of_tokens_and_a_linen_decoder_by_its_own_steps():
+    class Decoder(nn.Module):
+        @nn.compact
+        def __call__(self, tokens):
+            x = nn.Embed(11, 16)(tokens)
+            for _ in range(2):
+                x = x + nn.MultiHeadDotProductAttention(num_heads=2)(x, mask=nn.make_causal_mask(tokens))
+            return nn.Dense(11)(x)
+
+    variables = Decoder().init(jax.random.key(0), jnp.ones((1, 3), int))
+    step = functools.partial(Decoder().apply, variables)
+    sequence = generate_with(step, [3, 4], max_new_tokens=4)
+    assert len(sequence) == 6
+    for position in range(1, 5):
+        assert sequence[position + 1] == np.argmax(step(sequence[None, : position + 1])[0, -1])
+    drawn = {tuple(generate_with(step, [3, 4], max_new_tokens=4, sample=True, seed=seed)) for seed in (0, 0, 1, 2)}
+    assert 1 < len(drawn) <= 3
+    _, attention = capture(Decoder(), sequence[None], variables=variables, roles={"": "decoder"})
+    whole = attention_flow(attention)
+    for position in range(1, 5):
+        _, attention = capture(Decoder(), sequence[None, : position + 1], variables=variables, roles={"": "decoder"})
+        alone = attention_flow(attention, outputs=position)
+        np.testing.assert_allclose(whole.decoder[0, position, : position + 1], alone.decoder[0, 0], atol=1e-5)
+
+    names = [f"word {i}" for i in range(11)]
+    explanation = explain(
+        Decoder(),
+        sequence[None],
+        variables=variables,
+        roles={"": "decoder"},
+        outputs=range(1, 5),
+        labels=names,
+        produced=np.append(sequence[1:], -1),
+        tokens=[names[i] for i in sequence],
+    )
+    np.testing.assert_array_equal(explanation.attribution.decoder, whole.decoder[0, 1:5])
+    probabilities = jax.nn.softmax(step(sequence[None])[0])
+    for row, position in enumerate(range(1, 5)):
+        prediction = explanation.prediction_of(row)
+        assert prediction.label == names[sequence[position + 1]]
+        assert prediction.probability == pytest.approx(float(probabilities[position, sequence[position + 1]]), rel=1e-5)
+
+
+def n_steps(out):
+    """Count the written tokens that are explained: a row of one table of an encoder-decoder, a block of a decoder each."""
+    _, header, table = out.partition("  it wrote ")
+    return table.split("\n\n")[0].count("\n") if header else out.count("\noutput ")
+
+
+@pytest.mark.parametrize("name", ["GPT2", "Marian"])
+def test_the_command_line_does_it_by_itself(capsys, directory, name):
+    arguments = ["explain", "--model", str(directory(name)), TEXT]
+    assert main([*arguments, "--max-new-tokens", "2"]) == 0
+    assert 1 <= n_steps(capsys.readouterr().out) <= 2
+    assert main([*arguments, "--continuation", "the key", "--feedback", "unrolled", "--correction", "uniform"]) == 0
+    assert n_steps(capsys.readouterr().out) >= 1
+    assert main([*arguments, "--max-new-tokens", "0"]) == 2
+    assert "1 or more" in capsys.readouterr().err
+
+
+def test_options_for_writing_need_a_model_that_writes(capsys):
+    assert main(["explain", "--continuation", "x", "the keys"]) == 1
+    assert "--continuation: for models that write, and AgreementEncoder does not" in capsys.readouterr().err
+
+
+def test_an_output_in_the_prompt(loaded):
+    model, tokenizer = loaded("GPT2")
+    n_prompt = inputs_of(tokenizer)["input_ids"].shape[-1]
+    with pytest.raises(
+        ValueError, match=f"Output 0 wrote no token: generated are the tokens after positions {n_prompt - 1} to"
+    ):
+        explain_generation(model, TEXT, tokenizer=tokenizer, continuation="the key", outputs=0)
+
+
+def test_a_continuation_longer_than_the_models_positions(loaded):
+    model, tokenizer = loaded("GPT2")
+    with pytest.raises(ValueError, match=r"has 24 positions"):
+        explain_generation(model, TEXT, tokenizer=tokenizer, continuation="the " * 30)
+
+
+def test_a_generation_of_nothing(loaded, monkeypatch):
+    model, tokenizer = loaded("GPT2")
+    ended = np.append(inputs_of(tokenizer)["input_ids"], [[model.config.eos_token_id, 0]], axis=1)
+    monkeypatch.setattr(model, "generate", lambda *a, **k: type("Output", (), {"sequences": ended}), raising=False)
+    with pytest.raises(ValueError, match="ended at once and wrote nothing"):
+        explain_generation(model, TEXT, tokenizer=tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"continuation": " "}, "continuation is empty"),
+        ({"max_new_tokens": 0}, "max_new_tokens is 0; expected 1 or more"),
+    ],
+)
+def test_bad_options(loaded, options, message):
+    model, tokenizer = loaded("GPT2")
+    with pytest.raises(ValueError, match=message):
+        explain_generation(model, TEXT, tokenizer=tokenizer, **options)
+
+
+def test_a_model_that_does_not_generate():
+    model, tokenizer = load_model("agreement")
+    for options in ({}, {"continuation": "are"}):
+        with pytest.raises(ValueError, match="AgreementEncoder does not generate"):
+            explain_generation(model, "the keys", tokenizer=tokenizer, **options)
+
+
+def test_feedback_without_a_flow(loaded):
+    model, _ = loaded("GPT2")
+    with pytest.raises(ValueError, match="are for the methods 'flow' and 'shapley'; method is 'rollout'"):
+        explain(model, np.array([[3, 4, 5]]), method="rollout", feedback="unrolled", n_prompt=2)
+
+
+@pytest.mark.parametrize("name", ["GPT2", "T5"])
+def test_words_read_and_words_written(loaded, name):
+    model, tokenizer = loaded(name)
+    given, written = "the keys", "the old keys"
+    options = {"tokenizer": tokenizer, "continuation": f" {written}"}
+    explanation = explain_generation(model, given, spans="words", **options)
+    words = [*given.split(), *written.split()]
+    assert [token for token in explanation.tokens if token not in ("<pad>", "</s>")] == words
+    tokens = explain_generation(model, given, **options)
+    assert explanation.attribution.outputs.tolist() == tokens.attribution.outputs.tolist()
+    assert explanation.scores.shape[1] < tokens.scores.shape[1] or name == "T5"  # whose tokens are words
+    assert (explanation.scores.sum(1) <= tokens.scores.sum(1) + 1e-9).all()
+
+
+@pytest.mark.parametrize("feedback", ["prefix", "unrolled"])
+def test_how_much_a_paragraph_could_contribute_to_the_answer(loaded, feedback):
+    model, tokenizer = loaded("GPT2")
+    text = "the keys\n\nthe old\n\nkeys."
+    options = {"tokenizer": tokenizer, "continuation": " the keys", "feedback": feedback}
+    explanation = explain_generation(model, text, spans="paragraphs", together=True, **options)
+    paragraphs = [explanation.tokens.index(name) for name in ("the keys", "the old", "keys.")]
+    assert explanation.scores.shape == (1, len(explanation.tokens))
+    assert (explanation.scores[0, paragraphs] > 0).all()
+    assert explanation.output_tokens == ("Ġthe Ġkeys",)
+    assert explanation.prediction_of() is None
+    sequence = np.array([*tokenizer([text])["input_ids"][0], *tokenizer(" the keys")["input_ids"]])
+    _, attention = capture(model, input_ids=sequence[None])
+    n_prompt = len(sequence) - 2
+    offsets = tokenizer([text], return_offsets_mapping=True)["offset_mapping"][0]
+    second = [text.index("the old") < end <= text.index("the old") + len("the old") for _, end in offsets]
+    spans = np.zeros((1, 1, len(sequence)), bool)
+    spans[0, 0, : len(second)] = second
+    outputs = (np.arange(len(sequence)) >= n_prompt - 1) & (np.arange(len(sequence)) < len(sequence) - 1)
+    alone = attention_flow(
+        attention,
+        decoder_spans=spans,
+        output_spans=outputs[None],
+        feedback=feedback,
+        n_prompt=n_prompt if feedback == "unrolled" else None,
+    )
+    assert explanation.scores[0, paragraphs[1]] == pytest.approx(alone.decoder.item(), abs=1e-9)
+
+
+def one_by_one(model, given, positions, targets, **options):
+    """Each output by a call of its own."""
+    for position, target in zip(positions, targets, strict=True):
+        _, attention, gradients = attention_gradients(model, target=target, **given)
+        capacities = joint_capacities(attention, weighting="attention_gradient", gradients=gradients)
+        yield attention_flow(capacities, outputs=position, **options)
+
+
+@pytest.mark.parametrize("name", ["GPT2", "Marian"])
+def test_each_written_token_by_gradients_of_its_own(loaded, name):
+    model, tokenizer = loaded(name)
+    options = {"tokenizer": tokenizer, "max_new_tokens": 2, "weighting": "attention_gradient"}
+    sequence, n_prompt = generate(model, inputs_of(tokenizer), max_new_tokens=2)
+    positions = list(range(n_prompt - 1, len(sequence) - 1))
+    given = {"input_ids": sequence[None]}
+    if name == "Marian":
+        given = {**inputs_of(tokenizer), "decoder_input_ids": sequence[None]}
+    explanation = explain_generation(model, TEXT, **options)
+    targets = [logit(int(sequence[p + 1]), position=p) for p in positions]
+    for row, alone in enumerate(one_by_one(model, given, positions, targets)):
+        for stack in ("encoder", "decoder") if name == "Marian" else ("decoder",):
+            got, expected = getattr(explanation.attribution, stack)[row], getattr(alone, stack)[0, 0]
+            np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-7)
+        bound = explanation.attribution.certificate.upper[row]
+        np.testing.assert_allclose(bound, alone.certificate.upper[0, 0], rtol=1e-4, atol=1e-7)
+    assert "attention x gradients of each token's logit" in str(explanation)
+
+
+def test_other_targets_of_written_tokens(loaded):
+    model, tokenizer = loaded("GPT2")
+    options = {"tokenizer": tokenizer, "max_new_tokens": 2, "weighting": "gradient", "method": "rollout"}
+    why = functools.partial(contrast, other=3)
+    found = [explain_generation(model, TEXT, target=target, **options) for target in (None, log_probability, why, 3)]
+    assert [each.conventions["target"] for each in found] == [
+        "each token's logit", "each token's log_probability", "each token's target", 3,
+    ]  # fmt: skip
+    assert all(np.abs(a.scores - b.scores).max() > 1e-6 for i, a in enumerate(found) for b in found[:i])
+    joined = explain_generation(model, TEXT, together=True, **options)
+    sequence, n_prompt = generate(model, inputs_of(tokenizer), max_new_tokens=2)
+    positions = list(range(n_prompt - 1, len(sequence) - 1))
+    total = sum_of([logit(int(sequence[p + 1]), position=p) for p in positions])
+    _, attention, gradients = attention_gradients(model, input_ids=sequence[None], target=total)
+    capacities = joint_capacities(attention, weighting="gradient", gradients=gradients)
+    expected = rollout(capacities, outputs=positions).decoder[0].sum(0)
+    np.testing.assert_allclose(joined.scores[0], expected, rtol=1e-4, atol=1e-7)
+
+
+def test_gradients_of_a_generation_from_a_shell(capsys, directory):
+    arguments = ["explain", "--model", str(directory("GPT2")), TEXT, "--max-new-tokens", "2", "--weighting", "gradient"]
+    assert main(arguments) == 0
+    assert "gradients of each token's logit" in capsys.readouterr().out
+    assert main([*arguments, "--target", "3", "--method", "rollout"]) == 0
+    assert "gradients of 3" in capsys.readouterr().out
+
+
+def test_targets_that_do_not_fit(loaded):
+    model, tokenizer = loaded("GPT2")
+    with pytest.raises(ValueError, match="target is each token's log_probability, but weighting='attention'"):
+        explain_generation(model, TEXT, tokenizer=tokenizer, target=log_probability)
+    with pytest.raises(ValueError, match="2 targets are given for 3 outputs; expected one for each"):
+        explain(model, np.array([[3, 4, 5]]), weighting="gradient", target=[logit(1, position=0), logit(1, position=1)])
