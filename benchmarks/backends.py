@@ -22,8 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxflow import Attention
-from jaxflow.capture import _capture as capture
+from jaxflow import Attention, capture
 
 N_LAYERS, N_HEADS, WIDTH, N_TOKENS = 6, 8, 256, 128
 Case = tuple[str, Callable[[], tuple[Any, ...]]]

@@ -27,7 +27,7 @@ def random_network(n_layers: int, n_tokens: int) -> FlowNetwork:
 def dense(network: FlowNetwork) -> tuple[float, np.ndarray]:
     """Seconds and the flow of the dense, traceable method."""
     sources = np.zeros(network.n_nodes, bool)
-    sources[network.players] = True
+    sources[network.inputs] = True
     with jax.enable_x64(True):
         problem = interior.pose(
             jnp.asarray(np.asarray(network.capacity, np.float64)),
@@ -53,7 +53,7 @@ def main() -> None:
     for n_tokens in arguments.tokens:
         network = random_network(arguments.layers, n_tokens)
         start = time.process_time()
-        flow = barrier_flow(network, network.players, network.outputs[0])
+        flow = barrier_flow(network, network.inputs, network.outputs[0])
         seconds = time.process_time() - start
         cells = [f"{n_tokens}", f"{int(flow.iterations)}", f"{seconds:.2f} s"]
         if n_tokens <= arguments.dense_up_to:

@@ -33,7 +33,7 @@ def cases(directory: Path) -> Iterator[tuple[str, Capacities, int | None]]:
 
 def seconds_of_ortools(capacities: Capacities, output: int | None, n_sampled: int) -> float:
     network = flow_network(capacities)
-    players = network.players
+    players = network.inputs
     random = np.random.default_rng(0)
     sinks = network.outputs if output is None else network.outputs[[output]]
     pairs = random.choice(players, n_sampled + 1), random.choice(sinks, n_sampled + 1)

@@ -22,8 +22,8 @@ from jaxflow import (
     flow_network,
     flow_value,
     smooth_flow_value,
+    what_if,
 )
-from jaxflow.attribute import _intervene as what_if
 
 
 def main() -> None:
@@ -38,7 +38,7 @@ def main() -> None:
         players = np.arange(n_tokens)
         work: dict[str, Callable[[], object]] = {
             "`attention_flow`, one output": lambda w=weights: attention_flow(w, outputs=0, solver="ortools"),
-            "`barrier_flow`, all inputs to it": lambda n=network: barrier_flow(n, n.players, n.outputs[0]),
+            "`barrier_flow`, all inputs to it": lambda n=network: barrier_flow(n, n.inputs, n.outputs[0]),
             "`arc_range`, one pair, 20 arcs": lambda n=network: arc_range(n, 0, int(n.outputs[0]), arcs=np.arange(20)),
             "`flow_value`, one pair, with gradient": _gradient(flow_value, capacities, 0),
             "`flow_value`, all inputs, with gradient": _gradient(flow_value, capacities, players),

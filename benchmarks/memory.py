@@ -26,8 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxflow import Attention, capture_capacities, joint_capacities
-from jaxflow.capture import _capture as capture
+from jaxflow import Attention, capture, capture_capacities, joint_capacities
 
 MODELS = ("layers", "scan", "bert", "arrays")
 

@@ -59,13 +59,13 @@ def synthetic(n_layers: int, n_tokens: int, residual: float, *, n_heads: int = 8
 
 def all_to_last(n_tokens: int, residual: float) -> tuple[FlowNetwork, Pairs]:
     network = flow_network(Capacities(decoder=synthetic(12, n_tokens, residual)))
-    assert network.decoder_players is not None
-    return network, (network.decoder_players, np.full(n_tokens, network.outputs[-1]))
+    assert network.decoder_inputs is not None
+    return network, (network.decoder_inputs, np.full(n_tokens, network.outputs[-1]))
 
 
 def all_to_all(capacity: np.ndarray) -> tuple[FlowNetwork, Pairs]:
     network = flow_network(Capacities(encoder=capacity))
-    sources, sinks = np.meshgrid(network.encoder_players, network.outputs)
+    sources, sinks = np.meshgrid(network.encoder_inputs, network.outputs)
     return network, (sources.ravel(), sinks.ravel())
 
 

@@ -53,7 +53,7 @@ def main() -> None:
     print("|---:|---:|---:|---:|---:|---:|---:|")
     for n_tokens in arguments.tokens:
         network = flow_network(Capacities(encoder=minilm.capacities(directory, n_tokens)))
-        sources, sinks = (ends.ravel() for ends in np.meshgrid(network.players, network.outputs))
+        sources, sinks = (ends.ravel() for ends in np.meshgrid(network.inputs, network.outputs))
         certified.solve_pairs(network, sources[:2], sinks[:2], tolerance=1e-9)  # compiled now
         start = time.perf_counter()
         flows = certified.solve_pairs(network, sources, sinks)

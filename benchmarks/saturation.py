@@ -100,7 +100,7 @@ def row(name: str, attention: jaxflow.Attention, residual: float) -> None:
     leaving, entering = np.zeros((2, network.n_nodes))
     np.add.at(leaving, network.senders, network.capacity)
     np.add.at(entering, network.receivers, network.capacity)
-    at_input = leaving[network.players] < entering[network.outputs][:, None]
+    at_input = leaving[network.inputs] < entering[network.outputs][:, None]
     possible = certificate.trivial > 0
     shares = [flow.saturated, flow.saturated & at_input, flow.saturated & ~at_input]
     outputs = np.unique(np.linspace(0, len(flow.outputs) - 1, N_OUTPUTS).astype(int))
@@ -109,7 +109,7 @@ def row(name: str, attention: jaxflow.Attention, residual: float) -> None:
         contrast(joined(jaxflow.rollout(capacities)), flow.outputs, network),
     ]
     cells = [f"{share[possible].mean():.1%}" for share in shares] + [f"{number:.3f}" for number in contrasts]
-    if len(network.players) > MOST_TOKENS:
+    if len(network.inputs) > MOST_TOKENS:
         cells.append("")
     else:
         shapley = [jaxflow.sample_set_shapley(network, network.outputs[o], precision=5e-4).values for o in outputs]
@@ -125,9 +125,9 @@ def joined(attribution: jaxflow.Attribution) -> np.ndarray:
 def contrast(scores: np.ndarray, outputs: np.ndarray, network: jaxflow.FlowNetwork) -> float:
     """Compare the scores that outputs other than itself, which it can reach, give to one input; the median over inputs."""
     n_targets = len(network.outputs)
-    own = len(network.players) - n_targets + outputs  # the input at the output's own position
+    own = len(network.inputs) - n_targets + outputs  # the input at the output's own position
     found = []
-    for player in range(len(network.players)):
+    for player in range(len(network.inputs)):
         reached = (own != player) & (scores[:, player] > 0)
         if reached.sum() > 1:
             found.append(scores[reached, player].std() / scores[reached, player].mean())

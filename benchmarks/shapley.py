@@ -45,7 +45,7 @@ def main() -> None:
         for n in arguments.lengths
     }
     costs(networks)
-    sampling({name: network for name, network in networks.items() if 16 < len(network.players) < 100})
+    sampling({name: network for name, network in networks.items() if 16 < len(network.inputs) < 100})
 
 
 def side_by_side() -> None:
@@ -58,7 +58,7 @@ def side_by_side() -> None:
     columns = {
         "additive": jaxflow.additive_shapley(network, sink),
         "fixed flow, barrier's": jaxflow.fixed_flow_shapley(
-            network, jaxflow.barrier_flow(network, network.players, sink).flow
+            network, jaxflow.barrier_flow(network, network.inputs, sink).flow
         ),
         "fixed flow, rollout's": jaxflow.fixed_flow_shapley(network, rollout_flow(network, sink)),
         "fixed flow, networkx's": jaxflow.fixed_flow_shapley(network, networkx_flow(network, sink)),
@@ -80,7 +80,7 @@ def costs(networks: dict[str, jaxflow.FlowNetwork]) -> None:
     print("|---|---:|---:|---:|---:|---:|---:|")
     for name, network in networks.items():
         sink = network.outputs[0]
-        n_players = len(network.players)
+        n_players = len(network.inputs)
         jaxflow.sample_set_shapley(network, sink, n_permutations=32)  # compiles, like the next
         jaxflow.additive_shapley(network, sink, solver="certified")
         additive, _ = timed(lambda: jaxflow.additive_shapley(network, sink, solver="certified"))  # noqa: B023
@@ -111,9 +111,7 @@ def sampling(networks: dict[str, jaxflow.FlowNetwork]) -> None:
     )
     print("|---|---:|---:|---:|---:|---:|")
     for name, network in networks.items():
-        game, joining = coalitions.set_game(
-            network, [np.array([node]) for node in network.players], network.outputs[-1]
-        )
+        game, joining = coalitions.set_game(network, [np.array([node]) for node in network.inputs], network.outputs[-1])
         n = len(joining)
         cells = []
         for design in (independent, reversed_too, rotated, latin, latin_reversed):
@@ -171,7 +169,7 @@ def networkx_flow(network: jaxflow.FlowNetwork, sink: int) -> np.ndarray:
     graph = nx.DiGraph()
     for (sender, receiver), capacity in zip(arcs, np.asarray(network.capacity, np.float64).tolist(), strict=True):
         graph.add_edge(sender, receiver, capacity=capacity)
-    graph.add_edges_from(("inputs", player) for player in network.players.tolist())
+    graph.add_edges_from(("inputs", player) for player in network.inputs.tolist())
     _, flow = nx.maximum_flow(graph, "inputs", int(sink))
     return np.array([flow[sender][receiver] for sender, receiver in arcs])
 

@@ -21,8 +21,7 @@ import jax
 import minilm
 import numpy as np
 
-from jaxflow import flow_bounds, flow_network, joint_capacities
-from jaxflow.capture import _capture as capture
+from jaxflow import capture, flow_bounds, flow_network, joint_capacities
 from jaxflow.solve import _certified as certified
 from jaxflow.solve._flows import count_stages
 
@@ -56,7 +55,7 @@ def row(directory: Path, n_tokens: int, repeats: int) -> str:
     capacities = jax.tree.map(lambda leaf: np.asarray(leaf)[0], reduced(ids)[1])
     build = best(lambda: flow_network(capacities).capacity, repeats)
     network = flow_network(capacities)
-    sources, sinks = (ends.ravel() for ends in np.meshgrid(network.players, network.outputs))
+    sources, sinks = (ends.ravel() for ends in np.meshgrid(network.inputs, network.outputs))
     loose = best(lambda: certified.solve_pairs(network, sources, sinks, tolerance=1e9).quantum, repeats)
     exact = best(lambda: certified.solve_pairs(network, sources, sinks).quantum, max(repeats // 2, 1))
     settled = count_stages(certified.solve_pairs(network, sources, sinks).stage)

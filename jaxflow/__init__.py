@@ -75,8 +75,8 @@ from jaxflow.network import (
     FlowNetwork,
     capture_capacities,
     flow_network,
+    join_inputs,
     join_outputs,
-    join_players,
     joint_capacities,
     span_masks,
 )
@@ -116,7 +116,7 @@ __all__ = [  # noqa: RUF022
     "capture_capacities",
     "flow_network",
     "FlowNetwork",
-    "join_players",
+    "join_inputs",
     "join_outputs",
     "span_masks",
     "text_spans",

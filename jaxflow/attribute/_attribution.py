@@ -228,7 +228,7 @@ def _solve_examples(
     progress: bool,
 ) -> Certificate:
     """Solve each example's network for all pairs of an explained output and a player from which it can be reached."""
-    *batch, n_players = selection.players.shape
+    *batch, n_players = selection.inputs.shape
     flows = np.zeros((3, *batch, len(selection.outputs), n_players))
     stage = np.zeros(flows.shape[1:], np.int8)
     quantum = np.zeros(batch)
@@ -241,12 +241,12 @@ def _solve_examples(
                 n_prompt=None if prompts is None else int(prompts[index]),
             )
             for network, outputs, rows in selected_networks(whole, selection, index):
-                pairs = selection.explained[index][rows, None] & selection.players[index]
+                pairs = selection.explained[index][rows, None] & selection.inputs[index]
                 # Nodes are numbered in topological order: nothing flows to a lower number.
-                row, player = np.nonzero(pairs & (network.players < outputs[:, None]))
+                row, player = np.nonzero(pairs & (network.inputs < outputs[:, None]))
                 flow = max_flow(
                     network,
-                    network.players[player],
+                    network.inputs[player],
                     outputs[row],
                     solver=solver,
                     tolerance=tolerance,

@@ -21,7 +21,7 @@ def find_bottleneck(
 
     Args:
         network: one example's, before spans are joined.
-        selection: its players and outputs.
+        selection: its inputs and outputs.
         graphs: True: a graph for each output; False: for none. None: for each while that is cheap, else for the first while one
             is, else for none.
         solver: as in `min_cut`.
@@ -35,15 +35,15 @@ def find_bottleneck(
     with progress_bar(n_graphs, "flow graph", unit="output", shown=progress) as bar:
         for joined, outputs, _ in selected_networks(network, selection, ()):
             for output in outputs[: n_graphs - len(found)]:
-                found.append(flow_graph(joined, output, players=selection.players, solver=solver))
+                found.append(flow_graph(joined, output, inputs=selection.inputs, solver=solver))
                 bar.update()
     if found:
         return tuple(found), found[0].cut_share
     joined, outputs, _ = next(selected_networks(network, selection, ()))
     # Nodes are numbered in topological order: nothing flows to a lower number.
-    players = joined.players[selection.players & (joined.players < outputs[0])]
-    with progress_bar(len(players), "min-cut", shown=progress) as bar:
-        capacity = cut_layers(joined, players, outputs[0], solver=solver, on_solved=bar.update).sum(0)
+    inputs = joined.inputs[selection.inputs & (joined.inputs < outputs[0])]
+    with progress_bar(len(inputs), "min-cut", shown=progress) as bar:
+        capacity = cut_layers(joined, inputs, outputs[0], solver=solver, on_solved=bar.update).sum(0)
     return (), capacity / max(capacity.sum(), np.finfo(np.float64).tiny)
 
 

@@ -34,7 +34,7 @@ class FlowGraph:
         level: `[node]`, 0 for inputs, l for what layer l of its stack computes.
         position: `[node]`, token position in its stack, of the first token for an input that is a span.
         through: `[node]`, flow that enters it, or leaves it if it is an input; along all arcs, kept or not.
-        players: `[player]`, node of each input, those of the encoder first; -1 for one from which no path leads.
+        inputs: `[input]`, node of each input, those of the encoder first; -1 for one from which no path leads.
         output: node of the output.
         senders: `[arc]`, node that each kept arc leaves.
         receivers: `[arc]`, node that it enters.
@@ -45,10 +45,10 @@ class FlowGraph:
         in_cut: `[arc]`, whether it is in the minimum cut between all inputs together and the output, the one nearest the
             inputs.
         own_cut: `[entry]`, kept arcs in the minimum cut of one input alone, the one nearest it; of each input after the other.
-        own_cut_start: `[player + 1]`, where each input's entries start.
+        own_cut_start: `[input + 1]`, where each input's entries start.
         layer_capacity: `[layer]`, of all arcs on a path, by the layer they lead to (the encoder's layers, then the decoder's).
         layer_flow: `[layer]`, of all arcs, likewise.
-        layer_cut: `[player, layer]`, capacity of each input's own minimum cut in each layer; sums to its score.
+        layer_cut: `[input, layer]`, capacity of each input's own minimum cut in each layer; sums to its score.
         value: the flow that arrives.
         maximum: the maximum flow of all inputs together, which is the capacity of the arcs in its minimum cut.
         gap: how near the optimum the flow is, as in `BarrierFlow`.
@@ -62,7 +62,7 @@ class FlowGraph:
     level: Int[np.ndarray, " node"]
     position: Int[np.ndarray, " node"]
     through: Float[np.ndarray, " node"]
-    players: Int[np.ndarray, " player"]
+    inputs: Int[np.ndarray, " input"]
     output: int
     senders: Int[np.ndarray, " arc"]
     receivers: Int[np.ndarray, " arc"]
@@ -72,10 +72,10 @@ class FlowGraph:
     stronger: Float[np.ndarray, " arc"]
     in_cut: Bool[np.ndarray, " arc"]
     own_cut: Int[np.ndarray, " entry"]
-    own_cut_start: Int[np.ndarray, " player+1"]
+    own_cut_start: Int[np.ndarray, " input+1"]
     layer_capacity: Float[np.ndarray, " layer"]
     layer_flow: Float[np.ndarray, " layer"]
-    layer_cut: Float[np.ndarray, "player layer"]
+    layer_cut: Float[np.ndarray, "input layer"]
     value: float
     maximum: float
     gap: float
@@ -95,7 +95,7 @@ def flow_graph(
     network: FlowNetwork,
     output: int,
     *,
-    players: Bool[np.ndarray, " player"] | None = None,
+    inputs: Bool[np.ndarray, " input"] | None = None,
     mu: float = 1e-6,
     max_arcs: int = MAX_ARCS,
     solver: Solver = "certified",
@@ -107,7 +107,7 @@ def flow_graph(
     Args:
         network: one example's network.
         output: the node that is explained, one of `network.outputs`.
-        players: which of the network's inputs send; all by default. What was padded or written ("unrolled") does not.
+        inputs: which of the network's inputs send; all by default. What was padded or written ("unrolled") does not.
         mu: weight of the barrier, as in `barrier_flow`.
         max_arcs: how many arcs are kept.
         solver: of the inputs' own minimum cuts, as in `min_cut`.
@@ -116,7 +116,7 @@ def flow_graph(
         `FlowGraph`. Where the flow did not come as near the optimum as was asked, `gap` says so.
 
     Raises:
-        ValueError: as `barrier_flow`; players of another shape, or none; max_arcs below 1.
+        ValueError: as `barrier_flow`; inputs of another shape, or none; max_arcs below 1.
 
     Example:
         >>> from jaxflow.capacities import Capacities
@@ -129,14 +129,14 @@ def flow_graph(
 
     Source: the flow is that of GAF, Azarkhalili & Libbrecht 2025 (2502.15765); the cuts are those of Picard & Queyranne 1980.
     """
-    sends = np.ones(len(network.players), bool) if players is None else np.asarray(players, bool)
-    if sends.shape != network.players.shape or not sends.any():
+    sends = np.ones(len(network.inputs), bool) if inputs is None else np.asarray(inputs, bool)
+    if sends.shape != network.inputs.shape or not sends.any():
         raise ValueError(
-            f"players has shape {sends.shape} and {sends.sum()} of them; expected one or more of {len(network.players)} inputs."
+            f"inputs has shape {sends.shape} and {sends.sum()} of them; expected one or more of {len(network.inputs)} inputs."
         )
     if max_arcs < 1:
         raise ValueError(f"max_arcs is {max_arcs}; expected 1 or more.")
-    sources, sink = network.players[sends], int(output)
+    sources, sink = network.inputs[sends], int(output)
     barrier = barrier_flow(network, sources, sink, mu=mu)
     joint = explain_cut(network, sources, sink)
     senders, receivers, arc_of, (flow, capacity, copies) = _merged(network, barrier.flow)
@@ -156,7 +156,7 @@ def flow_graph(
         level=np.asarray(network.level)[on_path],
         position=np.asarray(network.position)[on_path],
         through=np.maximum(entering, leaving)[on_path],
-        players=np.where(sends, number[network.players], -1),
+        inputs=np.where(sends, number[network.inputs], -1),
         output=int(number[sink]),
         senders=number[senders[kept]],
         receivers=number[receivers[kept]],
@@ -228,25 +228,25 @@ def _by_strength(
 
 def _own_cuts(
     network: FlowNetwork,
-    sends: Bool[np.ndarray, " player"],
+    sends: Bool[np.ndarray, " input"],
     sink: int,
     place: Int[np.ndarray, " arc"],
     solver: Solver,
-) -> tuple[Int[np.ndarray, " entry"], Int[np.ndarray, " player+1"], Float[np.ndarray, "player layer"]]:
+) -> tuple[Int[np.ndarray, " entry"], Int[np.ndarray, " input+1"], Float[np.ndarray, "input layer"]]:
     """Find the minimum cut nearest each input: which kept arcs it holds, and how much of it lies in each layer."""
     layers = np.zeros((len(sends), network.n_layers))
     entries: list[Int[np.ndarray, " entry"]] = [np.zeros(0, np.int64)] * len(sends)
     # Nodes are numbered in topological order: nothing flows to a lower number.
-    asked = np.flatnonzero(sends & (np.asarray(network.players) < sink))
+    asked = np.flatnonzero(sends & (np.asarray(network.inputs) < sink))
     if asked.size:
         quantised, cuts = minimum_cuts(
-            network, np.asarray(network.players)[asked], np.full(len(asked), sink), nearest="source", solver=solver
+            network, np.asarray(network.inputs)[asked], np.full(len(asked), sink), nearest="source", solver=solver
         )
-        for player, cut in zip(asked, cuts, strict=True):
+        for number, cut in zip(asked, cuts, strict=True):
             capacity = quantised.capacity[cut] * quantised.quantum
-            layers[player] = _by_layer(network, quantised.receivers[cut], capacity)
+            layers[number] = _by_layer(network, quantised.receivers[cut], capacity)
             kept = np.unique(place[quantised.arcs[cut]])
-            entries[player] = kept[kept >= 0]
+            entries[number] = kept[kept >= 0]
     return np.concatenate(entries), np.cumsum([0, *map(len, entries)]), layers
 
 

@@ -23,7 +23,7 @@ from jaxflow.network._network import (
     flow_network,
 )
 from jaxflow.network._selection import Selection, check_outputs, real_tokens, select, selected_networks
-from jaxflow.network._spans import ends_of, join_outputs, join_players, span_masks
+from jaxflow.network._spans import ends_of, join_inputs, join_outputs, span_masks
 from jaxflow.network._weighting import Weighting
 
 __all__ = [
@@ -48,8 +48,8 @@ __all__ = [
     "ends_of",
     "flow_network",
     "fused_capacities",
+    "join_inputs",
     "join_outputs",
-    "join_players",
     "joint_capacities",
     "lengths",
     "real_tokens",

@@ -32,8 +32,8 @@ class FlowNetwork:
         stack: `[node]`, 0 in the encoder, 1 in the decoder, 2 in the middle of a decoder layer.
         level: `[node]`, 0 for inputs, l for what layer l computes.
         position: `[node]`, token position in the stack.
-        encoder_players: `[source]`, node of each input token of the encoder; None without encoder.
-        decoder_players: `[target]`, node of each input token of the decoder; None without decoder.
+        encoder_inputs: `[source]`, node of each input token of the encoder; None without encoder.
+        decoder_inputs: `[target]`, node of each input token of the decoder; None without decoder.
         outputs: `[output]`, node of each output position, of the decoder if there is one.
 
     Source: `attention flow` of Abnar & Zuidema 2020 (2005.00928), section 3.2, for the encoder; Metzger et al. 2022
@@ -46,14 +46,14 @@ class FlowNetwork:
     stack: Int[np.ndarray, " node"]
     level: Int[np.ndarray, " node"]
     position: Int[np.ndarray, " node"]
-    encoder_players: Int[np.ndarray, " source"] | None
-    decoder_players: Int[np.ndarray, " target"] | None
+    encoder_inputs: Int[np.ndarray, " source"] | None
+    decoder_inputs: Int[np.ndarray, " target"] | None
     outputs: Int[np.ndarray, " output"]
 
     @property
-    def players(self) -> Int[np.ndarray, " player"]:
-        """`[player]`, nodes of all inputs: those of the encoder, then those of the decoder."""
-        stacks = (self.encoder_players, self.decoder_players)
+    def inputs(self) -> Int[np.ndarray, " input"]:
+        """`[input]`, nodes of all inputs: those of the encoder, then those of the decoder."""
+        stacks = (self.encoder_inputs, self.decoder_inputs)
         return np.concatenate([np.zeros(0, np.int64), *(nodes for nodes in stacks if nodes is not None)])
 
     @property
@@ -161,8 +161,8 @@ def flow_network(
         stack=stack,
         level=level,
         position=position,
-        encoder_players=np.flatnonzero(is_first & (stack == ENCODER)) if n_source else None,
-        decoder_players=np.flatnonzero(is_first & (stack == DECODER)) if n_target else None,
+        encoder_inputs=np.flatnonzero(is_first & (stack == ENCODER)) if n_source else None,
+        decoder_inputs=np.flatnonzero(is_first & (stack == DECODER)) if n_target else None,
         outputs=np.flatnonzero(outputs & (stack == (DECODER if n_target else ENCODER))),
     )
 

@@ -10,7 +10,7 @@ from jaxtyping import ArrayLike, Bool, Int
 
 from jaxflow.network._capacities import Capacities, batch_of, lengths
 from jaxflow.network._network import FlowNetwork
-from jaxflow.network._spans import check_spans, join_outputs, join_players
+from jaxflow.network._spans import check_spans, join_inputs, join_outputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,16 +18,16 @@ class Selection:
     """Players and outputs of a batch of examples.
 
     Attributes:
-        players: `[*batch, player]`, False for padding, tokens that are no inputs and spans of nothing else.
-        n_encoder: how many of the players are the encoder's; the others are the decoder's.
+        inputs: `[*batch, input]`, False for padding, tokens that are no inputs and spans of nothing else.
+        n_encoder: how many of the inputs are the encoder's; the others are the decoder's.
         outputs: `[output]`, positions that are explained, or numbers of the sets of them.
         explained: `[*batch, output]`, False for padding and sets of nothing else.
-        encoder_spans: `[*batch, span, source]`, where players are spans.
-        decoder_spans: `[*batch, span, target]`, where players are spans.
+        encoder_spans: `[*batch, span, source]`, where inputs are spans.
+        decoder_spans: `[*batch, span, target]`, where inputs are spans.
         output_spans: `[*batch, output, position]`, where outputs are sets of positions.
     """
 
-    players: Bool[np.ndarray, "*batch player"]
+    inputs: Bool[np.ndarray, "*batch input"]
     n_encoder: int
     outputs: Int[np.ndarray, " output"]
     explained: Bool[np.ndarray, "*batch output"]
@@ -37,8 +37,8 @@ class Selection:
 
     @property
     def n_pairs(self) -> int:
-        """How many pairs of an explained output and a player there are in the batch."""
-        return int((self.explained.sum(-1) * self.players.sum(-1)).sum())
+        """How many pairs of an explained output and an input there are in the batch."""
+        return int((self.explained.sum(-1) * self.inputs.sum(-1)).sum())
 
 
 def select(
@@ -50,7 +50,7 @@ def select(
     output_spans: Bool[ArrayLike, "*batch span output"] | None = None,
     n_prompt: Int[np.ndarray, " *batch"] | None = None,
 ) -> Selection:
-    """Check what is asked for, and find the players and outputs of each example.
+    """Check what is asked for, and find the inputs and outputs of each example.
 
     Raises:
         ValueError: as `attention_flow`.
@@ -62,7 +62,7 @@ def select(
         target = target & (np.arange(target.shape[-1]) < n_prompt[..., None])
     from_encoder = None if encoder_spans is None else _spans_of("encoder", encoder_spans, source)
     from_decoder = None if decoder_spans is None else _spans_of("decoder", decoder_spans, target)
-    players = [
+    inputs = [
         real if spans is None else np.asarray(spans.any(-1))
         for spans, real in ((from_encoder, source), (from_decoder, target))
     ]
@@ -73,8 +73,8 @@ def select(
         sets = check_spans("output_spans", output_spans, candidates.shape, disjoint=False) & candidates[..., None, :]
         positions, explained = np.arange(sets.shape[-2]), sets.any(-1)
     return Selection(
-        players=np.concatenate(players, axis=-1),
-        n_encoder=players[0].shape[-1],
+        inputs=np.concatenate(inputs, axis=-1),
+        n_encoder=inputs[0].shape[-1],
         outputs=positions,
         explained=explained,
         encoder_spans=from_encoder,
@@ -89,10 +89,10 @@ def selected_networks(
     """Join spans of one example's network: one network for all outputs, or one for each set of them.
 
     Yields:
-        A network whose players are those of the selection, and the nodes of the outputs that are explained in the slice.
+        A network whose inputs are those of the selection, and the nodes of the outputs that are explained in the slice.
     """
     if selection.encoder_spans is not None or selection.decoder_spans is not None:
-        network = join_players(
+        network = join_inputs(
             network,
             encoder_spans=None if selection.encoder_spans is None else selection.encoder_spans[index],
             decoder_spans=None if selection.decoder_spans is None else selection.decoder_spans[index],
@@ -143,9 +143,9 @@ def real_tokens(capacities: Capacities) -> tuple[Bool[np.ndarray, "*batch source
 
 
 def _spans_of(
-    stack: str, spans: Bool[ArrayLike, "*batch span token"], players: Bool[np.ndarray, "*batch token"]
+    stack: str, spans: Bool[ArrayLike, "*batch span token"], inputs: Bool[np.ndarray, "*batch token"]
 ) -> Bool[np.ndarray, "*batch span token"]:
-    """Check spans, and leave in them the tokens that are players."""
-    if not players.shape[-1]:
+    """Check spans, and leave in them the tokens that are inputs."""
+    if not inputs.shape[-1]:
         raise ValueError(f"{stack}_spans are given, but there is no {stack}.")
-    return check_spans(f"{stack}_spans", spans, players.shape) & players[..., None, :]
+    return check_spans(f"{stack}_spans", spans, inputs.shape) & inputs[..., None, :]

@@ -1,4 +1,4 @@
-"""Spans: sets of tokens that are one player, or one output, of a network."""
+"""Spans: sets of tokens that are one input, or one output, of a network."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def check_spans(
     """Check masks of spans over tokens of `shape`, `[*batch, token]`, and give each example its own.
 
     Raises:
-        ValueError: masks of another shape or of other values than True and False; players that share a token.
+        ValueError: masks of another shape or of other values than True and False; inputs that share a token.
     """
     masks = np.asarray(spans)
     if masks.ndim < 2 or masks.shape[-2] == 0 or (*masks.shape[:-2], masks.shape[-1]) not in (shape, shape[-1:]):
@@ -79,36 +79,36 @@ def check_spans(
     return np.broadcast_to(masks.astype(bool), (*shape[:-1], *masks.shape[-2:]))
 
 
-def join_players(
+def join_inputs(
     network: FlowNetwork,
     *,
     encoder_spans: Bool[np.ndarray, "span source"] | None = None,
     decoder_spans: Bool[np.ndarray, "span target"] | None = None,
 ) -> FlowNetwork:
-    """Make each span of input tokens one player, whose flow is that of all its tokens together.
+    """Make each span of input tokens one input, whose flow is that of all its tokens together.
 
     The joint flow of a set is not the sum of its members' flows, which share the arcs between: it is at most that, and at
     least each of them. Nodes of a span become one node, the first of them, so that no arc is added.
 
     Args:
         network: one example's network.
-        encoder_spans: `[span, source]`, one mask for each player; None leaves the tokens as they are. Tokens in no span are no
-            players.
+        encoder_spans: `[span, source]`, one mask for each input; None leaves the tokens as they are. Tokens in no span are no
+            inputs.
         decoder_spans: `[span, target]`, likewise.
 
     Returns:
-        `FlowNetwork` whose players are the spans, in their order; `position` of a player is that of its first token. A
+        `FlowNetwork` whose inputs are the spans, in their order; `position` of an input is that of its first token. A
         span without tokens is a node of its own, without arcs.
 
     Raises:
         ValueError: spans of a stack that the network lacks.
     """
     node, level, stack, position = np.arange(network.n_nodes), network.level, network.stack, network.position
-    players = {"encoder": network.encoder_players, "decoder": network.decoder_players}
+    inputs = {"encoder": network.encoder_inputs, "decoder": network.decoder_inputs}
     for name, spans in (("encoder", encoder_spans), ("decoder", decoder_spans)):
         if spans is None:
             continue
-        tokens = players[name]
+        tokens = inputs[name]
         if tokens is None:
             raise ValueError(f"{name}_spans are given, but the network has no {name}.")
         joined = np.zeros(len(spans), np.int64)
@@ -120,7 +120,7 @@ def join_players(
                 joined[index] = len(level)
                 level, position = np.append(level, 0), np.append(position, 0)
                 stack = np.append(stack, stack[tokens[0]])
-        players[name] = joined
+        inputs[name] = joined
     return dataclasses.replace(
         network,
         senders=node[network.senders],
@@ -128,8 +128,8 @@ def join_players(
         level=level,
         stack=stack,
         position=position,
-        encoder_players=players["encoder"],
-        decoder_players=players["decoder"],
+        encoder_inputs=inputs["encoder"],
+        decoder_inputs=inputs["decoder"],
     )
 
 

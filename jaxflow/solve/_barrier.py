@@ -22,8 +22,8 @@ class BarrierFlow:
             a path from a source to the sink; 0 on all others.
         value: `[*sink]`, what arrives at the sink.
         upper: `[*sink]`, no flow has a larger value: at most `value + 2 * mu * arcs` at the optimum.
-        inputs: `[*sink, player]`, what each of the network's players sends, 0 for those that are no source. Sums to `value`
-            where all sources are players.
+        inputs: `[*sink, input]`, what each of the network's inputs sends, 0 for those that are no source. Sums to `value`
+            where all sources are inputs.
         gap: `[*sink]`, how much more any flow could reach in the programme's objective, at most, plus what `flow` fails to
             conserve at all nodes together.
         iterations: `[*sink]`, linear systems solved.
@@ -34,7 +34,7 @@ class BarrierFlow:
     flow: Float[np.ndarray, "*sink arc"]
     value: Float[np.ndarray, " *sink"]
     upper: Float[np.ndarray, " *sink"]
-    inputs: Float[np.ndarray, "*sink player"]
+    inputs: Float[np.ndarray, "*sink input"]
     gap: Float[np.ndarray, " *sink"]
     iterations: Int[np.ndarray, " *sink"]
     mu: float
@@ -57,7 +57,7 @@ def barrier_flow(
 ) -> BarrierFlow:
     """Find the flow that maximises `value + mu * sum_e [log f_e + log(u_e - f_e)]`: one flow, where maximum flows are many.
 
-    The sources act as one: `barrier_flow(network, network.players, network.outputs)` is the joint flow of all inputs to each
+    The sources act as one: `barrier_flow(network, network.inputs, network.outputs)` is the joint flow of all inputs to each
     output. Arcs of capacity 0 are left out, and so are arcs on no path to the sink, which carry 0. A feedback arc
     ("unrolled") has no capacity and no barrier: it carries what arrives. As mu falls to 0 the value rises to the maximum flow,
     which is less than `2 * mu * arcs` above it, and the flow tends to one maximum flow, in the middle of all.
@@ -70,7 +70,7 @@ def barrier_flow(
 
     Args:
         network: one example's.
-        source: node or nodes, which share the flow as suits it. For "unrolled", the players that were not generated.
+        source: node or nodes, which share the flow as suits it. For "unrolled", the inputs that were not generated.
         sink: node or array of nodes, each a programme of its own.
         mu: above 0, in units of the value.
         tolerance: largest gap, in units of the value.
@@ -87,7 +87,7 @@ def barrier_flow(
         >>> from jaxflow.capacities import Capacities
         >>> from jaxflow.network import flow_network
         >>> network = flow_network(Capacities(encoder=np.full((1, 2, 2), 0.5)))
-        >>> flow = barrier_flow(network, network.players, network.outputs[0])
+        >>> flow = barrier_flow(network, network.inputs, network.outputs[0])
         >>> flow.inputs.round(3), flow.converged
         (array([0.5, 0.5]), True)
 
@@ -113,10 +113,10 @@ def barrier_flow(
     is_merged_source[merged[sources]] = True
     group = _groups(network)
     is_feedback = senders == receivers
-    players = np.asarray(network.players)
-    is_source_player = np.isin(players, sources)
+    nodes = np.asarray(network.inputs)
+    is_source = np.isin(nodes, sources)
     flows, rows = np.zeros((sinks.size, len(capacity))), []
-    inputs = np.zeros((sinks.size, len(players)))
+    inputs = np.zeros((sinks.size, len(nodes)))
     for row, sink in enumerate(merged[sinks.ravel()]):
         solution = layered.solve(
             capacity,
@@ -133,7 +133,7 @@ def barrier_flow(
         arriving = np.bincount(receivers, solution.flow, network.n_nodes)
         flows[row] = np.where(is_feedback & (senders != sink), arriving[senders], solution.flow)
         leaving = np.bincount(senders, solution.flow, network.n_nodes)
-        inputs[row] = np.where(is_source_player, leaving[merged[players]], 0)
+        inputs[row] = np.where(is_source, leaving[merged[nodes]], 0)
         rows.append((solution.value, solution.upper, solution.gap, solution.iterations))
     value, upper, gap, iterations = np.reshape(np.array(rows, np.float64), (*sinks.shape, 4)).transpose(
         -1, *range(sinks.ndim)
@@ -187,6 +187,6 @@ def check_nodes(name: str, nodes: Any, network: FlowNetwork) -> Int[np.ndarray, 
         wrong = nodes.min() if nodes.min() < 0 else nodes.max()
         raise ValueError(
             f"{name} is node {wrong}, which does not exist: the network has nodes 0 to {network.n_nodes - 1}. "
-            "Inputs are network.players, outputs network.outputs."
+            "Inputs are network.inputs, outputs network.outputs."
         )
     return nodes.astype(np.int64)

@@ -18,7 +18,7 @@ def flow_bounds(
     decoder_layer: DecoderLayer = "sublayers",
     feedback: Feedback = "prefix",
     n_prompt: int | None = None,
-) -> Num[Array, "*batch output player"]:
+) -> Num[Array, "*batch output input"]:
     """Bound the maximum flow from every input to every output from above, without a solve.
 
     `u_0 = inf at the source, u_l[q] = sum_k min(C_l[q, k], u_{l-1}[k])` bounds what arrives at (l, q), since no more than
@@ -40,7 +40,7 @@ def flow_bounds(
         n_prompt: for "unrolled"; the same for all examples.
 
     Returns:
-        `[*batch, output, player]`, of the capacities' dtype; players are the encoder's inputs, then the decoder's. With
+        `[*batch, output, input]`, of the capacities' dtype; inputs are the encoder's inputs, then the decoder's. With
         "unrolled", those that were generated are none, and 0.
 
     Raises:
@@ -69,7 +69,7 @@ def flow_bounds(
 
 
 @functools.partial(jax.jit, static_argnames=("decoder_layer", "n_prompt"))
-def _bound(capacities: Capacities, *, decoder_layer: DecoderLayer, n_prompt: int | None) -> Num[Array, "output player"]:
+def _bound(capacities: Capacities, *, decoder_layer: DecoderLayer, n_prompt: int | None) -> Num[Array, "output input"]:
     """Bound one example's flows."""
     n_source, n_target = lengths(capacities)
     stack = capacities.encoder if capacities.decoder is None else capacities.decoder
@@ -102,10 +102,10 @@ def _unlimited(n: int, dtype: Any) -> Num[Array, "node node"]:
     return jnp.where(jnp.eye(n, dtype=bool), _most(dtype), jnp.zeros((), dtype))
 
 
-def _pass_on(layer: Num[Array, "query key"], held: Num[Array, "key player"]) -> Num[Array, "query player"]:
-    """Bound what arrives at each query from each player: `sum_k min(layer[q, k], held[k])`."""
+def _pass_on(layer: Num[Array, "query key"], held: Num[Array, "key input"]) -> Num[Array, "query input"]:
+    """Bound what arrives at each query from each input: `sum_k min(layer[q, k], held[k])`."""
 
-    # Key by key, so that [query, key, player] never is; some keys a turn, so that the total is read and written less often.
+    # Key by key, so that [query, key, input] never is; some keys a turn, so that the total is read and written less often.
     def add(key: Array, total: Array) -> Array:
         return total + jnp.minimum(layer[:, key, None], held[key][None, :])
 
@@ -113,7 +113,7 @@ def _pass_on(layer: Num[Array, "query key"], held: Num[Array, "key player"]) -> 
     return jax.lax.fori_loop(0, layer.shape[1], add, total, unroll=4)
 
 
-def _through(layers: Num[Array, "layer query key"], held: Num[Array, "key player"]) -> Num[Array, "query player"]:
+def _through(layers: Num[Array, "layer query key"], held: Num[Array, "key input"]) -> Num[Array, "query input"]:
     return jax.lax.scan(lambda held, layer: (_pass_on(layer, held), None), held, layers)[0]
 
 
@@ -134,7 +134,7 @@ def _carries(capacities: Capacities, decoder_layer: DecoderLayer) -> Num[Array, 
 
 def _through_decoder(
     capacities: Capacities, source: Array, target: Array, decoder_layer: DecoderLayer
-) -> Num[Array, "target player"]:
+) -> Num[Array, "target input"]:
     assert capacities.decoder is not None
     if capacities.cross is None:
         return _through(capacities.decoder[1:], capacities.decoder[0])
@@ -147,8 +147,8 @@ def _through_decoder(
     return jax.lax.scan(step, target, layers)[0]
 
 
-def _back_through_all(capacities: Capacities, decoder_layer: DecoderLayer) -> Num[Array, "player output"]:
-    """Bound what each player can send to each output, layer by layer from the outputs."""
+def _back_through_all(capacities: Capacities, decoder_layer: DecoderLayer) -> Num[Array, "input output"]:
+    """Bound what each input can send to each output, layer by layer from the outputs."""
     encoder, decoder, cross = capacities.encoder, capacities.decoder, capacities.cross
     n_source, n_target = lengths(capacities)
     if decoder is None:
@@ -171,7 +171,7 @@ def _back_through_all(capacities: Capacities, decoder_layer: DecoderLayer) -> Nu
 
 def _through_unrolled(
     capacities: Capacities, source: Array, target: Array, decoder_layer: DecoderLayer, n_prompt: int
-) -> Num[Array, "target player"]:
+) -> Num[Array, "target input"]:
     """Position by position, since what a position's output got is what the next one's input holds."""
     decoder, cross = capacities.decoder, capacities.cross
     assert decoder is not None
@@ -194,7 +194,7 @@ def _through_unrolled(
 
 def _back_through_unrolled(
     capacities: Capacities, decoder_layer: DecoderLayer, n_prompt: int
-) -> Num[Array, "player output"]:
+) -> Num[Array, "input output"]:
     """From the last position to the first: all of a position's readers are known before it."""
     encoder, decoder, cross = capacities.encoder, capacities.decoder, capacities.cross
     assert decoder is not None

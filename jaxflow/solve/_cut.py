@@ -69,7 +69,7 @@ def explain_cut(
 
     Args:
         network: one example's network.
-        sources: node or nodes, such as `network.encoder_players[[1, 2]]`.
+        sources: node or nodes, such as `network.encoder_inputs[[1, 2]]`.
         sinks: node or nodes, such as `network.outputs[0]`.
         nearest: which end's cut to return.
 
@@ -81,7 +81,7 @@ def explain_cut(
         >>> from jaxflow.network import flow_network
         >>> layer = np.array([[0.75, 0.25], [0.5, 0.5]])
         >>> network = flow_network(Capacities(encoder=np.stack([layer, layer])))
-        >>> cut = explain_cut(network, network.encoder_players[1], network.outputs[1])
+        >>> cut = explain_cut(network, network.encoder_inputs[1], network.outputs[1])
         >>> print(cut_sentence(cut, encoder_tokens=["the", "keys"]))
         Layer 1 is the bottleneck: all of the cut (0.75), all of it read from position 1 (keys). It is all that the input \
 sends: the score says nothing of what happens after.
@@ -183,7 +183,7 @@ def cut_sentence(cut: CutExplanation, *, encoder_tokens: Sequence[str] = (), dec
 def _check_nodes(network: FlowNetwork, name: str, nodes: int | Int[np.ndarray, " node"]) -> Int[np.ndarray, " node"]:
     given = np.atleast_1d(np.asarray(nodes))
     if given.ndim != 1 or not given.size or not np.issubdtype(given.dtype, np.integer):
-        raise ValueError(f"{name} is {nodes!r}; expected a node, or nodes, such as network.encoder_players[[1, 2]].")
+        raise ValueError(f"{name} is {nodes!r}; expected a node, or nodes, such as network.encoder_inputs[[1, 2]].")
     if not 0 <= given.min() <= given.max() < network.n_nodes:
         wrong = given.min() if given.min() < 0 else given.max()
         raise ValueError(

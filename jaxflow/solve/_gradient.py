@@ -251,7 +251,7 @@ def _network(
 def _pairs(network: FlowNetwork, source: Any, output: Any) -> tuple[tuple[int, ...], Pairs]:
     """Look up the nodes of inputs and outputs: the shape of the pairs, and their nodes in a row."""
     found = []
-    for name, index, nodes in (("source", source, network.players), ("output", output, network.outputs)):
+    for name, index, nodes in (("source", source, network.inputs), ("output", output, network.outputs)):
         index = np.asarray(index)
         if not np.issubdtype(index.dtype, np.integer) or (
             index.size and not 0 <= index.min() <= index.max() < len(nodes)

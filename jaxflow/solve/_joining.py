@@ -37,7 +37,7 @@ def join_ends(
         stack=np.concatenate([[-1], network.stack, [np.max(network.stack) + 1]]),
         level=np.concatenate([[0], network.level, [0]]),
         position=np.concatenate([[0], network.position, [0]]),
-        encoder_players=None if network.encoder_players is None else network.encoder_players + 1,
-        decoder_players=None if network.decoder_players is None else network.decoder_players + 1,
+        encoder_inputs=None if network.encoder_inputs is None else network.encoder_inputs + 1,
+        decoder_inputs=None if network.decoder_inputs is None else network.decoder_inputs + 1,
         outputs=np.asarray(network.outputs) + 1,
     )

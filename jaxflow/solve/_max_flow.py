@@ -96,7 +96,7 @@ def max_flow(
 ) -> MaxFlow:
     """Find the value of the maximum flow from `source` to `sink`, for one pair of nodes or for many.
 
-    `max_flow(network, network.encoder_players, network.outputs[:, None])` is the matrix of all scores. Each pair is
+    `max_flow(network, network.encoder_inputs, network.outputs[:, None])` is the matrix of all scores. Each pair is
     a problem of its own, solved in threads over all cores; same input, same bits, whatever their number. Ctrl-C ends it.
     Not for use under `jit`. Cost of "certified": O(arcs) once and for each sink, then about what a pair's flow touches. It loads
     compiled code (which takes Numba some 20 seconds once per machine) when OR-Tools would need longer than that.
@@ -124,7 +124,7 @@ def max_flow(
         >>> from jaxflow.network import flow_network
         >>> layer = np.array([[0.75, 0.25], [0.5, 0.5]])
         >>> network = flow_network(Capacities(encoder=np.stack([layer, layer])))
-        >>> max_flow(network, network.encoder_players, network.outputs[:, None]).value
+        >>> max_flow(network, network.encoder_inputs, network.outputs[:, None]).value
         array([[1.  , 0.5 ],
                [1.  , 0.75]])
 
@@ -179,7 +179,7 @@ def min_cut(
         >>> from jaxflow.network import flow_network
         >>> layer = np.array([[0.75, 0.25], [0.5, 0.5]])
         >>> network = flow_network(Capacities(encoder=np.stack([layer, layer])))
-        >>> cut = min_cut(network, network.encoder_players[1], network.outputs[1])
+        >>> cut = min_cut(network, network.encoder_inputs[1], network.outputs[1])
         >>> cut.layer.tolist(), cut.query.tolist(), cut.key.tolist(), cut.value
         ([1, 1], [0, 1], [1, 1], 0.75)
 
@@ -267,7 +267,7 @@ def _check_ends(
             wrong = nodes.min() if nodes.min() < 0 else nodes.max()
             raise ValueError(
                 f"{name} is node {wrong}, which does not exist: the network has nodes 0 to {network.n_nodes - 1}. "
-                "Inputs are network.encoder_players, outputs network.outputs."
+                "Inputs are network.encoder_inputs, outputs network.outputs."
             )
     sources, sinks = np.broadcast_arrays(np.asarray(source, np.int64), np.asarray(sink, np.int64))
     if (sources == sinks).any():

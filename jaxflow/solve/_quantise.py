@@ -75,7 +75,7 @@ def quantise_to_int32(
 
 
 def int32_quantum(network: FlowNetwork, sources: Int[np.ndarray, " pair"], sinks: Int[np.ndarray, " pair"]) -> float:
-    """Choose the quantum, a power of 2, in which no value of these pairs exceeds int32, nor one from a player to an output.
+    """Choose the quantum, a power of 2, in which no value of these pairs exceeds int32, nor one from an input to an output.
 
     It is the same whichever of them are asked for. No flow of a pair exceeds what leaves its source or what enters its
     sink. The largest such bound comes to between
@@ -84,7 +84,7 @@ def int32_quantum(network: FlowNetwork, sources: Int[np.ndarray, " pair"], sinks
     """
     capacity = np.asarray(network.capacity)
     starts, ends = np.zeros((2, network.n_nodes), bool)
-    starts[network.players] = starts[sources] = ends[network.outputs] = ends[sinks] = True
+    starts[network.inputs] = starts[sources] = ends[network.outputs] = ends[sinks] = True
     leaving, entering = np.zeros((2, network.n_nodes))
     for part in parts(len(capacity), least=network.n_nodes):  # since bincount copies what it adds to float64
         for nodes, wanted, sums in (

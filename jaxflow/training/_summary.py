@@ -137,5 +137,5 @@ def _bottleneck(
         network = flow_network(one, decoder_layer=decoder_layer)
         output, player = np.nonzero(attribution.certificate.lower[index] > 0)
         sinks = network.outputs[attribution.outputs[output]]
-        total = total + cut_layers(network, network.players[player], sinks).sum(0)
+        total = total + cut_layers(network, network.inputs[player], sinks).sum(0)
     return total / total.sum()

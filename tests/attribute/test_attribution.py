@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from oracles import capacities_by_loops, networkx_values, scipy_values
 from strategies import KINDS, attention, make_attention
 
-from jaxflow import Attention, Attribution, Capacities, attention_flow, joint_capacities, load_model, rollout
-from jaxflow.capture import _capture as capture
+from jaxflow import Attention, Attribution, Capacities, attention_flow, capture, joint_capacities, load_model, rollout
 
 SHAPE = (2, 3, 2, 4, 4)  # [batch, layer, head, query, key]
 GOOD = make_attention("softmax", 0, SHAPE)

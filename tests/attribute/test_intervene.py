@@ -7,8 +7,7 @@ import pytest
 from oracles import capacities_by_loops, networkx_values
 from strategies import make_attention
 
-from jaxflow import Attention, Capacities, Scale, attention_flow, edit, edited_capacities, flow_value
-from jaxflow.attribute import _intervene as what_if
+from jaxflow import Attention, Capacities, Scale, attention_flow, edit, edited_capacities, flow_value, what_if
 
 N = 4
 

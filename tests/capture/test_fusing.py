@@ -10,8 +10,7 @@ import pytest
 from capture.linen_models import HOSTILE, Block, Deep, Own, Scanned, X, assert_same, build
 from flax.core import freeze
 
-from jaxflow import capture_capacities, joint_capacities
-from jaxflow.capture import _capture as capture
+from jaxflow import capture, capture_capacities, joint_capacities
 from jaxflow.capture._ordering import layer_numbers
 from jaxflow.capture._sown import Sown
 

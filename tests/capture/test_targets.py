@@ -13,6 +13,7 @@ from flax.linen import attention as flax_attention
 from jaxflow import (
     attention_flow,
     attention_gradients,
+    capture,
     contrast,
     explain,
     joint_capacities,
@@ -20,7 +21,6 @@ from jaxflow import (
     log_probability,
     logit,
 )
-from jaxflow.capture import _capture as capture
 from jaxflow.explain._prediction import label_target
 
 WEIGHTS = (jnp.arange(8.0) - 2) / 10

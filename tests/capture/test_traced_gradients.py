@@ -12,8 +12,7 @@ from capture.traced_models import B, D, F, H, T, attend, encoder, layers, norm, 
 from flax import nnx
 from flax.nnx.nn import attention as nnx_attention
 
-from jaxflow import attention_gradients
-from jaxflow.capture import _capture as capture
+from jaxflow import attention_gradients, capture
 
 WEIGHTS = jnp.asarray(np.random.default_rng(5).normal(size=(T, D)), jnp.float32)
 FOUR = jax.tree.map(lambda leaf: leaf * 0.5, parameters(4))

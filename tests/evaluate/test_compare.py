@@ -18,12 +18,12 @@ from jaxflow import (
     erasure_curves,
     gradient_norm,
     joint_capacities,
+    leave_one_out,
     load_model,
     logit,
     masked_value,
     rank_correlation,
 )
-from jaxflow.attribute import _leave_one_out as leave_one_out
 from jaxflow.cli._main import main
 from jaxflow.evaluate import BINS, METHODS, METRICS
 from jaxflow.evaluate._comparison import bootstrap_interval

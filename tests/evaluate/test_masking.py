@@ -4,19 +4,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_gradients import IDS, MODEL, NNX, PLANTED, VARIABLES
+from planted_models import IDS, MODEL, NNX, PLANTED, VARIABLES
 
 from jaxflow import (
     contrast,
     erase,
     erasure_curves,
     gradient_norm,
+    leave_one_out,
     load_model,
     masked_value,
     random_scores,
     rank_correlation,
 )
-from jaxflow.attribute import _leave_one_out as leave_one_out
 
 TARGET = contrast(1, 0)
 MASKS = np.random.default_rng(0).random((2, 5, 5)) < 0.6

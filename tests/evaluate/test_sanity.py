@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from test_gradients import IDS, MODEL, VARIABLES
+from planted_models import IDS, MODEL, VARIABLES
 
 from jaxflow import gradient_norm, layer_groups, logit, randomise, sanity_check
 

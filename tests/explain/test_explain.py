@@ -10,8 +10,7 @@ import pytest
 import transformers
 from flax import nnx
 
-from jaxflow import Attribution, attention_flow, explain, load, load_model, raw_attention, rollout, span_masks
-from jaxflow.capture import _capture as capture
+from jaxflow import Attribution, attention_flow, capture, explain, load, load_model, raw_attention, rollout, span_masks
 
 TEXT = "the keys to the old cabinet"
 

@@ -10,15 +10,15 @@ from jaxflow import (
     attention_flow,
     barrier_flow,
     explain,
+    flow_graph,
     flow_network,
-    join_players,
+    join_inputs,
     joint_capacities,
     load,
     load_model,
     max_flow,
     span_masks,
 )
-from jaxflow.explain import _flow_graph as flow_graph
 from jaxflow.explain._bottleneck import find_bottleneck
 from jaxflow.explain._flow_graph import ARC_KINDS
 from jaxflow.network._selection import select
@@ -47,7 +47,7 @@ def test_it_is_the_barrier_flow_with_its_cuts(stacks):
     network = network_of(stacks)
     output = network.outputs[-1]
     graph = flow_graph(network, output)
-    barrier = barrier_flow(network, network.players, output)
+    barrier = barrier_flow(network, network.inputs, output)
     live = np.flatnonzero(barrier.flow)
     found = {}
     ends = list(zip(graph.stack, graph.level, graph.position, strict=True))
@@ -66,19 +66,19 @@ def test_it_is_the_barrier_flow_with_its_cuts(stacks):
     assert graph.maximum == pytest.approx(graph.capacity[graph.in_cut].sum())
     assert 0 <= graph.maximum - graph.value < 1e-3
     assert ends[graph.output] == nodes[output]
-    for player, node in enumerate(network.players):
+    for player, node in enumerate(network.inputs):
         score = float(max_flow(network, node, output).value) if node < output else 0.0
         own = graph.own_cut[graph.own_cut_start[player] : graph.own_cut_start[player + 1]]
         assert graph.capacity[own].sum() == pytest.approx(score, abs=1e-8)
         assert graph.layer_cut[player].sum() == pytest.approx(score, abs=1e-8)
-        if graph.players[player] >= 0:
-            assert ends[graph.players[player]] == nodes[node]
+        if graph.inputs[player] >= 0:
+            assert ends[graph.inputs[player]] == nodes[node]
         else:
             assert score == 0
     np.testing.assert_allclose(
         graph.layer_flow, np.bincount(network.layer[network.receivers[live]], barrier.flow[live])[1:]
     )
-    inside = np.setdiff1d(np.arange(len(ends)), graph.players)
+    inside = np.setdiff1d(np.arange(len(ends)), graph.inputs)
     np.testing.assert_allclose(
         np.bincount(graph.receivers, graph.flow, len(ends))[inside], graph.through[inside], atol=1e-12
     )
@@ -115,13 +115,13 @@ def test_long_inputs_are_folded_to_the_strongest_arcs_of_each_layer():
 
 def test_a_span_is_one_node_whose_arcs_are_added_up():
     network = network_of()
-    joined = join_players(network, encoder_spans=span_masks([(0, 2), (2, 3), (3, 4)], 4))
+    joined = join_inputs(network, encoder_spans=span_masks([(0, 2), (2, 3), (3, 4)], 4))
     graph = flow_graph(joined, joined.outputs[0])
-    barrier = barrier_flow(joined, joined.players, joined.outputs[0])
+    barrier = barrier_flow(joined, joined.inputs, joined.outputs[0])
     ends = np.stack([graph.senders, graph.receivers])
     assert len(np.unique(ends, axis=1).T) == len(graph.flow)
     assert graph.flow.sum() == pytest.approx(barrier.flow.sum())
-    from_span = graph.senders == graph.players[0]
+    from_span = graph.senders == graph.inputs[0]
     assert from_span.sum() == 4
     np.testing.assert_allclose(graph.flow[from_span].sum(), barrier.inputs[0])
     assert not graph.kind[from_span].any(), "a span has no one position to keep"
@@ -131,31 +131,31 @@ def test_padding_sends_nothing_and_takes_nothing():
     layers = np.zeros((2, 3, 3))
     layers[:, :2, :2] = 0.5
     network = flow_network(Capacities(encoder=layers))
-    graph = flow_graph(network, network.outputs[0], players=np.array([True, True, False]))
-    assert graph.players[2] == -1
+    graph = flow_graph(network, network.outputs[0], inputs=np.array([True, True, False]))
+    assert graph.inputs[2] == -1
     assert set(graph.position) == {0, 1}
-    nothing = flow_graph(network, network.outputs[2], players=np.array([True, True, False]))
+    nothing = flow_graph(network, network.outputs[2], inputs=np.array([True, True, False]))
     assert nothing.value == nothing.maximum == nothing.n_arcs == 0
-    assert nothing.players.tolist() == [-1, -1, -1]
+    assert nothing.inputs.tolist() == [-1, -1, -1]
     assert not nothing.cut_share.any()
 
 
 def test_unrolled_feedback_passes_on_what_was_written():
     network = flow_network(joint_capacities(attention("decoder")), feedback="unrolled", n_prompt=2)
-    graph = flow_graph(network, network.outputs[3], players=np.arange(4) < 2)
+    graph = flow_graph(network, network.outputs[3], inputs=np.arange(4) < 2)
     feedback = graph.kind == ARC_KINDS.index("feedback")
     assert feedback.any()
     assert (graph.level[graph.receivers[feedback]] == 0).all()
-    assert (graph.players[2:] == -1).all()
+    assert (graph.inputs[2:] == -1).all()
     assert graph.layer_flow.shape == (3,)
 
 
 def test_bad_input():
     network = network_of()
     with pytest.raises(ValueError, match=r"players has shape \(2,\)"):
-        flow_graph(network, network.outputs[0], players=np.ones(2, bool))
+        flow_graph(network, network.outputs[0], inputs=np.ones(2, bool))
     with pytest.raises(ValueError, match="and 0 of them; expected one or more of 4 inputs"):
-        flow_graph(network, network.outputs[0], players=np.zeros(4, bool))
+        flow_graph(network, network.outputs[0], inputs=np.zeros(4, bool))
     with pytest.raises(ValueError, match="max_arcs is 0; expected 1 or more"):
         flow_graph(network, network.outputs[0], max_arcs=0)
 
@@ -184,7 +184,7 @@ def test_an_explanation_carries_one_for_each_output(explanation, tmp_path, suffi
     [(None, 96, 2), (None, 95, 1), (None, 47, 0), (True, 0, 2), (False, 96, 0)],
 )
 def test_unasked_for_only_where_it_is_cheap(monkeypatch, graphs, cheap, expected):
-    monkeypatch.setattr("jaxflow.bottleneck.CHEAP_ARCS", cheap)
+    monkeypatch.setattr("jaxflow.explain._bottleneck.CHEAP_ARCS", cheap)
     network, capacities = network_of(), joint_capacities(attention())
     found, share = find_bottleneck(
         network, select(capacities, outputs=[0, 2]), graphs=graphs, solver="certified", progress=False

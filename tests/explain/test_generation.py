@@ -10,6 +10,7 @@ import pytest
 from jaxflow import (
     attention_flow,
     attention_gradients,
+    capture,
     contrast,
     explain,
     explain_generation,
@@ -22,7 +23,6 @@ from jaxflow import (
     rollout,
 )
 from jaxflow.attribute._targeted import sum_of
-from jaxflow.capture import _capture as capture
 from jaxflow.cli._main import main
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")  # models of transformers run here

@@ -7,8 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxflow import capture_capacities, joint_capacities
-from jaxflow.capture import _capture as capture
+from jaxflow import capture, capture_capacities, joint_capacities
 
 
 class Deep(nn.Module):

@@ -36,7 +36,7 @@ def test_arcs_are_those_of_the_definition(n_layers, n_tokens):
     assert network.n_nodes == len(node)
     assert network.n_layers == n_layers
     assert list(zip(network.level.tolist(), network.position.tolist(), strict=True)) == list(node)
-    assert network.encoder_players.tolist() == [node[0, token] for token in range(n_tokens)]
+    assert network.encoder_inputs.tolist() == [node[0, token] for token in range(n_tokens)]
     assert network.outputs.tolist() == [node[n_layers, token] for token in range(n_tokens)]
 
 
@@ -59,8 +59,8 @@ def test_jit_vmap_and_grad():
         np.testing.assert_array_equal(one, other)
     # What comes out of jit is solved as it is.
     np.testing.assert_array_equal(
-        max_flow(plain, plain.encoder_players, plain.outputs[:, None]).value,
-        max_flow(jitted, jitted.encoder_players, jitted.outputs[:, None]).value,
+        max_flow(plain, plain.encoder_inputs, plain.outputs[:, None]).value,
+        max_flow(jitted, jitted.encoder_inputs, jitted.outputs[:, None]).value,
     )
     mapped = jax.vmap(network)(weights)
     for example in range(2):

@@ -6,15 +6,15 @@ import networkx as nx
 import numpy as np
 import oracle_general
 import pytest
-from test_general_networks import CASES, N_SOURCE, N_TARGET, example
+from general_networks import CASES, N_SOURCE, N_TARGET, example
 
 from jaxflow import (
     Attention,
     Capacities,
     attention_flow,
     flow_network,
+    join_inputs,
     join_outputs,
-    join_players,
     max_flow,
     span_masks,
 )
@@ -148,11 +148,11 @@ def test_joined_networks_stay_topologically_numbered():
     capacities = Capacities(**{name: weights.mean(1) for name, weights in stacks.items()}, residual=0.5)
     network = flow_network(capacities, feedback="unrolled", n_prompt=2)
     spans = np.array([[1, 0, 1, 0], [0, 0, 0, 0]], bool)
-    joined = join_outputs(join_players(network, encoder_spans=spans), [2, 4])
+    joined = join_outputs(join_inputs(network, encoder_spans=spans), [2, 4])
     assert (joined.senders < joined.receivers).all()
-    assert joined.encoder_players.tolist() == [0, network.n_nodes], "a span of nothing has a node without arcs"
-    assert max_flow(joined, joined.encoder_players[1], joined.outputs[0]).value == 0
-    assert max_flow(joined, joined.encoder_players[0], joined.outputs[0]).value > 0
+    assert joined.encoder_inputs.tolist() == [0, network.n_nodes], "a span of nothing has a node without arcs"
+    assert max_flow(joined, joined.encoder_inputs[1], joined.outputs[0]).value == 0
+    assert max_flow(joined, joined.encoder_inputs[0], joined.outputs[0]).value > 0
 
 
 def test_span_masks_of_words():
@@ -201,4 +201,4 @@ def test_spans_that_do_not_fit(options, message):
 def test_players_of_a_stack_that_is_not_there():
     network = flow_network(Capacities(encoder=np.eye(3)[None]))
     with pytest.raises(ValueError, match="decoder_spans are given, but the network has no decoder"):
-        join_players(network, decoder_spans=np.ones((1, 3), bool))
+        join_inputs(network, decoder_spans=np.ones((1, 3), bool))

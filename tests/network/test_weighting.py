@@ -87,7 +87,7 @@ def test_flows_over_rows_of_any_sum(seed, scale, residual, data):
     network = flow_network(capacities)
     assert (np.asarray(flow_bounds(capacities)) >= values - tolerance - 1e-5 * scale).all()
     source, sink = data.draw(st.integers(0, 4)), data.draw(st.integers(0, 4))
-    cut = min_cut(network, network.players[source], network.outputs[sink])
+    cut = min_cut(network, network.inputs[source], network.outputs[sink])
     assert abs(cut.value - expected[sink, source]) <= tolerance
     joined = graph(capacity)
     joined.add_edges_from(("all inputs", (0, player)) for player in range(5))  # without capacity: of any
@@ -95,7 +95,7 @@ def test_flows_over_rows_of_any_sum(seed, scale, residual, data):
     shares = set_shapley(network, network.outputs[sink])
     np.testing.assert_allclose(shares.values.sum(), together, atol=tolerance)
     if expected[sink, source] > 1e-9:
-        flow = barrier_flow(network, network.players[source], network.outputs[sink])
+        flow = barrier_flow(network, network.inputs[source], network.outputs[sink])
         assert flow.value <= expected[sink, source] + tolerance
 
 

@@ -59,7 +59,7 @@ def _solved(seed: int) -> Case:
     random = np.random.default_rng(seed)
     is_long = seed % LONG == 0
     network = random_network(random, tokens=(65, 135) if is_long else (1, 7))
-    players, outputs = network.players, network.outputs
+    players, outputs = network.inputs, network.outputs
     if is_long:
         players, outputs = random.choice(players, 16), random.choice(outputs, 1)
     sources, sinks = (values.ravel() for values in np.meshgrid(players, outputs))
@@ -148,8 +148,8 @@ def random_network(random: np.random.Generator, *, tokens: tuple[int, int] = (1,
         level=level,
         position=position,
         stack=np.zeros(level.size, np.int64),
-        encoder_players=number[0],
-        decoder_players=None,
+        encoder_inputs=number[0],
+        decoder_inputs=None,
         outputs=number[-1],
     )
 

@@ -105,7 +105,7 @@ def by_trust_region(network, sources, sink, mu):
 @pytest.mark.parametrize("seed", range(2))
 def test_against_a_general_convex_solver(seed, mu, joint):
     network = network_of(encoder(seed, n_layers=2, n_tokens=3))
-    sources = network.players if joint else network.players[:1]
+    sources = network.inputs if joint else network.inputs[:1]
     result = barrier_flow(network, sources, network.outputs[1], mu=mu)
     assert result.converged
     expected = by_trust_region(network, sources.tolist(), int(network.outputs[1]), mu)
@@ -128,7 +128,7 @@ def test_one_arc_by_hand():
 )
 def test_is_a_flow_strictly_inside(layers, data):
     network = network_of(layers)
-    chosen = data.draw(st.sets(st.sampled_from(network.players.tolist()), min_size=1))
+    chosen = data.draw(st.sets(st.sampled_from(network.inputs.tolist()), min_size=1))
     sources = np.array(sorted(chosen))
     sink = int(network.outputs[data.draw(st.integers(0, layers.shape[1] - 1))])
     result = barrier_flow(network, sources, sink, mu=1e-4)
@@ -165,15 +165,15 @@ def test_value_rises_to_the_maximum_flow(kind):
 def test_permuting_tokens_permutes_the_flow_and_equal_tokens_send_alike():
     layers, order = encoder(5, 3, 5), np.array([3, 0, 4, 1, 2])
     network = network_of(layers)
-    flow = barrier_flow(network, network.players, network.outputs)
+    flow = barrier_flow(network, network.inputs, network.outputs)
     moved_network = network_of(layers[:, order][:, :, order])
-    moved = barrier_flow(moved_network, moved_network.players, moved_network.outputs)
+    moved = barrier_flow(moved_network, moved_network.inputs, moved_network.outputs)
     np.testing.assert_allclose(moved.inputs, flow.inputs[order][:, order], atol=1e-7)
     by_layer = flow.flow.reshape(5, 3, 5, 5)[order][:, :, order][..., order]
     np.testing.assert_allclose(moved.flow.reshape(5, 3, 5, 5), by_layer, atol=1e-6)
     layers[:, :, 1], layers[:, 1, :] = layers[:, :, 0], layers[:, 0, :]  # two tokens, all the same
     twins = network_of(layers)
-    inputs = barrier_flow(twins, twins.players, twins.outputs[3]).inputs
+    inputs = barrier_flow(twins, twins.inputs, twins.outputs[3]).inputs
     np.testing.assert_allclose(inputs[0], inputs[1], atol=1e-8)
 
 
@@ -184,17 +184,17 @@ def test_order_of_arcs_changes_nothing_where_one_solver_s_flow_would_change():
     shuffled = network.replace(
         senders=network.senders[order], receivers=network.receivers[order], capacity=network.capacity[order]
     )
-    flow, again = (barrier_flow(n, n.players, n.outputs[0]).flow for n in (network, shuffled))
+    flow, again = (barrier_flow(n, n.inputs, n.outputs[0]).flow for n in (network, shuffled))
     np.testing.assert_allclose(again, flow[order], atol=1e-8)
 
 
 def test_several_sinks_give_what_each_gives_alone():
     network = network_of(encoder(2))
-    together = barrier_flow(network, network.players, network.outputs.reshape(2, 2))
+    together = barrier_flow(network, network.inputs, network.outputs.reshape(2, 2))
     assert together.flow.shape == (2, 2, len(network.senders))
     assert together.value.shape == together.iterations.shape == (2, 2)
     for index in np.ndindex(2, 2):
-        alone = barrier_flow(network, network.players, network.outputs.reshape(2, 2)[index])
+        alone = barrier_flow(network, network.inputs, network.outputs.reshape(2, 2)[index])
         np.testing.assert_allclose(together.flow[index], alone.flow, atol=1e-9)
         np.testing.assert_allclose(together.inputs[index], alone.inputs, atol=1e-9)
 
@@ -216,7 +216,7 @@ def test_every_network_the_library_builds(stacks, feedback):
         decoder_layer="parallel" if stacks == "parallel" else "sublayers",
     )  # fmt: skip
     network = network.replace(capacity=np.asarray(network.capacity))
-    players = network.players
+    players = network.inputs
     if feedback == "unrolled":  # generated tokens are no inputs
         fed = network.receivers[np.asarray(network.level)[network.receivers] == 0]
         players = np.setdiff1d(players, fed)
@@ -242,8 +242,8 @@ def with_super_source(network, players):
         stack=np.append(network.stack, 0),
         level=np.append(network.level, 0),
         position=np.append(network.position, 0),
-        encoder_players=None,
-        decoder_players=None,
+        encoder_inputs=None,
+        decoder_inputs=None,
         outputs=network.outputs,
     )
 
@@ -258,16 +258,16 @@ def test_nothing_flows_where_nothing_leads():
 
 def test_a_gap_that_was_not_reached_is_said():
     network = network_of(encoder(0, 4, 6))
-    result = barrier_flow(network, network.players, network.outputs, max_iterations=3)
+    result = barrier_flow(network, network.inputs, network.outputs, max_iterations=3)
     assert not result.converged
     assert (result.gap > result.tolerance).all()
     assert (result.iterations == 3).all()
-    assert barrier_flow(network, network.players, network.outputs).converged
+    assert barrier_flow(network, network.inputs, network.outputs).converged
 
 
 def test_is_a_pytree():
     network = network_of(encoder())
-    result = barrier_flow(network, network.players, network.outputs)
+    result = barrier_flow(network, network.inputs, network.outputs)
     doubled = jax.tree.map(lambda leaf: 2 * leaf, result)
     np.testing.assert_array_equal(doubled.flow, 2 * result.flow)
 

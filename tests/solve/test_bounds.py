@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_general_networks import CASES, LEFT, RIGHT, example
+from general_networks import CASES, LEFT, RIGHT, example
 
 from jaxflow import Attention, Capacities, flow_bounds, flow_network, joint_capacities, max_flow
 
@@ -25,10 +25,10 @@ def in_prose(network):
                 held[node] = sum(min(c, held[other]) for other, c in arcs[node])
         return held
 
-    forward = [bound(player, entering, range(n)) for player in network.players]
+    forward = [bound(player, entering, range(n)) for player in network.inputs]
     backward = [bound(output, leaving, range(n - 1, -1, -1)) for output in network.outputs]
     pairs = itertools.product(range(len(backward)), range(len(forward)))
-    bounds = [min(forward[i][network.outputs[o]], backward[o][network.players[i]]) for o, i in pairs]
+    bounds = [min(forward[i][network.outputs[o]], backward[o][network.inputs[i]]) for o, i in pairs]
     return np.reshape(bounds, (len(backward), len(forward)))
 
 
@@ -49,8 +49,8 @@ def test_bounds_are_those_of_the_definition_and_hold(architecture, decoder_layer
         assert not bounds[:, n_source + n_prompt :].any()
         expected[:, n_source + n_prompt :] = 0
     np.testing.assert_allclose(bounds, expected, atol=1e-6)
-    row, player = np.nonzero((network.players < network.outputs[:, None]) & (expected > 0))
-    value = max_flow(network, network.players[player], network.outputs[row], solver="ortools").value
+    row, player = np.nonzero((network.inputs < network.outputs[:, None]) & (expected > 0))
+    value = max_flow(network, network.inputs[player], network.outputs[row], solver="ortools").value
     assert (value <= bounds[row, player] + 1e-6).all()
     assert (value == 0).sum() == 0
 
@@ -69,7 +69,7 @@ def test_no_flow_exceeds_its_bound(residual):
     random = np.random.default_rng(3)
     layers = random.dirichlet(np.full(7, 0.3), (4, 7)) * (1 - residual) + residual * np.eye(7)
     network = flow_network(Capacities(encoder=layers))
-    value = max_flow(network, network.encoder_players, network.outputs[:, None], solver="ortools").value
+    value = max_flow(network, network.encoder_inputs, network.outputs[:, None], solver="ortools").value
     bounds = np.asarray(flow_bounds(Capacities(encoder=jnp.asarray(layers, jnp.float32))))
     assert (value <= bounds + 1e-6).all()
     assert (bounds <= layers[0].sum(0) + 1e-6).all()

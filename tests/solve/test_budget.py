@@ -70,12 +70,11 @@ def test_a_budget_that_is_enough_changes_nothing(exact):
 
 def test_status_of_max_flow(exact):
     model, tokenizer = load_model("agreement")
-    from jaxflow import flow_network, joint_capacities
-    from jaxflow.capture import _capture as capture
+    from jaxflow import capture, flow_network, joint_capacities
 
     capacities = joint_capacities(capture(model, **tokenizer(["the keys to the cabinet"]))[1])
     network = flow_network(jax.tree.map(lambda leaf: leaf[0], capacities))
-    ends = network.players, network.outputs[:, None]
+    ends = network.inputs, network.outputs[:, None]
     assert max_flow(network, *ends).status == "optimal"
     assert max_flow(network, *ends, tolerance=0.2).status == "within tolerance"
     assert max_flow(network, *ends, budget_seconds=0).status == "unfinished"
@@ -148,11 +147,11 @@ from jaxflow import Capacities, flow_network, max_flow
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
 layers = np.random.default_rng(0).dirichlet(np.full(300, 0.3), (12, 300)).astype(np.float32)
 network = flow_network(Capacities(encoder=layers))
-max_flow(network, network.players[:4], network.outputs[:2, None])  # compiled now
+max_flow(network, network.inputs[:4], network.outputs[:2, None])  # compiled now
 print("go", flush=True)
 try:
     while True:
-        max_flow(network, network.players, network.outputs[:, None])
+        max_flow(network, network.inputs, network.outputs[:, None])
 except KeyboardInterrupt:
     print(len([t for t in threading.enumerate() if t.name.startswith("jaxflow")]), flush=True)
     sys.exit(130)

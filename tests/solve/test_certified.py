@@ -29,8 +29,8 @@ def network_of(arcs, n_nodes):
         stack=np.zeros(n_nodes, np.int64),
         level=np.arange(n_nodes),
         position=np.zeros(n_nodes, np.int64),
-        encoder_players=np.array([0]),
-        decoder_players=None,
+        encoder_inputs=np.array([0]),
+        decoder_inputs=None,
         outputs=np.array([n_nodes - 1]),
     )
 
@@ -44,7 +44,7 @@ def attention_like(n_layers, n_tokens, *, residual=0.5, causal=False, seed=0):
 
 
 def all_pairs(network):
-    players = network.decoder_players if network.encoder_players is None else network.encoder_players
+    players = network.decoder_inputs if network.encoder_inputs is None else network.encoder_inputs
     return [nodes.ravel() for nodes in np.meshgrid(players, network.outputs)]
 
 
@@ -114,7 +114,7 @@ def test_threads_and_order_change_nothing(n_threads):
 
 def test_more_sources_than_a_chain_holds():
     network = attention_like(3, 150, residual=0.1, causal=True)
-    pairs = network.players, np.full(150, network.outputs[-1])
+    pairs = network.inputs, np.full(150, network.outputs[-1])
     assert len(certified._chains(pairs[1])) == 4
     flows = [certified.solve_pairs(network, *pairs, n_threads=n_threads) for n_threads in (1, 3)]
     reference = ortools.find_flows(quantise_to_int32(network, *pairs), *pairs)
@@ -243,7 +243,7 @@ def test_flow_takes_memory_only_where_it_runs():
     network = attention_like(3, 64)
     graph, number, _ = windows.build_graph(network, *all_pairs(network))
     scratch = windows.new_scratch(graph)
-    ends = number[network.players[:1]], number[network.outputs[-1:]]
+    ends = number[network.inputs[:1]], number[network.outputs[-1:]]
     lower, upper = np.zeros(1, np.int32), np.full(1, INT32_MAX, np.int32)
     where, stage, done = np.zeros(1, np.int32), np.zeros(1, np.int8), np.zeros(8, np.int64)
     starts, halt = np.zeros((2, 1), np.int64)

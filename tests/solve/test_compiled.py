@@ -27,7 +27,7 @@ numba.core.caching.CacheImpl._locator_classes = []
 import numpy as np
 from jaxflow import Capacities, flow_network, max_flow
 network = flow_network(Capacities(encoder=np.full((1, 2, 2), 0.5)))
-print(max_flow(network, network.encoder_players, network.outputs).value.tolist())
+print(max_flow(network, network.encoder_inputs, network.outputs).value.tolist())
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[0.5, 0.5]"

@@ -6,11 +6,11 @@ import jax
 import networkx as nx
 import numpy as np
 import pytest
+from general_networks import example
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import minimum_cuts
 from strategies import make_attention, sixteenths
-from test_general_networks import example
 
 from jaxflow import (
     Attention,
@@ -42,7 +42,7 @@ def test_is_the_nearest_of_all_minimum_cuts(capacity, data):
     sources, sinks = data.draw(some), data.draw(some)
     value, near_source, near_sink = minimum_cuts(capacity, sources, sinks)
     network = flow_network(Capacities(encoder=capacity))
-    ends = network.encoder_players[sources], network.outputs[sinks]
+    ends = network.encoder_inputs[sources], network.outputs[sinks]
     for nearest, expected in (("source", near_source), ("sink", near_sink)):
         cut = explain_cut(network, *ends, nearest=nearest)
         assert cut.value == value
@@ -75,7 +75,7 @@ def test_without_an_arc_of_it_less_flows_by_its_capacity(architecture, decoder_l
         n_prompt=n_prompt,
     )
     capacity = np.asarray(network.capacity, np.float64)
-    sources, sinks = network.players[[0, 1]], network.outputs[-1:]
+    sources, sinks = network.inputs[[0, 1]], network.outputs[-1:]
     cut = explain_cut(network, sources, sinks, nearest=nearest)
     np.testing.assert_allclose(cut.value, value_by_networkx(network, capacity, sources, sinks), atol=1e-9)
     for arc, lost in zip(cut.arc, cut.capacity, strict=True):
@@ -104,7 +104,7 @@ def test_kinds_and_layers_of_an_encoder_decoder():
     network = flow_network(capacities)
     stacks = [np.asarray(getattr(capacities, name)) for name in ("encoder", "decoder", "cross")]
     seen = set()
-    for sources, sink, nearest in itertools.product(network.players, network.outputs, ("source", "sink")):
+    for sources, sink, nearest in itertools.product(network.inputs, network.outputs, ("source", "sink")):
         cut = explain_cut(network, sources, sink, nearest=nearest)
         for kind, layer, query, key, number in zip(cut.kind, cut.layer, cut.query, cut.key, cut.capacity, strict=True):
             seen.add(int(kind))
@@ -154,7 +154,7 @@ def test_sentences():
 def test_sentence_of_an_encoder_decoder():
     capacities = joint_capacities(Attention(**example("encoder-decoder")))
     network = flow_network(capacities)
-    cut = explain_cut(network, network.encoder_players, network.outputs[2])
+    cut = explain_cut(network, network.encoder_inputs, network.outputs[2])
     text = cut_sentence(cut, encoder_tokens=list("abcd"), decoder_tokens=list("vwxyz"))
     assert "of the decoder is the bottleneck" in text
     assert "read by position 2 (x)" in text
@@ -184,8 +184,8 @@ def test_bad_input():
 def test_cut_layers_counts_the_decoders_layers_after_the_encoders():
     network = flow_network(joint_capacities(Attention(**example("encoder-decoder")), residual=0.3))
     sink = network.outputs[3]
-    layers = cut_layers(network, network.players, sink)
-    for player, found in zip(network.players, layers, strict=True):
+    layers = cut_layers(network, network.inputs, sink)
+    for player, found in zip(network.inputs, layers, strict=True):
         if found.any():
             cut = explain_cut(network, player, sink)
             np.testing.assert_allclose(found, cut.share * cut.value, atol=1e-9)

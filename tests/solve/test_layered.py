@@ -23,8 +23,8 @@ def network_of(kind):
 @pytest.mark.parametrize("kind", ["encoder", "unrolled", "sublayers"])
 def test_blocks_against_a_dense_system(kind):
     network = network_of(kind)
-    is_fed = np.isin(network.players, network.receivers)
-    sources, sink = network.players[~is_fed], network.outputs[-1]
+    is_fed = np.isin(network.inputs, network.receivers)
+    sources, sink = network.inputs[~is_fed], network.outputs[-1]
     found = barrier_flow(network, sources, sink)
     senders, receivers, merged = uncapacitated(network)
     is_source = np.zeros(network.n_nodes, bool)

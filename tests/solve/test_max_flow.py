@@ -28,7 +28,7 @@ def network_of(capacity):
 def all_values(capacity):
     """The matrix `[output, input]`."""
     network = network_of(capacity)
-    return max_flow(network, network.encoder_players, network.outputs[:, None]).value
+    return max_flow(network, network.encoder_inputs, network.outputs[:, None]).value
 
 
 def all_pairs(capacity):
@@ -88,7 +88,7 @@ def test_docstring_example_by_hand():
 
 def with_super_source(network, capacity):
     """The same network, and one more node with an arc of `capacity` to every input."""
-    players = network.encoder_players
+    players = network.encoder_inputs
     return network.replace(
         senders=np.append(network.senders, np.full(len(players), network.n_nodes)),
         receivers=np.append(network.receivers, players),
@@ -165,7 +165,7 @@ def test_order_of_arcs_changes_nothing(capacity, seed):
     shuffled = network.replace(
         senders=network.senders[order], receivers=network.receivers[order], capacity=network.capacity[order]
     )
-    ends = network.encoder_players, network.outputs[:, None]
+    ends = network.encoder_inputs, network.outputs[:, None]
     one, other = max_flow(network, *ends), max_flow(shuffled, *ends)
     for leaf, same in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
         np.testing.assert_array_equal(leaf, same)
@@ -198,7 +198,7 @@ def test_gradient_is_one_on_the_minimum_cut_and_zero_elsewhere(seed, data):
     capacity = make_attention("softmax", seed, (3, 4, 4)).astype(np.float64)
     source, sink = data.draw(st.sampled_from(all_pairs(capacity)))
     network = network_of(capacity)
-    ends = network.encoder_players[source], network.outputs[sink]
+    ends = network.encoder_inputs[source], network.outputs[sink]
     cuts = [min_cut(network, *ends, nearest=end) for end in ("source", "sink")]
     arcs = [set(zip(cut.layer - 1, cut.query, cut.key, strict=True)) for cut in cuts]
     assert arcs[0] == arcs[1]  # numbers drawn at random do not tie
@@ -218,7 +218,7 @@ def test_gradient_is_one_on_the_minimum_cut_and_zero_elsewhere(seed, data):
 @given(st.one_of(capacities((1, 5), (1, 5)), sixteenths((1, 4), (1, 5))))
 def test_lower_and_upper_bound_meet_and_trivial_is_what_leaves_and_enters(capacity):
     network = network_of(capacity)
-    flow = max_flow(network, network.encoder_players, network.outputs[:, None])
+    flow = max_flow(network, network.encoder_inputs, network.outputs[:, None])
     np.testing.assert_array_equal(flow.lower, flow.upper)
     np.testing.assert_array_equal(flow.value, flow.lower)
     trivial = np.minimum(capacity[0].sum(0)[None, :], capacity[-1].sum(1)[:, None])
@@ -231,12 +231,12 @@ def test_lower_and_upper_bound_meet_and_trivial_is_what_leaves_and_enters(capaci
 @given(st.one_of(capacities((1, 6), (1, 4)), sixteenths((1, 4), (1, 5))))
 def test_layers_of_the_cut_add_up_to_the_value(capacity):
     network = network_of(capacity)
-    ends = network.encoder_players, network.outputs[:, None]
+    ends = network.encoder_inputs, network.outputs[:, None]
     layers = cut_layers(network, *ends)
     assert layers.shape == (capacity.shape[-1], capacity.shape[-1], len(capacity))
     np.testing.assert_allclose(layers.sum(-1), max_flow(network, *ends).value, rtol=1e-13)
     for sink, source in np.ndindex(layers.shape[:2]):
-        cut = min_cut(network, network.encoder_players[source], network.outputs[sink])
+        cut = min_cut(network, network.encoder_inputs[source], network.outputs[sink])
         expected = np.bincount(cut.layer - 1, weights=cut.capacity, minlength=len(capacity))
         np.testing.assert_allclose(layers[sink, source], expected, rtol=1e-13)
 
@@ -245,7 +245,7 @@ def test_layers_of_the_cut_add_up_to_the_value(capacity):
 
 
 NETWORK = network_of(make_attention("softmax", 0, (2, 4, 4)))
-PLAYERS, OUTPUTS = NETWORK.encoder_players, NETWORK.outputs
+PLAYERS, OUTPUTS = NETWORK.encoder_inputs, NETWORK.outputs
 
 
 def test_pairs_are_broadcast():
@@ -303,7 +303,7 @@ def test_capacities_of_any_type(dtype):
 @pytest.mark.parametrize("capacity", [np.zeros((3, 2, 2)), np.zeros((1, 1, 1)), np.full((2, 2, 2), 5e-324)])
 def test_networks_that_carry_nothing(capacity):
     network = network_of(capacity)
-    flow = max_flow(network, network.encoder_players, network.outputs[:, None])
+    flow = max_flow(network, network.encoder_inputs, network.outputs[:, None])
     for leaf in (flow.value, flow.lower, flow.upper, flow.trivial):
         np.testing.assert_array_equal(leaf, 0)
 
@@ -358,7 +358,7 @@ def test_bad_networks(fields, message, solve):
 BAD_ENDS = [
     (0, 12, "sink is node 12, which does not exist: the network has nodes 0 to 11.*network.outputs"),
     (0, -1, "sink is node -1, which does not exist"),
-    (99, 11, "source is node 99, which does not exist.*network.encoder_players"),
+    (99, 11, "source is node 99, which does not exist.*network.encoder_inputs"),
     (5, 5, "source and sink are both node 5; expected two different nodes"),
     (0.0, 11, "source has dtype float64; expected nodes, which are integers"),
     (0, True, "sink has dtype bool"),
@@ -394,7 +394,7 @@ def test_not_under_jit(solve):
     with pytest.raises(ValueError, match=message):
         jax.jit(lambda network: solve(network, 0, 11))(NETWORK)
     with pytest.raises(ValueError, match=message):
-        jax.jit(lambda network: solve(network, network.encoder_players, network.outputs))(NETWORK)
+        jax.jit(lambda network: solve(network, network.encoder_inputs, network.outputs))(NETWORK)
     with pytest.raises(ValueError, match=message):
         jax.jit(lambda capacity: solve(NETWORK.replace(capacity=capacity), 0, 11))(NETWORK.capacity)
     with pytest.raises(ValueError, match=message):

@@ -36,7 +36,7 @@ def test_certifies_the_value(capacity, data):
     n_tokens = capacity.shape[-1]
     source, sink = (data.draw(st.integers(0, n_tokens - 1)) for _ in range(2))
     network = flow_network(Capacities(encoder=capacity))
-    ends = network.encoder_players[source], network.outputs[sink]
+    ends = network.encoder_inputs[source], network.outputs[sink]
     for nearest in ("source", "sink"):
         cut = min_cut(network, *ends, nearest=nearest)
         assert cut.value == max_flow(network, *ends).value
@@ -60,7 +60,7 @@ def test_certifies_the_value(capacity, data):
 def test_is_the_nearest_of_all_minimum_cuts(capacity, data):
     source, sink = (data.draw(st.integers(0, capacity.shape[-1] - 1)) for _ in range(2))
     network = flow_network(Capacities(encoder=capacity))
-    ends = network.encoder_players[source], network.outputs[sink]
+    ends = network.encoder_inputs[source], network.outputs[sink]
     value, near_source, near_sink = minimum_cuts(capacity, source, sink)
     assert min_cut(network, *ends).value == value
     if value > 0:
@@ -75,7 +75,7 @@ def test_bottleneck_that_was_put_there():
     capacity[2, 1, 2], capacity[2, 0, 0] = 0.25, 0.125
     network = flow_network(Capacities(encoder=capacity))
     for nearest in ("source", "sink"):
-        cut = min_cut(network, network.encoder_players[0], network.outputs[2], nearest=nearest)
+        cut = min_cut(network, network.encoder_inputs[0], network.outputs[2], nearest=nearest)
         assert arcs_of(cut) == {(3, 1, 2), (3, 0, 0)}
         assert cut.value == 0.375
 
@@ -89,7 +89,7 @@ def test_a_chain_of_equal_arcs_has_a_cut_at_either_end():
 @pytest.mark.parametrize("nearest", ["source", "sink"])
 def test_no_arcs_where_nothing_flows(nearest):
     network = flow_network(Capacities(encoder=np.broadcast_to(np.eye(3), (2, 3, 3))))
-    cut = min_cut(network, network.encoder_players[0], network.outputs[1], nearest=nearest)
+    cut = min_cut(network, network.encoder_inputs[0], network.outputs[1], nearest=nearest)
     assert cut.value == 0
     assert cut.capacity.shape == cut.layer.shape == cut.query.shape == cut.key.shape == (0,)
 
@@ -105,7 +105,7 @@ def test_is_a_pytree():
 def test_bad_input():
     network = flow_network(Capacities(encoder=make_attention("softmax", 0, (2, 4, 4))))
     with pytest.raises(ValueError, match=r"min_cut takes one source and one sink; got shape \(4,\)"):
-        min_cut(network, network.encoder_players, 11)
+        min_cut(network, network.encoder_inputs, 11)
     with pytest.raises(ValueError, match=r"got shape \(1,\)"):
         min_cut(network, 0, [11])
     with pytest.raises(ValueError, match="nearest is 'input'; expected 'source' or 'sink'"):
@@ -116,7 +116,7 @@ def test_bad_input():
 @given(st.integers(0, 2**63 - 1), st.sampled_from(["source", "sink"]))
 def test_on_any_network_the_cuts_are_those_of_ortools(seed, nearest):
     network = stress.random_network(np.random.default_rng(seed))
-    sources, sinks = (ends.ravel() for ends in np.meshgrid(network.players, network.outputs))
+    sources, sinks = (ends.ravel() for ends in np.meshgrid(network.inputs, network.outputs))
     solved = []
     quantised, found = cuts.minimum_cuts(
         network, sources, sinks, nearest=nearest, solver="certified", on_solved=lambda: solved.append(1)
@@ -131,5 +131,5 @@ def test_on_any_network_the_cuts_are_those_of_ortools(seed, nearest):
 def test_layers_of_a_long_text_add_up_to_the_values():
     layers = np.random.default_rng(0).dirichlet(np.full(90, 0.2), (6, 90)).astype(np.float32)
     network = flow_network(Capacities(encoder=(layers + np.eye(90, dtype=np.float32)) / 2))
-    ends = network.encoder_players, network.outputs[:2, None]
+    ends = network.encoder_inputs, network.outputs[:2, None]
     np.testing.assert_array_equal(cut_layers(network, *ends).sum(-1), max_flow(network, *ends).value)

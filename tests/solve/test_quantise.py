@@ -61,7 +61,7 @@ def test_value_is_within_half_a_quantum_for_each_arc(capacity):
     """Against a solver of integers of any length, which rounds nothing."""
     network = network_of(capacity)
     n_tokens = capacity.shape[-1]
-    flow = max_flow(network, network.encoder_players, network.outputs[:, None])
+    flow = max_flow(network, network.encoder_inputs, network.outputs[:, None])
     for sink, source in np.ndindex(n_tokens, n_tokens):
         exact = exact_value(capacity, source, sink)
         bound = capacity.size * Fraction(flow.quantum) / 2 + exact * Fraction(2) ** -52

@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 import pytest
+from general_networks import example
 from oracle_general import scores
-from test_general_networks import example
 
 from jaxflow import Attention, attention_flow, flow_network, joint_capacities, max_flow
 from jaxflow.cli._main import main
@@ -37,7 +37,7 @@ def test_shapes_and_progress(solver):
     network = flow_network(joint_capacities(Attention(**example("encoder"))))
     solved = []
     flow = max_flow(
-        network, network.encoder_players, network.outputs[:, None], solver=solver, on_solved=lambda: solved.append(1)
+        network, network.encoder_inputs, network.outputs[:, None], solver=solver, on_solved=lambda: solved.append(1)
     )
     assert flow.value.shape == flow.trivial.shape == (4, 4)
     assert len(solved) == 16

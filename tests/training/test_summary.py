@@ -35,7 +35,7 @@ def test_shares_and_bottleneck_are_what_their_definitions_say(decoder_layer):
             encoder, decoder = result.encoder[example, row], result.decoder[example, row]
             sources.append(encoder.sum() / (encoder.sum() + decoder.sum()))
             firsts.append(decoder[0] / (encoder.sum() + decoder.sum()))
-            for player in network.players[np.append(encoder, decoder) > 0]:
+            for player in network.inputs[np.append(encoder, decoder) > 0]:
                 cut = explain_cut(network, player, network.outputs[output])  # by OR-Tools, where the summary's are not
                 cuts += cut.share * cut.value
     np.testing.assert_allclose(summary.source_share, np.mean(sources))

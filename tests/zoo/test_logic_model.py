@@ -3,8 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxflow import gradient_norm
-from jaxflow.capture import _capture as capture
+from jaxflow import capture, gradient_norm
 from jaxflow.zoo import command, training, weights
 from jaxflow.zoo.logic import data, evaluate, train
 from jaxflow.zoo.logic.formulas import random_formula

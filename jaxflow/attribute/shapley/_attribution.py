@@ -103,7 +103,7 @@ def shapley_flow(
         output_spans=output_spans,
         n_prompt=prompts,
     )
-    *batch, n_players = selection.players.shape
+    *batch, n_players = selection.inputs.shape
     values, error = np.zeros((2, *batch, len(selection.outputs), n_players))
     sampling: dict[str, Any] = {"precision": precision, "n_permutations": n_permutations, "seed": seed}
     with progress_bar(int(selection.explained.sum()), "Shapley values", unit="output", shown=progress) as bar:
@@ -117,11 +117,11 @@ def shapley_flow(
             for network, sinks, rows in selected_networks(whole, selection, index):
                 for row, sink in zip(np.arange(len(selection.outputs))[rows], sinks, strict=True):
                     # Nothing flows to a lower node.
-                    (players,) = np.nonzero(selection.players[index] & (network.players < sink))
+                    (players,) = np.nonzero(selection.inputs[index] & (network.inputs < sink))
                     if not selection.explained[index][row]:
                         continue
                     if players.size:
-                        nodes = network.players[players]
+                        nodes = network.inputs[players]
                         found = (
                             set_shapley(network, sink, players=nodes)
                             if len(nodes) <= MOST_PLAYERS

@@ -57,10 +57,10 @@ def check_players(network: FlowNetwork, sink: int | None, players: Players | Non
     """Check network, sink and players; return each player's nodes. Tokens that outputs feed back are none by default."""
     check_arcs(network)
     if players is None:
-        players = np.setdiff1d(network.players, network.receivers)
+        players = np.setdiff1d(network.inputs, network.receivers)
     groups = [np.atleast_1d(np.asarray(player)) for player in players]
     if not groups:
-        raise ValueError("players is empty; expected nodes, such as network.players.")
+        raise ValueError("players is empty; expected nodes, such as network.inputs.")
     members = np.concatenate(groups)
     if not np.issubdtype(members.dtype, np.integer) or any(group.ndim != 1 or not group.size for group in groups):
         raise ValueError(f"players is {players!r}; expected nodes, or groups of one node or more.")

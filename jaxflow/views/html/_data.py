@@ -83,7 +83,7 @@ def _graph(graph: FlowGraph, layout: Layout, n_graphs: int, n_encoder: int) -> d
     """Write the arcs that a page holds, and the nodes at their ends."""
     n_arcs = min(n_arcs_each(n_graphs), len(graph.flow))
     senders, receivers = graph.senders[:n_arcs], graph.receivers[:n_arcs]
-    used = np.unique(np.concatenate([senders, receivers, graph.players[graph.players >= 0], [graph.output]]))
+    used = np.unique(np.concatenate([senders, receivers, graph.inputs[graph.inputs >= 0], [graph.output]]))
     number = np.full(len(graph.stack) + 1, -1)
     number[used] = np.arange(len(used))
     own = [
@@ -95,7 +95,7 @@ def _graph(graph: FlowGraph, layout: Layout, n_graphs: int, n_encoder: int) -> d
         "x": node_columns(graph, layout)[used].round(2).tolist(),
         "y": graph.position[used].tolist(),
         "through": _whole(graph.through[used], UNIT),
-        "players": number[graph.players].tolist(),
+        "players": number[graph.inputs].tolist(),
         "rows": input_rows(graph, n_encoder).tolist(),
         "output": int(number[graph.output]),
         "from": number[senders].tolist(),

@@ -81,7 +81,7 @@ def _labels(graph: FlowGraph, layout: Layout, tokens: list[Shown], n_encoder: in
     for player, row in enumerate(input_rows(graph, n_encoder)):
         if row < 0:
             continue
-        off = "" if graph.players[player] >= 0 else " off"
+        off = "" if graph.inputs[player] >= 0 else " off"
         left = LABEL + GAP * (layout.decoder_x if player >= n_encoder else 0)
         labels.append(
             f'<text class="halo{off}" text-anchor="end" font-size="{size}" x="{left - 8:.0f}" '

@@ -71,9 +71,9 @@ def node_columns(graph: FlowGraph, layout: Layout) -> Float[np.ndarray, " node"]
 
 def input_rows(graph: FlowGraph, n_encoder: int) -> Int[np.ndarray, " player"]:
     """`[player]`, the row of each input: where flow leaves it, or where it is the how-manieth of its stack otherwise."""
-    places = np.arange(len(graph.players))
-    known = graph.players >= 0
-    rows = np.where(known, graph.position[graph.players], np.where(places < n_encoder, places, places - n_encoder))
+    places = np.arange(len(graph.inputs))
+    known = graph.inputs >= 0
+    rows = np.where(known, graph.position[graph.inputs], np.where(places < n_encoder, places, places - n_encoder))
     taken = set(rows[known & (places < n_encoder)].tolist()), set(rows[known & (places >= n_encoder)].tolist())
     # A span's place is not its number: one that nothing leaves has none that is free.
     lost = [not known[i] and int(rows[i]) in taken[int(i >= n_encoder)] for i in places]

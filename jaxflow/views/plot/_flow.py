@@ -117,7 +117,7 @@ def plot_flow(
     drawing.write_title(ax, f"{drawn:.0%} of the flow to {end}", HEAD - 12)
     whose = "minimum cut"
     if player is not None:
-        whose = f"cut of {cut(names.get(int(graph.players[player]), str(player)), longest=12)}"
+        whose = f"cut of {cut(names.get(int(graph.inputs[player]), str(player)), longest=12)}"
     legend = {"capacity": drawing.GHOST, "flow": drawing.FLOW}
     legend |= {"cross": drawing.CROSS} if is_cross.any() else {}
     legend |= {"read back": drawing.BACK} if is_back.any() else {}
@@ -152,14 +152,14 @@ def _graph(given: Explanation | FlowGraph, row: int) -> FlowGraph:
 
 def _names(given: Explanation | FlowGraph, graph: FlowGraph, tokens: Sequence[str] | None) -> dict[int, str]:
     """Name the nodes of inputs."""
-    n_players = len(graph.players)
+    n_players = len(graph.inputs)
     if tokens is None:
         tokens = given.tokens if isinstance(given, Explanation) else [str(i) for i in range(n_players)]
     if len(tokens) != n_players:
         raise ValueError(f"tokens holds {len(tokens)} names; expected {n_players}, one for each input.")
     n_encoder = len(given.encoder_tokens) if isinstance(given, Explanation) else n_players
     words = [word.text for stack in (tokens[:n_encoder], tokens[n_encoder:]) for word in shown_tokens(stack)]
-    return {int(node): cut(word) for node, word in zip(graph.players, words, strict=True) if node >= 0}
+    return {int(node): cut(word) for node, word in zip(graph.inputs, words, strict=True) if node >= 0}
 
 
 def _output_name(given: Explanation | FlowGraph, row: int) -> str:
@@ -169,9 +169,9 @@ def _output_name(given: Explanation | FlowGraph, row: int) -> str:
 def _cut(graph: FlowGraph, player: int | None) -> Bool[np.ndarray, " arc"]:
     if player is None:
         return np.asarray(graph.in_cut)
-    if not 0 <= player < len(graph.players):
+    if not 0 <= player < len(graph.inputs):
         raise ValueError(
-            f"player is {player}; expected an input, 0 to {len(graph.players) - 1}, or None for all together."
+            f"player is {player}; expected an input, 0 to {len(graph.inputs) - 1}, or None for all together."
         )
     entries = graph.own_cut[graph.own_cut_start[player] : graph.own_cut_start[player + 1]]
     return np.isin(np.arange(len(graph.senders)), entries)

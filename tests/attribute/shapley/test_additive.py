@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_general_networks import example
+from general_networks import example
 
 from jaxflow import Attention, additive_shapley, attention_flow, flow_network, joint_capacities
 
@@ -17,7 +17,7 @@ def test_values_are_the_scores(architecture):
     np.testing.assert_array_equal(found.values, scores)
     np.testing.assert_allclose(found.total, scores.sum())
     assert (found.game, found.is_reached, found.standard_error.any()) == ("additive", True, False)
-    some = additive_shapley(network, network.outputs[2], players=network.players[[2, 0]])
+    some = additive_shapley(network, network.outputs[2], players=network.inputs[[2, 0]])
     np.testing.assert_array_equal(some.values, scores[[2, 0]])
 
 

@@ -5,8 +5,8 @@ import json
 import jax
 import numpy as np
 import pytest
+from general_networks import ARCHITECTURES, example
 from strategies import make_attention
-from test_general_networks import ARCHITECTURES, example
 
 from jaxflow import (
     Attention,
@@ -121,7 +121,7 @@ def test_spans_play_the_game_that_groups_play():
     spans, outputs = np.array([[1, 1, 0, 0], [0, 0, 0, 1]], bool), np.array([[0, 1, 1, 0, 1]], bool)
     got = shapley_flow(attention, encoder_spans=spans, output_spans=outputs)
     network = join_outputs(flow_network(joint_capacities(attention)), [1, 2, 4])
-    groups = [network.encoder_players[:2], network.encoder_players[3:], *network.decoder_players[:, None]]
+    groups = [network.encoder_inputs[:2], network.encoder_inputs[3:], *network.decoder_inputs[:, None]]
     reached = [group for group in groups if group[0] < network.outputs[0]]
     expected = set_shapley(network, network.outputs[0], players=reached)
     assert got.encoder.shape == (1, 2)

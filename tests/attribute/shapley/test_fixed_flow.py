@@ -6,8 +6,8 @@ import math
 import networkx as nx
 import numpy as np
 import pytest
+from general_networks import example
 from strategies import make_attention
-from test_general_networks import example
 
 from jaxflow import Attention, Capacities, barrier_flow, fixed_flow_shapley, flow_network, joint_capacities
 
@@ -18,7 +18,7 @@ def joint_flow(network, sink, flow_func):
     arcs = list(zip(network.senders.tolist(), network.receivers.tolist(), strict=True))
     for (sender, receiver), capacity in zip(arcs, np.asarray(network.capacity, np.float64).tolist(), strict=True):
         graph.add_edge(sender, receiver, capacity=capacity)
-    for player in np.setdiff1d(network.players, network.receivers).tolist():
+    for player in np.setdiff1d(network.inputs, network.receivers).tolist():
         graph.add_edge("all", player)
     _, flow = nx.maximum_flow(graph, "all", int(sink), flow_func=flow_func)
     return np.array([flow[sender][receiver] for sender, receiver in arcs])
@@ -30,7 +30,7 @@ def paths(network, flow):
         (s, r): f for s, r, f in zip(network.senders.tolist(), network.receivers.tolist(), flow.tolist(), strict=True)
     }
     found = []
-    for start in network.players.tolist():
+    for start in network.inputs.tolist():
         while True:
             path = [start]
             while True:
@@ -87,7 +87,7 @@ def test_encoder_decoder():
     flow = joint_flow(network, network.outputs[3], nx.algorithms.flow.dinitz)
     found = fixed_flow_shapley(network, flow)
     np.testing.assert_allclose(found.total, 1.0)
-    np.testing.assert_allclose(found.values, np.bincount(network.senders, flow, network.n_nodes)[network.players])
+    np.testing.assert_allclose(found.values, np.bincount(network.senders, flow, network.n_nodes)[network.inputs])
     first = fixed_flow_shapley(network, flow, players=np.flatnonzero((network.stack == 1) & (network.level == 1)))
     assert 0 < first.total < 1
 
@@ -117,7 +117,7 @@ def test_bad_input():
 @pytest.mark.parametrize("architecture", ["encoder", "decoder", "encoder-decoder"])
 def test_on_the_barrier_flow_values_are_what_each_input_sends(architecture):
     network = flow_network(joint_capacities(Attention(**example(architecture))))
-    joint = barrier_flow(network, network.players, network.outputs[-1])
+    joint = barrier_flow(network, network.inputs, network.outputs[-1])
     found = fixed_flow_shapley(network, joint.flow)
     np.testing.assert_allclose(found.values, joint.inputs, atol=1e-6)
     assert found.total == pytest.approx(float(joint.value), abs=1e-6)

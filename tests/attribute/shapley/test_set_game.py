@@ -8,13 +8,13 @@ import networkx as nx
 import numpy as np
 import oracle_general
 import pytest
+from general_networks import N_SOURCE, N_TARGET, example
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import graph
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_flow
 from strategies import capacities, make_attention, sixteenths
-from test_general_networks import N_SOURCE, N_TARGET, example
 
 from jaxflow import Attention, Capacities, flow_network, joint_capacities, max_flow, sample_set_shapley, set_shapley
 from jaxflow.solve._coalitions import _play, _scratch, _walk, all_values, latin_square, set_game
@@ -133,10 +133,10 @@ def test_axioms(capacity, data):
     if capacity[0, :, 0].tolist() == capacity[0, :, twin].tolist():
         np.testing.assert_allclose(found[0], found[twin], atol=1e-7 * scale)
     assert not found[~capacity[0].any(0)].any()
-    single = max_flow(network, network.players, sink).value
+    single = max_flow(network, network.inputs, sink).value
     assert (found <= single + 1e-7 * scale).all()
     assert (found >= 0).all()
-    game, joining = set_game(network, [np.array([player]) for player in network.players], int(sink))
+    game, joining = set_game(network, [np.array([player]) for player in network.inputs], int(sink))
     value = all_values(game)
     members = np.arange(len(value))
     for i in range(len(joining)):
@@ -171,7 +171,7 @@ def test_additivity(first, second, scale):
         level=np.tile(networks[0].level, 2),
         position=np.tile(networks[0].position, 2),
     )
-    joined = join_ends(both, both.players, np.array([networks[0].outputs[1], networks[1].outputs[2] + shift]))
+    joined = join_ends(both, both.inputs, np.array([networks[0].outputs[1], networks[1].outputs[2] + shift]))
     alone = [set_shapley(network, network.outputs[k]).values for network, k in zip(networks, (1, 2), strict=True)]
     players = [[int(p) + 1, int(p) + 1 + shift] for p in networks[0].players]
     found = set_shapley(joined, joined.n_nodes - 1, players=players).values
@@ -183,7 +183,7 @@ def test_additivity(first, second, scale):
 
 def test_groups_join_as_one():
     network = encoder()
-    players, sink = network.players, network.outputs[4]
+    players, sink = network.inputs, network.outputs[4]
     groups = [[0, 1, 2], [3], [4, 5, 6, 7], 8]
     oracle = graph(np.asarray(network.capacity, np.float64).reshape(3, 9, 9))
     expected = by_all_orders(
@@ -212,7 +212,7 @@ def test_what_each_adds_is_a_difference_of_maximum_flows(kind):
     n_layers, n_tokens, output, unit = 6, 40, 33, 2.0**-28
     weights = make_attention(kind, 3, (n_layers, n_tokens, n_tokens))
     network = flow_network(Capacities(encoder=weights))
-    game, joining = set_game(network, [np.array([player]) for player in network.players], int(network.outputs[output]))
+    game, joining = set_game(network, [np.array([player]) for player in network.inputs], int(network.outputs[output]))
     rng = np.random.default_rng(0)
     orders = np.stack([rng.permutation(len(joining)) for _ in range(4)])
     gains = np.zeros(orders.shape, np.int64)
@@ -279,7 +279,7 @@ def test_precision():
 
 
 def max_flow_of_all(network, sink):
-    joined = join_ends(network, network.players, np.zeros(0, np.int64))
+    joined = join_ends(network, network.inputs, np.zeros(0, np.int64))
     return max_flow(joined, 0, sink + 1).value
 
 
@@ -291,7 +291,7 @@ def test_the_seed_alone_decides():
     np.testing.assert_array_equal(first.values, again.values)
     np.testing.assert_array_equal(first.standard_error, again.standard_error)
     assert (first.values != other.values).any()
-    game, joining = set_game(network, [np.array([player]) for player in network.players], int(network.outputs[0]))
+    game, joining = set_game(network, [np.array([player]) for player in network.inputs], int(network.outputs[0]))
     one, many = (_play(game, list(range(5)), 4, 3, n_threads, None) for n_threads in (1, 4))
     np.testing.assert_array_equal(one, many)
     assert len(joining) == 20
@@ -300,7 +300,7 @@ def test_the_seed_alone_decides():
 def test_whole_squares_pay():
     """On one budget, whole Latin squares read both ways vary less than independent orders."""
     network = encoder("softmax", 16, 4)
-    game, _ = set_game(network, [np.array([player]) for player in network.players], int(network.outputs[3]))
+    game, _ = set_game(network, [np.array([player]) for player in network.inputs], int(network.outputs[3]))
     squares = _play(game, list(range(32)), 16, 0, 1, None)
     rng = np.random.default_rng(0)
     orders = np.stack([rng.permutation(16) for _ in range(32 * 32)])
@@ -366,7 +366,7 @@ def test_bad_input():
 
 def test_flow_is_taken_back_whole():
     network = encoder("peaked", 20, 4, residual=0.0)
-    game, joining = set_game(network, [np.array([player]) for player in network.players], int(network.outputs[5]))
+    game, joining = set_game(network, [np.array([player]) for player in network.inputs], int(network.outputs[5]))
     scratch, gains = _scratch(game), np.zeros((2, len(joining)), np.int64)
     for again in gains:
         for player, node in enumerate(game.nodes):

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from jaxflow import Capacities, flow_network, plot_flow, plot_layers
-from jaxflow.explain import _flow_graph as flow_graph
+from jaxflow import Capacities, flow_graph, flow_network, plot_flow, plot_layers
 from jaxflow.explain._flow_graph import ARC_KINDS
 from jaxflow.views.plot import _drawing as drawing
 
@@ -43,7 +42,7 @@ def test_widths_are_flow_and_capacity_by_one_factor(graph):
 def test_what_was_written_leads_back_pale_and_without_a_ghost():
     decoder = np.tril(np.ones((3, 5, 5), np.float32)) / np.arange(1, 6, dtype=np.float32)[:, None]
     network = flow_network(Capacities(decoder=decoder), feedback="unrolled", n_prompt=2)
-    graph = flow_graph(network, network.outputs[4], players=np.arange(5) < 2)
+    graph = flow_graph(network, network.outputs[4], inputs=np.arange(5) < 2)
     ax = plot_flow(graph, share=1.0)
     is_back = graph.kind[strongest_last(graph)] == ARC_KINDS.index("feedback")
     assert is_back.sum() == 3

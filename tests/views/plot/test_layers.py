@@ -21,7 +21,7 @@ def test_bars_are_the_shares(explanation):
 
 def test_one_cut(capacities):
     network = flow_network(capacities)
-    cut = explain_cut(network, network.encoder_players[0], network.outputs[-1])
+    cut = explain_cut(network, network.encoder_inputs[0], network.outputs[-1])
     np.testing.assert_array_equal(heights(plot_layers(cut)), cut.share)
 
 
