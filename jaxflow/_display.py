@@ -24,27 +24,27 @@ def cell(explanation: Any) -> str:
 
 def coloured(explanation: Any) -> Any:
     """Return what rich prints of an explanation on a terminal with colours."""
-    from jaxflow.views._terminal import InTerminal
+    from jaxflow.views import InTerminal
 
     return InTerminal(explanation)
 
 
 def plain(explanation: Any) -> str:
     """Return an explanation as plain text."""
-    from jaxflow.views._text import to_text
+    from jaxflow.views import to_text
 
     return to_text(explanation)
 
 
 def arrays(node: Any, path: str | None, subtree_renderer: Any, *, axes: tuple[str, ...]) -> Any:
     """Render a dataclass of arrays for treescope, with heatmaps; `axes` names the arrays' last axes."""
-    from jaxflow.views._tree import render_tree
+    from jaxflow.views import render_tree
 
     return render_tree(node, path, subtree_renderer, axes=axes)
 
 
 def scores(attribution: Any, path: str | None, subtree_renderer: Any) -> Any:
     """Render an attribution for treescope."""
-    from jaxflow.views._tree import render_attribution
+    from jaxflow.views import render_attribution
 
     return render_attribution(attribution, path, subtree_renderer)

@@ -1,3 +1,4 @@
+import contextlib
 import io
 import sys
 import time
@@ -12,10 +13,10 @@ class Terminal(io.StringIO):
         return True
 
 
-def work(stream, monkeypatch, *, seconds, shown=True):
+def work(stream, monkeypatch, *, seconds, hide=contextlib.nullcontext):
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setattr(progress, "DELAY", 0.2)
-    with progress.progress_bar(3, "max-flow", shown=shown) as bar:
+    with hide(), progress.progress_bar(3, "max-flow") as bar:
         for _ in range(3):
             time.sleep(seconds / 3)
             bar.update()
@@ -27,7 +28,12 @@ def test_long_work_shows_on_a_terminal(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("stream", "seconds", "shown"), [(Terminal(), 0.03, True), (io.StringIO(), 0.6, True), (Terminal(), 0.6, False)]
+    ("stream", "seconds", "hide"),
+    [
+        (Terminal(), 0.03, contextlib.nullcontext),
+        (io.StringIO(), 0.6, contextlib.nullcontext),
+        (Terminal(), 0.6, progress.no_progress),
+    ],
 )
-def test_short_work_files_and_who_did_not_ask_see_nothing(monkeypatch, stream, seconds, shown):
-    assert work(stream, monkeypatch, seconds=seconds, shown=shown) == ""
+def test_short_work_files_and_work_beside_other_work_show_nothing(monkeypatch, stream, seconds, hide):
+    assert work(stream, monkeypatch, seconds=seconds, hide=hide) == ""
