@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import transformers
 
-from jaxflow.capture._t5 import mend_model, mended_t5
+from jaxflow.models._transformers._t5 import mend_model, mended_t5
 
 VOCAB, WIDTH, HEADS, FEED, POSITIONS = 50, 32, 4, 40, 24
 TEXT = {

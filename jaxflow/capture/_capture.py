@@ -1,20 +1,16 @@
-"""A model in, its attention out."""
+"""capture: a model -> its attention."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
 from jaxflow._attention import Attention
-from jaxflow.capture._huggingface import capture_huggingface
-from jaxflow.capture._jaxpr import capture_traced
-from jaxflow.capture._kinds import kind_of
-from jaxflow.capture._linen import DEFAULT_NAME, capture_linen
-from jaxflow.capture._nnx import capture_nnx
-from jaxflow.capture._recompute import attention_weights
-from jaxflow.capture._roles import Role
-
-__all__ = ["attention_weights", "capture"]
+from jaxflow.capture._head_reduction import Heads, reduce_heads, run_reduced
+from jaxflow.capture._recorded import record_stacks
+from jaxflow.capture._traced import trace_model
+from jaxflow.models import DEFAULT_NAME, Model, Role, as_model
 
 
 def capture(
@@ -32,20 +28,21 @@ def capture(
 
     Args:
         model: one of
-            - an instance of a Flax class of transformers 4;
             - a `flax.linen` module, bound, or unbound with `variables`. It need not have been written for this:
               `nn.MultiHeadDotProductAttention` is made to sow its weights. Modules that compute attention by
               themselves sow it: `self.sow("intermediates", "attention_weights", weights)`. An `nn.scan` over
               layers must declare `variable_axes={"intermediates": 0}`;
             - a `flax.nnx` module, or a method of one. What it sows as `nnx.Intermediate` serves,
               or it is traced. It runs as a copy;
-            - any other function, or object that can be called, of which nothing is asked. It is traced, and every softmax of
-              queries times keys that weighs values is found in what it computes. Arrays among the arguments are traced; other
-              arguments are passed as they are.
+            - any other function, or object that can be called. It is traced, and every softmax of queries times keys that
+              weighs values is found in what it computes. Arrays among the arguments are traced; other arguments are passed as
+              they are;
+            - an instance of a Flax class of transformers 4;
+            - a `Model`, such as `as_model` returns.
         *args: what the model is called with.
         variables: the variables of an unbound linen module, as its `apply` takes them.
-        sown: the name under which a linen or NNX module sows its attention. With another name than the default no
-            linen module is made to sow: what is sown as `sown` is all that is taken.
+        sown: the name under which a linen or NNX module sows its attention. With another name than the default, modules are
+            not made to sow: only what is sown as `sown` is taken.
         roles: which stack attention belongs to, where that cannot be told or is told wrongly: a fragment of its path ->
             "encoder", "decoder" or "cross", such as `{"": "decoder", "cross": "cross"}`. Of several that fit, the last
             counts; "/" begins and ends a path. A path is that of the module; in a function, the scopes (`jax.named_scope`)
@@ -85,11 +82,31 @@ def capture(
 
     Source: probabilities as in Metzger et al. 2022 (2205.15389), which leaves open how they are obtained.
     """
-    kind = kind_of(model, variables=variables, sown=sown, roles=roles)
-    if kind == "transformers":
-        return capture_huggingface(model, args, kwargs)
-    if kind == "linen":
-        return capture_linen(model, args, kwargs, variables=variables, sown=sown, roles=roles)
-    if kind == "nnx":
-        return capture_nnx(model, args, kwargs, sown=sown, roles=roles)
-    return capture_traced(model, args, kwargs, roles=roles)
+    return run_capture(as_model(model, variables=variables, sown=sown, roles=roles), args, kwargs)
+
+
+def run_capture(
+    model: Model, args: tuple, kwargs: Mapping[str, Any], *, heads: Heads | None = None
+) -> tuple[Any, Attention]:
+    """Run a model once and take its attention, of all heads or with one head made of all.
+
+    Args:
+        model: the model.
+        args: what it is called with.
+        kwargs: what it is called with.
+        heads: how heads are reduced to one, as in `joint_capacities`; None keeps all. A model that records its attention
+            reduces the heads of each layer as soon as they are computed, so that those of one layer are held at a time.
+
+    Returns:
+        What the model returns, and its attention, `[*batch, layer, head, query, key]`. Reduced heads are float32 at least;
+        rows sum to 1 if those of `heads` do.
+
+    Raises:
+        ValueError: as `capture`; heads that do not exist.
+    """
+    run = functools.partial(record_stacks, model, args, kwargs)
+    recorded = run() if heads is None else run_reduced(run, heads)
+    if recorded is not None:
+        return recorded.outputs, recorded.attention
+    outputs, attention = trace_model(model, args, kwargs).run({})
+    return outputs, attention if heads is None else reduce_heads(attention, heads)

@@ -1,23 +1,30 @@
-"""Heads -> one matrix per layer, and one stack's capacities from it."""
+"""Reduce the heads of each layer to one matrix: of whole attention, or of each layer as soon as it is computed."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import operator
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from jaxflow._attention import at_least_float32, is_traced
+from jaxflow._attention import STACKS, Attention, at_least_float32, is_traced
+from jaxflow.capture._ordering import layer_numbers, shape
+from jaxflow.capture._recorded import Recorded
+from jaxflow.models import Keep, Layer, LayerPlace, Path
 
 Heads = str | int | Float[ArrayLike, "layer head"]
 # Of the encoder and of the decoder, `[*batch, token]`, False where padded.
 Masks = dict[str, Bool[ArrayLike, "*batch token"] | None]
 # Queries and keys of each stack: whose tokens they are.
 SIDES = {"encoder": ("encoder", "encoder"), "decoder": ("decoder", "decoder"), "cross": ("decoder", "encoder")}
+# Runs a model once, with what is recorded of each layer's weights; None of a model that records nothing.
+Run = Callable[[Keep | None], Recorded | None]
 
 
 def stack_capacities(
@@ -50,6 +57,97 @@ def stack_capacities(
     )
     batched = functools.reduce(lambda f, _: jax.vmap(f), range(weights.ndim - 4), unbatched)
     return batched(weights, *(None if masks[side] is None else jnp.asarray(masks[side], bool) for side in (query, key)))
+
+
+def reduce_heads(attention: Attention, heads: Heads) -> Attention:
+    """Make one head of all, as `joint_capacities` does.
+
+    Args:
+        attention: `[*batch, layer, head, query, key]`.
+        heads: as in `joint_capacities`.
+
+    Returns:
+        `[*batch, layer, 1, query, key]`, float32 at least.
+
+    Raises:
+        ValueError: heads that do not exist.
+    """
+    _check_heads(heads)
+    reduced: dict[str, Any] = {}
+    for name in STACKS:
+        if (weights := getattr(attention, name)) is not None:
+            reduce = head_reduction(heads, f"Attention.{name}", weights.shape)
+            reduced[name] = reduce(at_least_float32(weights))[..., None, :, :]
+    return dataclasses.replace(attention, **reduced)
+
+
+def run_reduced(run: Run, heads: Heads) -> Recorded | None:
+    """Run a model so that the heads of each layer are reduced as soon as they are computed.
+
+    Weights that differ from layer to layer need each layer's number in its stack before the run: the model is run over shapes
+    first, which computes nothing. Inside an `nn.scan` all layers are one piece of code, which does not know its number: there,
+    and for such weights alone, heads are kept until the scan is done.
+
+    Args:
+        run: runs the model once.
+        heads: as in `joint_capacities`.
+
+    Returns:
+        What `run` returns, with weights `[*scans, *batch, 1, query, key]`, float32 at least.
+
+    Raises:
+        ValueError: heads that do not exist.
+    """
+    _check_heads(heads)
+    if is_named(heads) or is_index(heads):
+        return run(lambda place, weights: _reduce_layer(heads, str(place), weights))
+    numbers = _number_layers(run, heads)
+
+    def keep(place: LayerPlace, weights: jax.Array) -> jax.Array:
+        number = numbers[place.path, place.index]
+        return weights if number.ndim else _reduce_layer(jnp.asarray(heads)[number][None], str(place), weights)
+
+    def reduce_scanned(layer: Layer) -> Layer:
+        place, weights = layer
+        number = numbers[place.path, place.index]
+        if not number.ndim:
+            return layer
+        n_batch = weights.ndim - number.ndim - 3
+        rows = jnp.asarray(heads)[number].reshape(*number.shape, *(1,) * n_batch, -1)
+        return place, weigh_heads(at_least_float32(weights), rows)[..., None, :, :]
+
+    recorded = run(keep)
+    if recorded is None:
+        return None
+    stacks = {role: [reduce_scanned(layer) for layer in layers] for role, layers in recorded.stacks.items()}
+    return dataclasses.replace(recorded, stacks=stacks)
+
+
+def _reduce_layer(heads: Heads, name: str, weights: jax.Array) -> jax.Array:
+    """Reduce the heads of one layer: `[*batch, head, query, key]` -> `[*batch, 1, query, key]`."""
+    weights = at_least_float32(jnp.asarray(weights))[..., None, :, :, :]
+    # Else XLA puts this off until all layers are stacked, and holds their weights until then.
+    return jax.lax.optimization_barrier(head_reduction(heads, name, weights.shape)(weights))
+
+
+def _number_layers(run: Run, heads: Heads) -> dict[tuple[Path, int], np.ndarray]:
+    """Return the number of each layer in its stack, after a check that there are heads for it."""
+    layers_of: dict[str, list[tuple[LayerPlace, tuple[int, ...], tuple[int, ...]]]] = {}
+
+    def run_shapes() -> None:
+        recorded = run(None)
+        for role, layers in ({} if recorded is None else recorded.stacks).items():
+            layers_of[role] = [(layer[0], layer[1].shape[: len(layer[0].scans)], shape(layer)) for layer in layers]
+
+    jax.eval_shape(run_shapes)
+    numbers = {}
+    for role, layers in layers_of.items():
+        found = layer_numbers([(place, steps) for place, steps, _ in layers])
+        n_layers = sum(number.size for number in found.values())
+        for *_, layer_shape in layers:
+            head_reduction(heads, f"Attention.{role}", (n_layers, *layer_shape[-3:]))  # for its checks
+        numbers.update(found)
+    return numbers
 
 
 def head_reduction(heads: Heads, name: str, shape: tuple[int, ...]) -> Callable[[Array], Array]:
@@ -92,6 +190,11 @@ def weigh_heads(
     """Sum heads, each times its weight; axes of length 1 in `head_weights` are broadcast."""
     head_weights = head_weights.astype(weights.dtype)[..., None, None]
     return functools.reduce(operator.add, jnp.unstack(head_weights * weights, axis=-3))
+
+
+def _check_heads(heads: Heads) -> None:
+    if not is_named(heads) and not is_index(heads) and np.ndim(heads) != 2:
+        raise ValueError(f"heads has shape {np.shape(heads)}; expected weights [layer, head].")
 
 
 def is_named(heads: Heads) -> bool:

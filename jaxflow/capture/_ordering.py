@@ -1,4 +1,4 @@
-"""Layers that were recorded one by one, some of them steps of loops -> one array, in the order in which they ran."""
+"""Put layers that were recorded one by one, some of them steps of loops, in order of execution."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxflow.capture._roles import Path
-from jaxflow.capture._sown import Layer, Sown
+from jaxflow.models import Layer, LayerPlace, Path
 
 
 def shape(layer: Layer) -> tuple[int, ...]:
     """Return the shape of one layer's attention: `[*batch, head, query, key]`."""
-    sown, array = layer
-    return array.shape[len(sown.scans) :]
+    place, array = layer
+    return array.shape[len(place.scans) :]
 
 
 def stack(layers: Sequence[Layer]) -> chex.Array:
@@ -27,7 +26,7 @@ def stack(layers: Sequence[Layer]) -> chex.Array:
     The steps of an `nn.scan` come one after the other, each with all its attentions.
 
     Args:
-        layers: in order of execution, as `read` returns them; at least one, and all of one shape.
+        layers: in order of execution; at least one, and all of one shape.
 
     Returns:
         `[*batch, layer, head, query, key]`.
@@ -43,18 +42,18 @@ def stack(layers: Sequence[Layer]) -> chex.Array:
         )
     if len({array.dtype for _, array in layers}) > 1:
         # Strict dtype promotion would refuse to mix them.
-        layers = [(sown, array.astype(jnp.float32)) for sown, array in layers]
+        layers = [(place, array.astype(jnp.float32)) for place, array in layers]
     return jnp.moveaxis(_in_order(layers, 0), 0, -4)
 
 
-def layer_numbers(layers: Sequence[tuple[Sown, tuple[int, ...]]]) -> dict[tuple[Path, int], np.ndarray]:
+def layer_numbers(layers: Sequence[tuple[LayerPlace, tuple[int, ...]]]) -> dict[tuple[Path, int], np.ndarray]:
     """Number layers in the order in which `stack` puts them.
 
     Args:
-        layers: in order of execution: each weight's place, and the number of steps of each scan around it.
+        layers: in order of execution, each layer's place, and the number of steps of each scan around it.
 
     Returns:
-        For each place, by path and index, its layers' numbers, `[*scans]`.
+        For each place, by path and index, the numbers of its layers, `[*scans]`.
     """
     first = itertools.accumulate((math.prod(steps) for _, steps in layers), initial=0)
     serials = [
@@ -62,9 +61,9 @@ def layer_numbers(layers: Sequence[tuple[Sown, tuple[int, ...]]]) -> dict[tuple[
         for start, (_, steps) in zip(first, layers, strict=False)
     ]
     with jax.ensure_compile_time_eval():  # whole numbers, also inside jit
-        order = np.asarray(_in_order([(sown, serial) for (sown, _), serial in zip(layers, serials, strict=True)], 0))
+        order = np.asarray(_in_order([(place, serial) for (place, _), serial in zip(layers, serials, strict=True)], 0))
     number = np.argsort(order)
-    return {(sown.path, sown.index): number[serial] for (sown, _), serial in zip(layers, serials, strict=True)}
+    return {(place.path, place.index): number[serial] for (place, _), serial in zip(layers, serials, strict=True)}
 
 
 def listed(layers: Sequence[Layer]) -> str:

@@ -1,42 +1,18 @@
-"""Which stack an attention belongs to: encoder, decoder or cross.
+"""Tell which stack recorded attention belongs to: encoder, decoder or cross.
 
-Known by the path and the class of its module, or said by the user; never by the order in which layers run, nor by
-lengths: a target may be as long as its source.
+By the path of its module, by what the model's adapter knows, or by what the user says. Never by the order in which layers run,
+nor by lengths: a target may be as long as its source.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any, Literal, get_args
+from typing import get_args
 
-import flax.linen as nn
-
-Path = tuple[str, ...]
-Role = Literal["encoder", "decoder", "cross"]
-
-CROSS = ("crossattention", "encoder_attn", "EncDecAttention")  # what transformers calls it
-DECODERS = ("bloom", "gemma", "gpt2", "gpt_neo", "gptj", "llama", "mistral", "opt", "xglm")
-# These call their layers "encoder" whatever they are, and are decoders if the config says so.
-EITHER = ("bert", "big_bird", "camembert", "electra", "roberta", "roberta-prelayernorm", "xlm-roberta")
+from jaxflow.models import Path, Role
 
 
-def transformers_role(module: nn.Module) -> Role:
-    """Tell the stack of an attention module of transformers, by its path and its model's kind."""
-    config: Any = getattr(module, "config", None)
-    kind = getattr(config, "model_type", None)
-    if any(name in CROSS for name in module.path):
-        return "cross"
-    if kind in DECODERS or kind in EITHER:
-        return "decoder" if is_decoder(config) else "encoder"
-    return next((name for name in module.path if name in ("encoder", "decoder")), "encoder")
-
-
-def is_decoder(config: Any) -> bool:
-    """Tell whether a model of transformers that is no encoder-decoder is a decoder, by its config."""
-    return config.model_type in DECODERS or (config.model_type in EITHER and config.is_decoder)
-
-
-def linen_roles(
+def recorded_roles(
     model: str,
     paths: Collection[Path],
     *,
@@ -44,17 +20,17 @@ def linen_roles(
     self_attention: Mapping[Path, set[bool]],
     said: Mapping[str, Role] | None,
 ) -> dict[Path, Role]:
-    """Tell the stack of every attention module of a linen model.
+    """Tell the stack of every attention module of a model.
 
-    What the user says goes first, then what is known of modules of transformers. Of the others the path tells
-    ("encoder", "decoder", "cross" in a component), and inside a decoder whether keys and queries are one array. A
-    model whose paths tell nothing is one encoder.
+    What the user says goes first, then what the adapter knows. Of the others the path tells ("encoder", "decoder" or "cross"
+    in a component), and inside a decoder whether keys and queries are one array. A model whose paths tell nothing is one
+    encoder.
 
     Args:
         model: its name, for messages.
         paths: the modules that gave attention.
-        known: stacks that are known.
-        self_attention: of modules that tell, whether keys and queries were one array, in each of their calls.
+        known: as in `Recording`.
+        self_attention: as in `Recording`.
         said: what the user says: a fragment of a path -> its stack; the last that fits counts.
 
     Returns:

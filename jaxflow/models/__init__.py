@@ -1,5 +1,35 @@
-"""What is explained: `load_model`."""
+"""What is explained: a `Model`, of any kind."""
 
+from jaxflow.models._as_model import as_model
+from jaxflow.models._embedding import run_embedded
+from jaxflow.models._facts import Facts, Generation
+from jaxflow.models._function import FunctionModel
+from jaxflow.models._generation import continued, generate
 from jaxflow.models._load import load_model
+from jaxflow.models._model import DEFAULT_NAME, Model, name_arguments
+from jaxflow.models._outputs import logits_of, pick
+from jaxflow.models._recording import Keep, Layer, LayerPlace, Path, Recording, Role
+from jaxflow.models._transformers._config import attention_sizes
 
-__all__ = ["load_model"]
+__all__ = [
+    "DEFAULT_NAME",
+    "Facts",
+    "FunctionModel",
+    "Generation",
+    "Keep",
+    "Layer",
+    "LayerPlace",
+    "Model",
+    "Path",
+    "Recording",
+    "Role",
+    "as_model",
+    "attention_sizes",
+    "continued",
+    "generate",
+    "load_model",
+    "logits_of",
+    "name_arguments",
+    "pick",
+    "run_embedded",
+]

@@ -20,8 +20,8 @@ from capture.huggingface_models import (
 
 from jaxflow import load_model
 from jaxflow.capture import capture
-from jaxflow.capture._huggingface import require_transformers
-from jaxflow.capture._t5 import mended_t5
+from jaxflow.models._transformers._refusals import require_transformers
+from jaxflow.models._transformers._t5 import mended_t5
 
 transformers = pytest.importorskip("transformers", "4", exc_type=ImportError)
 pytestmark = pytest.mark.usefixtures("standard_promotion")  # models of transformers run here

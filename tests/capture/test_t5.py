@@ -14,7 +14,7 @@ from capture.huggingface_models import IDS, MASK, assert_same, assert_stacks, bu
 
 from jaxflow import load_model
 from jaxflow.capture import capture
-from jaxflow.capture._t5 import mended_t5
+from jaxflow.models._transformers._t5 import mended_t5
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")  # models of transformers run here
 t5 = pytest.importorskip("transformers.models.t5.modeling_flax_t5", exc_type=ImportError)

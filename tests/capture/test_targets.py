@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from capture.linen_models import HOSTILE, Deep, Own, Scanned, X, build
+from capture.linen_models import HOSTILE, Block, Deep, Own, Scanned, X, build
 from flax.linen import attention as flax_attention
 
 from jaxflow import (
+    AttentionFlow,
     attention_flow,
     attention_gradients,
     capture,
@@ -22,6 +23,7 @@ from jaxflow import (
     logit,
 )
 from jaxflow.explain._prediction import label_target
+from jaxflow.models import Facts, FunctionModel
 
 WEIGHTS = (jnp.arange(8.0) - 2) / 10
 
@@ -109,10 +111,29 @@ def test_scan_is_as_layers_one_by_one(two):
     np.testing.assert_allclose(got, gradients_of(deep, {"params": each})[2].encoder, rtol=1e-4, atol=1e-5)
 
 
+class Backwards(nn.Module):
+    """Runs the last of its layers first."""
+
+    @nn.compact
+    def __call__(self, x):
+        axes = {"params": 0, "intermediates": 0}
+        return nn.scan(Block, axes, split_rngs={"params": True}, length=2, reverse=True)(name="stack")(x, None)[0]
+
+
+def test_scan_backwards():
+    model, deep = Backwards(), Deep(names=TWO)
+    variables = build(model)
+    each = {
+        name: jax.tree.map(lambda leaf, i=i: leaf[1 - i], variables["params"]["stack"]) for i, name in enumerate(TWO)
+    }
+    _, attention, gradients = gradients_of(model, variables)
+    _, expected_attention, expected = gradients_of(deep, {"params": each})
+    np.testing.assert_allclose(attention.encoder, expected_attention.encoder[:, ::-1], atol=1e-6)
+    np.testing.assert_allclose(gradients.encoder, expected.encoder[:, ::-1], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("lifted", [nn.jit, nn.remat])
 def test_lifted_layers(lifted):
-    from capture.linen_models import Block
-
     plain, model = Deep(names=TWO), Deep(names=TWO, block=lifted(Block))
     variables = build(plain)
     expected = gradients_of(plain, variables)[2].encoder
@@ -150,7 +171,7 @@ def test_the_number_of_a_verb_depends_on_what_is_explained():
     _, _, singular = attention_gradients(model, target=logit(0), **inputs)
     assert plural.encoder.shape == attention.encoder.shape
     scores = [
-        attention_flow(joint_capacities(attention, weighting="attention_gradient", gradients=g), outputs=0).encoder
+        attention_flow(joint_capacities(attention, weighting="attention_gradient", gradients=g), positions=0).encoder
         for g in (plural, singular)
     ]
     assert np.abs(scores[0] - scores[1]).max() > 0.01
@@ -202,18 +223,22 @@ def test_refusals():
 
 def test_explain_takes_a_label_by_its_name():
     model, tokenizer = load_model("agreement")
-    text, options = "the keys to the old cabinet", {"tokenizer": tokenizer, "weighting": "attention_gradient"}
-    named = explain(model, text, target="plural", outputs=0, **options)
+    text, options = "the keys to the old cabinet", {"tokenizer": tokenizer, "positions": 0}
+    method = AttentionFlow(weighting="attention_gradient")
+    named = explain(model, text, method, target="plural", **options)
     inputs = {name: np.asarray(value) for name, value in tokenizer([text]).items()}
     _, attention, gradients = attention_gradients(model, target=logit(1), **inputs)
     capacities = joint_capacities(attention, weighting="attention_gradient", gradients=gradients)
-    np.testing.assert_array_equal(named.scores, attention_flow(capacities, outputs=0).encoder[0])
+    np.testing.assert_array_equal(named.scores, attention_flow(capacities, positions=0).encoder[0])
     assert named.conventions["target"] == "plural"
     assert "attention x gradients of plural" in str(named)
     with pytest.raises(ValueError, match="target is 'dual'; expected one of 'singular', 'plural'"):
-        explain(model, text, target="dual", **options)
-    with pytest.raises(ValueError, match="weighting is 'attention_gradient' and target is None"):
-        explain(model, text, **options)
+        explain(model, text, method, target="dual", **options)
+    with pytest.raises(ValueError, match="target is given, but the method 'flow' is the same for every target"):
+        explain(model, text, target="plural", **options)
+    predicted = explain(model, text, method, **options)
+    np.testing.assert_array_equal(predicted.scores, named.scores)
+    assert predicted.conventions["target"] == "plural"
 
 
 @pytest.mark.parametrize(("target", "expected"), [("w7", 7), (9, 9)])
@@ -228,14 +253,11 @@ def test_a_token_by_its_name(target, expected):
         def tokenize(self, text):
             return ["w1", "w2"]
 
-    class Model:
-        class config:  # noqa: N801
-            vocab_size = 12
-
+    model = FunctionModel(None, "writer", Facts(n_words=12))
     outputs = jnp.arange(36.0).reshape(1, 3, 12)
-    number = label_target(target, model=Model(), tokenizer=Tokenizer(), position=1)
+    number = label_target(target, model=model, tokenizer=Tokenizer(), position=1)
     np.testing.assert_array_equal(number(outputs), outputs[:, 1, expected])
     with pytest.raises(ValueError, match="has logits for each position"):
-        label_target(target, model=Model(), tokenizer=Tokenizer())(outputs)
+        label_target(target, model=model, tokenizer=Tokenizer())(outputs)
     with pytest.raises(ValueError, match="'x', which is no token of the tokenizer"):
-        label_target("x", model=Model(), tokenizer=Tokenizer(), position=1)(outputs)
+        label_target("x", model=model, tokenizer=Tokenizer(), position=1)(outputs)

@@ -217,6 +217,23 @@ def test_scanned_nnx_modules(sow):
     check(model, expected, test_nnx.X)
 
 
+class BackwardsNNX(test_nnx.Scanned):
+    def __call__(self, x):
+        @nnx.scan(in_axes=(0, nnx.Carry), out_axes=nnx.Carry, reverse=True)
+        def run(block, x):
+            return block(x)
+
+        return run(self.blocks, x)
+
+
+def test_backwards_scanned_nnx_modules():
+    """What is sown is stacked as the scan stacks it, what is traced as it ran."""
+    sown, traced = (attention_gradients(BackwardsNNX(3, sow), test_nnx.X, target=target)[1:] for sow in (True, None))
+    for got, expected in zip(sown, traced, strict=True):
+        np.testing.assert_allclose(got.encoder, expected.encoder[:, ::-1], rtol=1e-4, atol=1e-6)
+    assert np.abs(np.diff(traced[1].encoder, axis=1)).max() > 1e-3
+
+
 class SowsACopy(test_nnx.Own):
     def __call__(self, x):
         for projection, cell in zip(self.projections, self.cells, strict=True):

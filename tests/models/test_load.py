@@ -11,7 +11,7 @@ from flax.traverse_util import flatten_dict
 from safetensors.numpy import save_file
 
 from jaxflow import load_model, zoo
-from jaxflow.capture import _huggingface as huggingface
+from jaxflow.models._transformers import _refusals as refusals
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")  # models of transformers run here
 
@@ -186,9 +186,9 @@ def test_a_configuration_without_architecture(broken):
 def test_transformers_missing_or_too_new(bert, monkeypatch, version, message):
     def installed(name):
         if version is None:
-            raise huggingface.importlib.metadata.PackageNotFoundError(name)
+            raise refusals.importlib.metadata.PackageNotFoundError(name)
         return version
 
-    monkeypatch.setattr(huggingface.importlib.metadata, "version", installed)
+    monkeypatch.setattr(refusals.importlib.metadata, "version", installed)
     with pytest.raises(ImportError, match=f'{message}.*pip install "jaxflow'):
         load_model(bert[0])

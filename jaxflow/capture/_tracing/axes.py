@@ -1,7 +1,7 @@
-"""Where the axes of an array come from, followed through every operation and never told by position.
+"""Follow the axes of arrays through every operation, to tell where they come from. Their positions tell nothing.
 
 The axes of an array are a tuple; an axis is a tuple of factors, outermost first, since a reshape may merge axes; a factor has
-a length and a set of origins: (argument, axis) pairs, or whatever it was started with.
+a length and a set of origins: (argument, axis) pairs, or what the caller began with.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ Axes = tuple[Axis, ...]
 
 
 def new(shape: Sequence[int]) -> Axes:
-    """Axes that come from nowhere."""
+    """Return axes without origins."""
     return tuple((Factor(length, frozenset()),) for length in shape)
 
 
 def named(value: Value, name: Any) -> Axes:
-    """Axes of `value` whose origins are `(name, 0)`, `(name, 1)`, ..."""
+    """Return axes of `value` whose origins are `(name, 0)`, `(name, 1)`, ..."""
     return tuple((Factor(length, frozenset([(name, i)])),) for i, length in enumerate(value.shape))
 
 
 def origins(*axes: Axis) -> frozenset[Origin]:
-    """Everything that these axes come from."""
+    """Return all origins of these axes."""
     return frozenset().union(*(factor.origins for axis in axes for factor in axis))
 
 
@@ -81,14 +81,14 @@ def _cut(axis: Axis, cuts: Sequence[int]) -> Axis:
 
 
 def resized(axis: Axis, length: int) -> Axis:
-    """The axis after a part was cut off, or something was added to it."""
+    """Return the axis after it became shorter or longer."""
     if math.prod(factor.length for factor in axis) == length:
         return axis
     return (Factor(length, origins(axis)),)
 
 
 def follow(op: Op, axes: Mapping[Value, Axes]) -> list[Axes]:
-    """Say where the axes of what `op` makes come from; loops are none of its business.
+    """Return where the axes of the results of an operation come from. Loops are followed in `origins.py`.
 
     Args:
         op: the operation.

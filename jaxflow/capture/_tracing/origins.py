@@ -10,42 +10,40 @@ from jaxflow.capture._tracing.program import Op, Scope, Value, scan_parts
 N_PASSES = 4  # through a loop's body, at most, until what it carries comes from nowhere new
 
 
-def axes_of(program: Scope, marks: Mapping[Op, tuple[ax.Origin, Sequence[int]]]) -> dict[Value, ax.Axes]:
+def axes_of(program: Scope, tags: Mapping[Op, tuple[ax.Origin, Sequence[int]]]) -> dict[Value, ax.Axes]:
     """Say where every axis of every value comes from.
 
     Args:
         program: the whole function.
-        marks: operations that leave a mark on axes of what they make: operation -> (mark, axes).
+        tags: tags that operations put on axes of what they make: operation -> (tag, axes).
 
     Returns:
-        Origins are `(argument or constant, axis)`, and marks.
+        Origins are `(argument or constant, axis)`, and tags.
     """
     axes: dict[Value, ax.Axes] = {}
     for number, value in enumerate(program.ins):
         axes[value] = ax.named(value, number)
-    _axes_of(program, axes, marks)
+    _axes_of(program, axes, tags)
     return axes
 
 
-def _axes_of(scope: Scope, axes: dict[Value, ax.Axes], marks: Mapping[Op, tuple[ax.Origin, Sequence[int]]]) -> None:
+def _axes_of(scope: Scope, axes: dict[Value, ax.Axes], tags: Mapping[Op, tuple[ax.Origin, Sequence[int]]]) -> None:
     for value in scope.constants:
         axes[value] = ax.named(value, id(value.constant))
     for op in scope.ops:
-        made = _loop_axes(op, axes, marks) if op.bodies else ax.follow(op, axes)
-        if op in marks:
-            mark, places = marks[op]
+        made = _loop_axes(op, axes, tags) if op.bodies else ax.follow(op, axes)
+        if op in tags:
+            tag, places = tags[op]
             made = [
                 tuple(
-                    tuple(ax.Factor(f.length, f.origins | {mark}) for f in axis) if i in places else axis
+                    tuple(ax.Factor(f.length, f.origins | {tag}) for f in axis) if i in places else axis
                     for i, axis in enumerate(made[0])
                 )
             ]
         axes.update(zip(op.outs, made, strict=True))
 
 
-def _loop_axes(
-    op: Op, axes: dict[Value, ax.Axes], marks: Mapping[Op, tuple[ax.Origin, Sequence[int]]]
-) -> list[ax.Axes]:
+def _loop_axes(op: Op, axes: dict[Value, ax.Axes], tags: Mapping[Op, tuple[ax.Origin, Sequence[int]]]) -> list[ax.Axes]:
     ins = [axes[value] for value in op.ins]
     if op.name == "scan":
         (body,), parts = op.bodies, scan_parts(op)
@@ -54,7 +52,7 @@ def _loop_axes(
         outs: list[ax.Axes] = []
         for _ in range(N_PASSES):
             axes.update(zip(body.ins, given, strict=True))
-            _axes_of(body, axes, marks)
+            _axes_of(body, axes, tags)
             outs = [axes[value] for value in body.outs]
             carried = [ax.merge(*pair) for pair in zip(given[parts.n_constants : first], outs, strict=False)]
             if carried == given[parts.n_constants : first]:
@@ -69,12 +67,12 @@ def _loop_axes(
         carried = ins[n_condition + n_body :]
         for inner, given in ((condition, ins[:n_condition]), (body, ins[n_condition : n_condition + n_body])):
             axes.update(zip(inner.ins, [*given, *carried], strict=True))
-            _axes_of(inner, axes, marks)
+            _axes_of(inner, axes, tags)
         return [ax.merge(*pair) for pair in zip(carried, (axes[value] for value in body.outs), strict=True)]
     results: list[ax.Axes] = []
     for branch in op.bodies:
         axes.update(zip(branch.ins, ins[1:], strict=True))
-        _axes_of(branch, axes, marks)
+        _axes_of(branch, axes, tags)
         outs = [axes[value] for value in branch.outs]
         results = [ax.merge(*pair) for pair in zip(results, outs, strict=True)] if results else outs
     return results

@@ -1,13 +1,13 @@
-"""A traced function as one list of operations: calls inlined, loops kept as scopes of their own.
+"""Read a jaxpr as a list of operations, calls inlined and loops as scopes of their own, and run it.
 
-All that leans on the inside of a jaxpr is here. Between JAX 0.10 and 0.12 the parameters of `scan` changed, and a closed jaxpr
-became a jaxpr; what is read here is the same in both.
+This is the only evaluator of jaxprs, and what leans on their inside is here. Between JAX 0.10 and 0.12 the parameters of `scan`
+changed, and a closed jaxpr became a jaxpr; what is read here is the same in both.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -94,64 +94,87 @@ class Scope:
         return {value: op for op in self.ops for value in op.outs}
 
 
-def read(closed: Any) -> Scope:
-    """Read a jaxpr, as `jax.make_jaxpr` returns it, into one scope per loop body.
+def holds_attention(call: str, jaxpr: Any) -> bool:
+    """Whether to inline a call, to find attention in it: each `jit` and `jax.checkpoint`.
 
-    Inlined are `jit`, `jax.checkpoint`, and of functions with derivatives of their own those that hold a product or a
-    normalised exponential: the others stay whole, and keep their derivatives.
+    Of functions with derivatives of their own, those that hold a product or a normalised exponential: the others keep their
+    derivatives.
     """
-    return _scope(closed, "")
+    if call in CALLS:
+        return True
+    names = {eqn.primitive.name for eqn in equations(jaxpr)}
+    return "dot_general" in names or bool({"exp", "exp2"} & names and "reduce_sum" in names)
 
 
-def _scope(closed: Any, path: str) -> Scope:
-    jaxpr, constants = _parts(closed)
-    scope = Scope([Value(var.aval) for var in jaxpr.invars])
-    scope.outs = _inline(scope, jaxpr, constants, scope.ins, path)
-    return scope
+def read(closed: Any, inlines: Callable[[str, Any], bool] = holds_attention, *, shares: bool = True) -> Scope:
+    """Read a jaxpr into one scope per loop body.
+
+    Args:
+        closed: as `jax.make_jaxpr` returns it.
+        inlines: `inlines(primitive, jaxpr)` says whether a call is inlined; other calls are operations.
+        shares: whether operations that compute the same of the same values become one.
+    """
+    return _Reader(inlines, shares).scope(closed, "")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Reader:
+    """Reads jaxprs; see `read`."""
+
+    inlines: Callable[[str, Any], bool]
+    shares: bool
+
+    def scope(self, closed: Any, path: str) -> Scope:
+        """Read a jaxpr, with or without its constants."""
+        jaxpr, constants = _parts(closed)
+        scope = Scope([Value(var.aval) for var in jaxpr.invars])
+        scope.outs = self.inline(scope, jaxpr, constants, scope.ins, path)
+        return scope
+
+    def inline(
+        self,
+        scope: Scope,
+        jaxpr: Any,
+        constants: Sequence[Any],
+        ins: Sequence[Value],
+        path: str,
+        known: dict[Any, Value] | None = None,
+    ) -> list[Value]:
+        """Add the operations of a jaxpr to a scope, and return what they return."""
+        env: dict[Any, Value] = {**(known or {}), **dict(zip(jaxpr.invars, ins, strict=True))}
+        for var, constant in zip(() if known else jaxpr.constvars, constants, strict=True):
+            env[var] = Value(var.aval, constant)
+            scope.constants.append(env[var])
+
+        def value(atom: Any) -> Value:
+            if isinstance(atom, core.Literal):
+                literal = Value(atom.aval, atom.val)
+                scope.constants.append(literal)
+                return literal
+            return env[atom]
+
+        for eqn in jaxpr.eqns:
+            name = eqn.primitive.name
+            arguments = [value(atom) for atom in eqn.invars]
+            here = "/".join(filter(None, (path, str(eqn.source_info.name_stack))))
+            called = _called(name, eqn.params)
+            if called is not None and self.inlines(name, called):
+                within = "/".join(filter(None, (here, eqn.params.get("name", ""))))
+                outs = self.inline(scope, *_parts(called), arguments, within)
+            elif self.shares and (key := _key(eqn, arguments)) in scope.known and key is not None:
+                outs = list(scope.known[key])
+            else:
+                outs = [Value(var.aval) for var in eqn.outvars]
+                if self.shares:
+                    scope.known[key] = tuple(outs)
+                bodies = tuple(self.scope(body, here) for body in _bodies(name, eqn.params))
+                scope.ops.append(Op(len(scope.ops), name, eqn, tuple(arguments), tuple(outs), bodies, here))
+            env.update(zip(eqn.outvars, outs, strict=True))
+        return [value(atom) for atom in jaxpr.outvars]
 
 
 def _parts(closed: Any) -> tuple[Any, Sequence[Any]]:
     return getattr(closed, "jaxpr", closed), getattr(closed, "consts", ())
-
-
-def _inline(
-    scope: Scope,
-    jaxpr: Any,
-    constants: Sequence[Any],
-    ins: Sequence[Value],
-    path: str,
-    known: dict[Any, Value] | None = None,
-) -> list[Value]:
-    env: dict[Any, Value] = {**(known or {}), **dict(zip(jaxpr.invars, ins, strict=True))}
-    for var, constant in zip(() if known else jaxpr.constvars, constants, strict=True):
-        env[var] = Value(var.aval, constant)
-        scope.constants.append(env[var])
-
-    def value(atom: Any) -> Value:
-        if isinstance(atom, core.Literal):
-            literal = Value(atom.aval, atom.val)
-            scope.constants.append(literal)
-            return literal
-        return env[atom]
-
-    for eqn in jaxpr.eqns:
-        name = eqn.primitive.name
-        arguments = [value(atom) for atom in eqn.invars]
-        here = "/".join(filter(None, (path, str(eqn.source_info.name_stack))))
-        called = _called(name, eqn.params)
-        if called is not None:
-            outs = _inline(
-                scope, *_parts(called), arguments, "/".join(filter(None, (here, eqn.params.get("name", ""))))
-            )
-        elif (key := _key(eqn, arguments)) in scope.known and key is not None:
-            outs = list(scope.known[key])
-        else:
-            outs = [Value(var.aval) for var in eqn.outvars]
-            scope.known[key] = tuple(outs)
-            bodies = tuple(_scope(body, here) for body in _bodies(name, eqn.params))
-            scope.ops.append(Op(len(scope.ops), name, eqn, tuple(arguments), tuple(outs), bodies, here))
-        env.update(zip(eqn.outvars, outs, strict=True))
-    return [value(atom) for atom in jaxpr.outvars]
 
 
 def _key(eqn: Any, arguments: Sequence[Value]) -> Any:
@@ -168,15 +191,10 @@ def _key(eqn: Any, arguments: Sequence[Value]) -> Any:
 
 
 def _called(name: str, params: dict[str, Any]) -> Any:
-    """Return what a call calls, if it is to be inlined."""
+    """Return what a call calls; None of other operations."""
     if name in CALLS:
         return params.get("jaxpr", params.get("call_jaxpr"))
-    if name in CUSTOM_CALLS:
-        called = params.get("call_jaxpr", params.get("fun_jaxpr"))
-        names = {eqn.primitive.name for eqn in equations(called)}
-        if "dot_general" in names or ({"exp", "exp2"} & names and "reduce_sum" in names):
-            return called
-    return None
+    return params.get("call_jaxpr", params.get("fun_jaxpr")) if name in CUSTOM_CALLS else None
 
 
 def hidden(op: Op) -> Iterator[Scope]:
@@ -188,7 +206,8 @@ def hidden(op: Op) -> Iterator[Scope]:
         if "dot_general" in names and {"exp", "exp2"} & names:
             arguments = {var: Value(var.aval) for var in (*jaxpr.constvars, *jaxpr.invars)}
             scope = Scope(list(arguments.values()))
-            scope.outs = _inline(scope, jaxpr, (), list(arguments.values())[len(jaxpr.constvars) :], op.path, arguments)
+            ins = list(arguments.values())[len(jaxpr.constvars) :]
+            scope.outs = _Reader(holds_attention, True).inline(scope, jaxpr, (), ins, op.path, arguments)
             yield scope
 
 
@@ -235,10 +254,11 @@ def run(scope: Scope, arguments: Sequence[Any], keep: Any, add: Any = None) -> t
         arguments: one for each of `scope.ins`.
         keep: `keep(op, env)` is called after each operation, with all values so far, and returns a dictionary of what to
             keep. Operations whose bodies keep something must be scans: they are rebuilt, and stack it.
-        add: an `Adder`, which changes values on the way; None to compute what the program says.
+        add: an `Adder`, which changes values on the way; None to compute what the program says. What it adds inside a scan
+            has an axis in front, in the order in which the scan stacks its results.
 
     Returns:
-        What the scope returns, and what was kept, with an axis in front for each scan around it.
+        What the scope returns, and what was kept, with an axis in front for each scan around it, in order of execution.
     """
     env = {value: value.constant for value in scope.constants}
     env.update(zip(scope.ins, arguments, strict=True))
@@ -265,8 +285,6 @@ def _run_scan(op: Op, values: Sequence[Any], keep: Any, add: Any) -> tuple[list[
     carried = values[parts.n_constants : parts.n_constants + parts.n_carried]
     sliced = values[parts.n_constants + parts.n_carried :]
     added = {} if add is None else add.inside(op)
-    if params["reverse"]:  # they come in the order in which steps run
-        added = jax.tree.map(lambda array: array[::-1], added)
 
     def step(carry: Sequence[Any], slices: tuple[Sequence[Any], dict]) -> tuple[Sequence[Any], tuple[list[Any], dict]]:
         adding = None if add is None else add.replace(slices[1])

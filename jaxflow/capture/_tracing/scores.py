@@ -1,8 +1,8 @@
-"""Find the product of queries and keys under a softmax, and say what each of its axes is.
+"""Find the product of queries and keys under a softmax, and tell its axes apart.
 
-Keys are the axis that the softmax sums over, and it belongs to one side of the product. Queries belong to the
-other side, and are free in the product with the values. What comes from the same arrays as the tokens is batch; the
-rest are heads.
+The axis of the keys is the one that the softmax sums over; it belongs to one side of the product. That of the queries belongs to
+the other side, and is free in the product with the values. Axes that come from the same arrays as the tokens are batch; the
+others are heads.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Around:
         axes: where the axes of every value come from.
         computed: the values that are more than a parameter or an input.
         producers: the operation that makes each value.
-        random: what random bits were made into.
-        lasting: what every result of the whole function has an axis of: no heads, but models that run side by side.
+        random: values that are computed elementwise from random bits.
+        lasting: origins of an axis that every result of the function has: no heads, but models that run side by side.
     """
 
     scope: Scope
@@ -55,7 +55,7 @@ class Scores:
         key_side: which of its arguments are the keys.
         axes: of values between it and the product with the values: their factors come from `(axis, factor)` of what it makes.
         parts: what each of its factors is.
-        rank: by which those of one part are ordered; a batch that is repeated has the rank of its repetitions but for the end.
+        rank: the order among factors of one part; a batch that is repeated has the rank of its repetitions but for the end.
         raw: whether queries and keys are arguments of the function, and no projections of anything.
     """
 
@@ -119,7 +119,7 @@ def find_scores(
 
 
 def _products(around: Around, value: Value) -> Iterator[Op]:
-    """Yield the products that lie before `value`, the nearest first; beyond one only if it may mix heads."""
+    """Yield the products that `value` is computed of, the nearest first; beyond one only if it may mix heads."""
     waiting, seen = [value], {value}
     while waiting:
         op = around.producers.get(waiting.pop(0))

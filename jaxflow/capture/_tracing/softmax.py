@@ -2,8 +2,8 @@
 
 A softmax is written in many ways: divided before the product with the values or after it, or with the logarithm of the sum
 subtracted from the logits; with the maximum subtracted or not; with masks before and after. What counts here is only what is
-computed: each value that depends on the exponential is known to be weights (linear in it), their sum, its inverse, its
-logarithm, or a product with values, and any other use of it is lost from sight.
+computed: each value that depends on the exponential is weights (linear in it), their sum, its inverse, its logarithm, or a
+product with values. Any other use of it is not followed.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Fact:
         kind: weights, their sum, ...
         keys: the axes of the exponential that weights were divided over, a sum was taken over, or a product contracts.
         start: where the weights began: the exponential, or the last division by a sum.
-        steps: what they went through since.
+        steps: the operations that they went through since.
         divided: weights or product: whether they are divided by a sum.
         product: the operation that multiplies with values.
         summed: weights: axes, such as heads, that they were summed over since; what is taken is what they were before.
@@ -71,7 +71,7 @@ class Softmax:
         exp: the operation.
         keys: those of its axes that the sum goes over.
         start: the weights, or the exponential itself if the division comes after the product.
-        steps: what they go through up to the product.
+        steps: the operations that they go through up to the product.
         divisor: the sum, or its inverse, that the product is divided by; None if the weights were.
         inverse: whether it is the inverse.
         product: the product with the values.
@@ -90,7 +90,7 @@ class Softmax:
 
 @dataclasses.dataclass(frozen=True)
 class Followed:
-    """All that became of one exponential.
+    """What becomes of one exponential.
 
     Attributes:
         softmaxes: for each product with values, in order.

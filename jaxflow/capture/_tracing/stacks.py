@@ -114,13 +114,13 @@ def traced_roles(name: str, program: Scope, sites: Sequence[Site], said: Mapping
 
 
 def _sides(program: Scope, sites: Sequence[Site]) -> list[Sides]:
-    marks: dict[Op, tuple[ax.Origin, Sequence[int]]] = {}
+    tags: dict[Op, tuple[ax.Origin, Sequence[int]]] = {}
     for number, site in enumerate(sites):
         product = site.softmax.product.op
         queries = {place for place, part in site.scores.parts.items() if part == "query"}
         made = site.scores.axes[product.outs[0]]
-        marks[product] = (("site", number), [i for i, axis in enumerate(made) if ax.origins(axis) & queries])
-    axes = axes_of(program, marks)
+        tags[product] = (("site", number), [i for i, axis in enumerate(made) if ax.origins(axis) & queries])
+    axes = axes_of(program, tags)
     return [_of_site(site, axes[site.scores.op.outs[0]]) for site in sites]
 
 

@@ -1,7 +1,7 @@
 """Record what flax modules sow while they run, in the order in which they ran.
 
 Sown values come back as a tree that is sorted by name: `layer_10` before `layer_2`, and a name may say nothing at
-all. So a `Recorder` watches the calls of one `module.apply`, and notes of every sown weight where it lies in that
+all. So a `Recorder` watches the calls of one `module.apply`, and notes for every sown weight its place in that
 tree and when it was sown; `read` takes the leaves in that order. Nothing is patched: the recorder is a
 flax method interceptor, whose stack belongs to the thread, and what it changes are the modules' bound copies,
 which flax makes for this one `apply` and throws away.
@@ -9,7 +9,6 @@ which flax makes for this one `apply` and throws away.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import itertools
 import re
@@ -22,7 +21,7 @@ import jax.numpy as jnp
 from flax.core import freeze
 from flax.core.scope import CollectionFilter, in_filter
 
-from jaxflow.capture._roles import Path, Role
+from jaxflow.models._recording import Keep, Layer, LayerPlace, Path, Role
 
 COLLECTION = "intermediates"
 # Weights are kept under a name that no module attribute can have: the user's own sown values, of this call or
@@ -31,55 +30,30 @@ _NAME = "jaxflow attention"
 _serials = itertools.count()
 
 
-@dataclasses.dataclass(frozen=True)
-class Sown:
-    """Where one sown weight lies, and the lifted loops in which it was sown.
-
-    Attributes:
-        path: the module that sowed it.
-        index: the how manieth of this module's weights it is (a shared layer sows once a call).
-        scans: one number per `nn.scan` around it, outermost first; equal numbers are one run of one scan.
-        vmaps: how many `nn.vmap` are around it.
-    """
-
-    path: Path
-    index: int
-    scans: tuple[int, ...]
-    vmaps: int
-
-    def __str__(self) -> str:
-        """Return the module's path, as flax writes it."""
-        return "/".join(self.path) or "(the model itself)"
-
-
-# Makes one head of all, `[*batch, 1, query, key]`, where it can; any weights keep their number of axes.
-Fuse = Callable[[Sown, chex.Array], chex.Array]
-
-
 class Recorder:
     """Watches one run of a flax module: `nn.intercept_methods(recorder.watch)`.
 
     Attributes:
         name: the sown name that is attention.
         wanted: the collections that the user declared mutable; what they sow by themselves follows it.
+        keep: what is recorded of each module's weights; None for the weights themselves.
         forced: the modules made to sow at this moment, though the user did not ask them to.
-        weights: the sown weights in the order of execution.
+        weights: the places of the sown weights, in order of execution.
         n_recorded: how many weights were offered, retraced loop bodies and lost ones included.
         unreached: modules whose weights a lifted transform does not let out, and the scope's path with it.
         silent: attention modules that ran and gave no weights, and why.
         self_attention: of modules that tell, whether keys and queries were the same array, in each of their calls.
         roles: the stack of the modules of transformers.
         names: every name that was sown, for the error message when none was `name`.
-        fuse: what is kept instead of the weights that the module of that path sows as the how manieth.
     """
 
-    def __init__(self, name: str, wanted: CollectionFilter = False, fuse: Fuse | None = None) -> None:
+    def __init__(self, name: str, wanted: CollectionFilter = False, keep: Keep | None = None) -> None:
         """Start with nothing seen."""
         self.name = name
         self.wanted = wanted
-        self.fuse = fuse
+        self.keep = keep
         self.forced: list[nn.Module] = []
-        self.weights: dict[tuple[Path, int], Sown] = {}
+        self.weights: dict[tuple[Path, int], LayerPlace] = {}
         self.n_recorded = 0
         self.unreached: dict[Path, str] = {}
         self.silent: dict[Path, str] = {}
@@ -130,14 +104,14 @@ class Recorder:
             return
         index = len(scope.get_variable(COLLECTION, _NAME, ()))
         # A body traced a second time sows the same values at the same index: the first trace names the order.
-        place = Sown(scope.path, index, self._scans(_count("scan", module)), _count("vmap", module))
+        place = LayerPlace(scope.path, index, self._scans(_count("scan", module)), _count("vmap", module))
         self.weights.setdefault((scope.path, index), place)
-        if self.fuse is not None:
-            weights = self.fuse(place, weights)
+        if self.keep is not None:
+            weights = self.keep(place, weights)
         # The empty array goes through the same loops as the weights, so that afterwards its axes of non-zero
         # length are the axes which the loops added, wherever variable_axes put them.
-        probe = jnp.zeros((0,) * weights.ndim, weights.dtype)
-        nn.Module.sow(module, COLLECTION, _NAME, (weights, probe))
+        empty = jnp.zeros((0,) * weights.ndim, weights.dtype)
+        nn.Module.sow(module, COLLECTION, _NAME, (weights, empty))
 
     def _scans(self, depth: int) -> tuple[int, ...]:
         """Return, per enclosing scan, the number of the first call inside it: it tells runs apart."""
@@ -157,7 +131,34 @@ def _count(transform: str, module: nn.Module) -> int:
     return len(re.findall(rf"\b{transform}\(", module.scope.path_text))
 
 
-Layer = tuple[Sown, chex.Array]
+def refuse_incomplete(recorder: Recorder, model: str) -> None:
+    """Raise unless every attention module that ran has given its weights, and there is one."""
+    lost = recorder.silent | {
+        path: f"sown inside {where}, which keeps 'intermediates' to itself. Declare "
+        'variable_axes={"intermediates": 0} in that nn.scan, beside what it declares already'
+        for path, where in recorder.unreached.items()
+    }
+    if lost:
+        n_modules = len({path for path, _ in recorder.weights} | set(lost))
+        reasons = "\n".join(f"  {'/'.join(path) or model}: {why}." for path, why in lost.items())
+        raise ValueError(
+            f"{len(lost)} of {n_modules} attention modules of {model} gave no weights, and the network must not "
+            f"lack layers:\n{reasons}"
+        )
+    if not recorder.weights:
+        names = ", ".join(sorted(map(repr, recorder.names))) or "nothing"
+        raise ValueError(
+            f"No attention was found in {model}: nothing was sown as {recorder.name!r} (sown was: {names}). Likely "
+            "causes:\n"
+            "  - the weights are sown under another name: capture(..., sown=name);\n"
+            "  - the model computes its own softmax: capture it as a function, capture(lambda x: "
+            "model.apply(variables, x), x), or sow "
+            'the weights there, self.sow("intermediates", "attention_weights", weights), or build '
+            "Attention(encoder=...) of them;\n"
+            "  - attention is fused (jax.nn.dot_product_attention or a kernel), and its weights never exist: use "
+            "nn.MultiHeadDotProductAttention, or nn.dot_product_attention with module=self, for the capture;\n"
+            '  - it runs in an nn.scan without variable_axes={"intermediates": 0}, which drops what is sown.'
+        )
 
 
 def read(recorder: Recorder, intermediates: Mapping) -> list[Layer]:
@@ -168,13 +169,12 @@ def read(recorder: Recorder, intermediates: Mapping) -> list[Layer]:
         intermediates: the collection of that name after the run.
 
     Returns:
-        In order of execution, each weight's place and its array: `[*scans, *batch, head, query, key]`, with an
-        axis for each `nn.scan` around it, outermost first.
+        Layers, in order of execution.
 
     Raises:
         ValueError: a weight was lost on its way out of a lifted transform; loops cannot be told from batches.
     """
-    layers = [(sown, _loops_first(sown, *_find(sown, intermediates))) for sown in recorder.weights.values()]
+    layers = [(place, _loops_first(place, *_find(place, intermediates))) for place in recorder.weights.values()]
     n_found = _count_weights(intermediates)
     if n_found != len(layers):
         raise ValueError(
@@ -184,23 +184,23 @@ def read(recorder: Recorder, intermediates: Mapping) -> list[Layer]:
     return layers
 
 
-def _find(sown: Sown, intermediates: Mapping) -> tuple[chex.Array, chex.Array]:
-    """Look up the weights and their probe."""
+def _find(place: LayerPlace, intermediates: Mapping) -> tuple[chex.Array, chex.Array]:
+    """Look up the weights, and the empty array beside them."""
     try:
-        return functools.reduce(lambda tree, key: tree[key], sown.path, intermediates)[_NAME][sown.index]
+        return functools.reduce(lambda tree, key: tree[key], place.path, intermediates)[_NAME][place.index]
     except (KeyError, IndexError):
         raise ValueError(
-            f"The attention of {sown} was sown inside a lifted transform (nn.while_loop, nn.vjp, ...) that does not "
+            f"The attention of {place} was sown inside a lifted transform (nn.while_loop, nn.vjp, ...) that does not "
             "hand 'intermediates' out. Capture the module inside it by itself."
         ) from None
 
 
-def _loops_first(sown: Sown, weights: chex.Array, probe: chex.Array) -> chex.Array:
+def _loops_first(place: LayerPlace, weights: chex.Array, empty: chex.Array) -> chex.Array:
     """Move the axes that lifted loops added to the front: scans outermost first, or else batch axes."""
-    added = [axis for axis, length in enumerate(probe.shape) if length]
-    if len(added) != len(sown.scans) + sown.vmaps or (sown.scans and sown.vmaps):
+    added = [axis for axis, length in enumerate(empty.shape) if length]
+    if len(added) != len(place.scans) + place.vmaps or (place.scans and place.vmaps):
         raise ValueError(
-            f"The attention of {sown} lies inside {len(sown.scans)} nn.scan and {sown.vmaps} nn.vmap, which added "
+            f"The attention of {place} lies inside {len(place.scans)} nn.scan and {place.vmaps} nn.vmap, which added "
             f"{len(added)} axes: it cannot be told which of them are layers and which are batch. Take nn.vmap out of "
             "the model, and map the call of capture with jax.vmap."
         )

@@ -10,9 +10,10 @@ import pytest
 from capture.linen_models import HOSTILE, Block, Deep, Own, Scanned, X, assert_same, build
 from flax.core import freeze
 
-from jaxflow import capture, capture_capacities, joint_capacities
+from jaxflow import capture, joint_capacities
 from jaxflow.capture._ordering import layer_numbers
-from jaxflow.capture._sown import Sown
+from jaxflow.models import LayerPlace
+from jaxflow.network import capture_capacities
 
 RNG = np.random.default_rng(0)
 
@@ -140,8 +141,8 @@ def test_one_layers_heads_are_held_at_a_time():
 
 def test_numbers_of_layers():
     """Two attentions in a scan of 3 steps in a scan of 2, between two layers."""
-    inner = [(Sown((name,), 0, (7, 8), 0), (2, 3)) for name in "ba"]
-    layers = [(Sown(("z",), 0, (), 0), ()), *inner, (Sown(("z",), 1, (), 0), ())]
+    inner = [(LayerPlace((name,), 0, (7, 8), 0), (2, 3)) for name in "ba"]
+    layers = [(LayerPlace(("z",), 0, (), 0), ()), *inner, (LayerPlace(("z",), 1, (), 0), ())]
     numbers = layer_numbers(layers)
     assert numbers[("z",), 0] == 0
     assert numbers[("z",), 1] == 13

@@ -1,4 +1,8 @@
-"""Add something to attention weights while their program runs, so that a target can be differentiated by them."""
+"""Add something to attention weights while their program runs, so that a target can be differentiated by them.
+
+A gradient by an attention weight says what would change if that weight were another one, after the softmax. So something is
+added where the weight is computed, before it is used: zeros, by which JAX differentiates.
+"""
 
 from __future__ import annotations
 
@@ -27,14 +31,16 @@ NO_PLACE = (
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Place:
-    """Where something is added.
+    """Where something is added to an array of the program.
+
+    Either everywhere (`made_by`): the operation that makes `value` makes the sum. Or only where certain products read it
+    (`products`), while `value` stays as it is elsewhere, such as in a sum that it is divided by.
 
     Attributes:
-        value: what it has the shape and type of.
+        value: the array that is added to.
         loops: the scans around it, outermost first.
-        made_by: the operation that makes `value`, which is another one from then on; or else
-        products: the products in which other weights are read, while `value` stays what it is elsewhere (in a sum that it
-            is divided by); each with what the product is divided by.
+        made_by: the operation that makes `value`, or None.
+        products: the products, each with what it is divided by.
         site: whose weights these are, for `products`.
     """
 
@@ -46,7 +52,7 @@ class Place:
 
     @property
     def shape(self) -> jax.ShapeDtypeStruct:
-        """Of what is added, with an axis in front for each scan."""
+        """Shape and type of what is added: `[*scans, *value]`."""
         steps = (loop.params["length"] for loop in self.loops)
         return jax.ShapeDtypeStruct((*steps, *self.value.shape), self.value.dtype)
 

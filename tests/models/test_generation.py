@@ -6,9 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxflow import explain_generation, generate, generate_with
-from jaxflow.zoo.layers import Layer, check_ids
-from jaxflow.zoo.tokenizer import WordTokenizer
+from jaxflow import Generate, explain
+from jaxflow.models import generate
+from jaxflow.models._generation import generate_with
+from jaxflow.zoo._layers import Layer, check_ids
+from jaxflow.zoo._tokenizer import WordTokenizer
 
 WORDS = ("[PAD]", "[BOS]", "[EOS]", *"abcdefgh")
 
@@ -93,25 +95,25 @@ def test_a_linen_model_writes_what_its_logits_say(model, tokenizer):
 
 
 def test_every_token_it_writes_is_explained(model, tokenizer):
-    explanation = explain_generation(model, "abc", tokenizer=tokenizer)
+    explanation = explain(model, "abc", tokenizer=tokenizer, generate=Generate())
     inputs = tokenizer(["abc"])
     sequence, n_prompt = generate(model, inputs)
     assert explanation.decoder_tokens == tuple(WORDS[i] for i in sequence)
     assert explanation.encoder_tokens == (("a", "b", "c") if model.has_encoder else ())
-    assert explanation.attribution.outputs.tolist() == list(range(n_prompt - 1, len(sequence) - 1))
+    assert explanation.attribution.positions.tolist() == list(range(n_prompt - 1, len(sequence) - 1))
     assert (explanation.scores[0] > 0).sum() == len(explanation.encoder_tokens) + n_prompt
     probabilities = probabilities_of(model, inputs, sequence)
-    for row, position in enumerate(explanation.attribution.outputs.tolist()):
+    for row, position in enumerate(explanation.attribution.positions.tolist()):
         prediction = explanation.prediction_of(row)
         assert prediction.label == WORDS[sequence[position + 1]]
         assert prediction.probability == pytest.approx(float(probabilities[position].max()), rel=1e-4)
 
 
 def test_a_continuation_that_is_given(model, tokenizer):
-    explanation = explain_generation(model, "abc", tokenizer=tokenizer, continuation="ha")
+    explanation = explain(model, "abc", tokenizer=tokenizer, generate=Generate(continuation="ha"))
     end = ("[EOS]",) if model.has_encoder else ()
     assert explanation.decoder_tokens[-2 - len(end) :] == ("h", "a", *end)
-    words = explain_generation(model, "abc", tokenizer=tokenizer, continuation="ha", spans="words")
+    words = explain(model, "abc", tokenizer=tokenizer, spans="words", generate=Generate(continuation="ha"))
     assert [token for token in words.tokens if not token.startswith("[")] == ["abc", "ha"]
 
 
@@ -120,7 +122,7 @@ def test_a_text_that_leaves_no_room(tokenizer):
         generate(MODELS["decoder"], tokenizer(["abcdefgha"]))
     assert generate(MODELS["encoder-decoder"], tokenizer(["abcdefgha"]))[1] == 1
     with pytest.raises(ValueError, match="reads at most 9"):
-        explain_generation(MODELS["decoder"], "abcdefgh", tokenizer=tokenizer, continuation="ha")
+        explain(MODELS["decoder"], "abcdefgh", tokenizer=tokenizer, generate=Generate(continuation="ha"))
 
 
 def test_a_text_that_has_ended():

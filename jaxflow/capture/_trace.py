@@ -1,0 +1,84 @@
+"""Trace a function, so that it can be read, changed and run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxflow.capture._tracing.additions import Adder, Place
+from jaxflow.capture._tracing.program import Scope, read, run
+from jaxflow.capture._tracing.weights import Keeper
+
+
+@dataclasses.dataclass(frozen=True)
+class Traced:
+    """A function's program, and the arrays to run it with.
+
+    Attributes:
+        closed: the jaxpr.
+        arrays: the arrays among the function's arguments.
+        restore: puts arrays that the program returns in the place of those that the function returned.
+        program: the jaxpr, read.
+    """
+
+    closed: Any
+    arrays: Sequence[Any]
+    restore: Callable[[Sequence[Any]], Any]
+    program: Scope
+
+    def run(
+        self, keeper: Keeper, places: Mapping[str, Place] | None = None, added: Mapping[str, Any] | None = None
+    ) -> tuple[Any, dict[int, Any]]:
+        """Run the program.
+
+        Args:
+            keeper: which weights to keep.
+            places: where something is added.
+            added: what is added, by the names of `places`.
+
+        Returns:
+            What the function returns, and what `keeper` keeps.
+        """
+        adder = Adder(places, added) if places and added else None
+        results, kept = run(self.program, self.arrays, keeper, adder)
+        return self.restore(results), kept
+
+
+def trace(
+    function: Callable[..., Any], args: tuple, kwargs: Mapping[str, Any], read: Callable[[Any], Scope] = read
+) -> Traced:
+    """Trace a function: the arrays among its arguments are traced, everything else is passed as it is.
+
+    Args:
+        function: any function that JAX can trace.
+        args: what it is called with.
+        kwargs: what it is called with.
+        read: reads the jaxpr.
+    """
+    given, arrays = take_arrays((args, dict(kwargs)))
+    returned: dict[str, Callable] = {}
+
+    def flat(*arrays: jax.Array) -> list[jax.Array]:
+        args, kwargs = given(arrays)
+        returned["restore"], results = take_arrays(function(*args, **kwargs))
+        return results
+
+    closed = jax.make_jaxpr(flat)(*arrays)
+    return Traced(closed, arrays, returned["restore"], read(closed))
+
+
+def take_arrays(tree: Any) -> tuple[Callable[[Sequence[Any]], Any], list[Any]]:
+    """Take the arrays out of a PyTree, and return a function that puts others in their places."""
+    leaves, structure = jax.tree.flatten(tree)
+    is_array = [isinstance(leaf, jax.Array | np.ndarray | np.generic) for leaf in leaves]
+
+    def restore(arrays: Sequence[Any]) -> Any:
+        those = iter(arrays)
+        filled = [next(those) if array else leaf for leaf, array in zip(leaves, is_array, strict=True)]
+        return jax.tree.unflatten(structure, filled)
+
+    return restore, [leaf for leaf, array in zip(leaves, is_array, strict=True) if array]

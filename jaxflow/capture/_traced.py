@@ -1,0 +1,119 @@
+"""Capture from a model that is traced: find its attention in the program, and run the program again, keeping the weights."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+
+from jaxflow._attention import Attention, Provenance, at_least_float32, is_traced
+from jaxflow.capture._differentiable import Differentiable
+from jaxflow.capture._missing import refuse_missing
+from jaxflow.capture._ordering import stack
+from jaxflow.capture._trace import Traced, trace
+from jaxflow.capture._traced_sown import of_sown
+from jaxflow.capture._tracing.additions import Place, place_of
+from jaxflow.capture._tracing.sites import Findings, Site, find
+from jaxflow.capture._tracing.stacks import traced_roles
+from jaxflow.capture._tracing.weights import Keeper, laid_out
+from jaxflow.models import Layer, LayerPlace, Model, Role
+
+
+def trace_model(model: Model, args: tuple, kwargs: Mapping[str, Any]) -> Differentiable:
+    """Trace a model, and take the attention that it sows if it is all that the trace shows, else that of the trace.
+
+    Args:
+        model: the model. Of attention that is found in the trace, the path that `model.roles` speaks of is made of the named
+            scopes (`jax.named_scope`) and jitted functions around it, and of its number in order of execution:
+            `/decoder/layer_0/3/`. Of attention that is sown, it is the path of the module.
+        args: what it is called with.
+        kwargs: what it is called with.
+
+    Raises:
+        ValueError: no attention; attention that cannot be taken; stacks that cannot be told.
+    """
+    traced = trace(lambda *args, **kwargs: model.sow(args, kwargs), args, kwargs)
+    findings = find(traced.program)
+    _, sown = traced.restore(traced.program.outs)
+    n_sown = sum(map(len, sown.values()))
+    if n_sown and n_sown >= len(findings.sites) + len(findings.refused):
+        return of_sown(model, traced, sown)
+    try:
+        refuse_missing(model.name, traced.closed, findings)
+    except ValueError as error:
+        if not n_sown:
+            raise
+        message = f"{model.name} sows {n_sown} weights as {model.sown!r}, and computes more attention.\n{error}"
+        raise ValueError(message) from None
+    return _of_findings(model, traced, findings)
+
+
+def _of_findings(model: Model, traced: Traced, findings: Findings) -> Differentiable:
+    """Take the attention that was found in the trace."""
+    sites = findings.sites
+    roles = traced_roles(model.name, traced.program, sites, model.roles)
+
+    @functools.cache
+    def places() -> dict[str, Place]:
+        return {str(number): place_of(site, sites) for number, site in enumerate(sites)}
+
+    def run(added: Mapping[str, Any]) -> tuple[Any, Attention]:
+        (outputs, _), kept = traced.run(Keeper(sites), places() if added else None, added)
+        layers = [_layer(site, number, kept[number]) for number, site in enumerate(sites)]
+        _check_rows(layers)
+        return outputs, _stacked(layers, roles)
+
+    def arrange(gradients: Mapping[str, Any]) -> Attention:
+        layers = []
+        for number, site in enumerate(sites):
+            value, gradient = places()[str(number)].value, gradients[str(number)]
+            backwards = [axis for axis, loop in enumerate(site.loops) if loop.params["reverse"]]
+            lay_out = functools.reduce(lambda f, _: jax.vmap(f), site.loops, functools.partial(laid_out, site, value))
+            layers.append(_layer(site, number, lay_out(jax.numpy.flip(gradient, backwards))))
+        return _stacked(layers, roles)
+
+    return Differentiable(places, run, arrange)
+
+
+def _stacked(layers: Sequence[Layer], roles: Sequence[Role]) -> Attention:
+    stacks = {
+        role: stack([layer for layer, own in zip(layers, roles, strict=True) if own == role]) for role in set(roles)
+    }
+    return Attention(**stacks, provenance=Provenance("traced"))
+
+
+def _layer(site: Site, number: int, weights: jax.Array) -> Layer:
+    """Move the axes of loops over examples to the batch, and those of loops over heads to the heads.
+
+    Returns:
+        `[*scans, *batch, head, query, key]`, where scans go over layers.
+    """
+    layers = [i for i, kind in enumerate(site.layers) if kind == "layer"]
+    batch = [i for i, kind in enumerate(site.layers) if kind == "batch"]
+    heads = [i for i, kind in enumerate(site.layers) if kind == "head"]
+    n_axes, n_loops = weights.ndim, len(site.layers)
+    order = (*layers, *batch, *range(n_loops, n_axes - 3), *heads, *range(n_axes - 3, n_axes))
+    weights = weights.transpose(order)
+    shape = weights.shape[: n_axes - 3 - len(heads)]
+    weights = weights.reshape(*shape, -1, *weights.shape[-2:])
+    scans = tuple(id(site.loops[i]) for i in layers)
+    return LayerPlace((*site.path.strip("/").split("/"),), number, scans), weights
+
+
+def _check_rows(layers: Sequence[Layer]) -> None:
+    """Raise if what was taken cannot be a softmax, which would be a fault of this package.
+
+    Under `jit` nothing is checked: there are no values.
+    """
+    for place, weights in layers:
+        if is_traced(weights) or not weights.size:
+            continue
+        total = at_least_float32(weights).sum(-1)
+        excess = float(jax.numpy.nanmax(total)) - 1
+        if excess > 0.05:  # bfloat16 sums to 1 within a hundredth
+            raise ValueError(
+                f"{place}: what was taken for attention has rows that sum to {1 + excess:.6g}, so it is none, or it "
+                "is scaled after the softmax. Build Attention(encoder=...) of what you mean by it."
+            )

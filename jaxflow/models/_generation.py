@@ -1,0 +1,197 @@
+"""Let a model generate: go on from a given text, token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jaxflow.models._as_model import as_model
+from jaxflow.models._facts import Generation
+from jaxflow.models._model import Model
+from jaxflow.models._outputs import logits_of
+
+N_NEW_TOKENS = 20  # where neither the model nor the user limits them
+
+
+def generate(
+    model: Any,
+    inputs: Mapping[str, np.ndarray],
+    *,
+    max_new_tokens: int | None = None,
+    num_beams: int = 1,
+    sample: bool = False,
+    seed: int = 0,
+) -> tuple[Int[np.ndarray, " target"], int]:
+    """Let a model generate: a class of transformers by its own `generate`, any other model by its logits.
+
+    A model of the user's own is a bound linen module, an NNX module or a function with these attributes: `eos_token_id`, the
+    token that ends the generation; `max_length`, of the longest sequence that its decoder reads; and, with an encoder,
+    `decoder_start_token_id`. Called with `input_ids=` (with an encoder also `decoder_input_ids=`) it returns causal logits,
+    `[1, token, vocabulary]`. Its attribute `labels` names the tokens.
+
+    Args:
+        model: the model.
+        inputs: `input_ids [1, token]` and `attention_mask`, as the tokenizer returns them.
+        max_new_tokens: at most so many tokens are generated. By default 20 for transformers, else as many as fit.
+        num_beams: beams of the search, for transformers alone.
+        sample: draw tokens instead of taking the likeliest.
+        seed: of the draws.
+
+    Returns:
+        The decoder's tokens, int64: those that were given first, then the generated ones, up to and with the end token. And
+        how many were given.
+
+    Raises:
+        ValueError: a model that does not generate, that ends at once, or that has no room left to generate in; a text that
+            holds the end token; beams for a model that has none.
+    """
+    model = as_model(model)
+    generation = model.facts.generation
+    if generation is None:
+        raise ValueError(
+            f"{model.name} does not generate: expected a causal or sequence-to-sequence model of transformers 4 "
+            "with a language-model head, or one with eos_token_id and max_length. explain takes it as it is."
+        )
+    if max_new_tokens is not None and max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens is {max_new_tokens}; expected 1 or more.")
+    given: dict[str, np.ndarray] = {name: inputs[name] for name in ("input_ids", "attention_mask") if name in inputs}
+    n_prompt = 1 if generation.has_encoder else given["input_ids"].shape[-1]
+    sequence = model.generate(given, max_new_tokens=max_new_tokens, num_beams=num_beams, sample=sample, seed=seed)
+    if sequence is None:
+        if num_beams != 1:
+            raise ValueError(f"num_beams is {num_beams}; {model.name} takes the likeliest token or draws: 1.")
+        sequence = _by_logits(model, generation, given, max_new_tokens=max_new_tokens, sample=sample, seed=seed)
+    ended = np.flatnonzero(np.isin(sequence[n_prompt:], np.asarray(generation.end_tokens, np.int64)))
+    if len(ended):
+        sequence = sequence[: n_prompt + ended[0] + 1]
+    if len(sequence) == n_prompt or (len(ended) and ended[0] == 0):
+        raise ValueError(
+            f"{model.name} ended at once and wrote nothing: there is no token to explain. Give another text, or a "
+            "continuation."
+        )
+    return sequence, n_prompt
+
+
+def continued(
+    model: Any, inputs: Mapping[str, np.ndarray], tokenizer: Any, continuation: str
+) -> tuple[Int[np.ndarray, " target"], int]:
+    """Join what a decoder is given, a prompt or its start token, and a continuation.
+
+    Args:
+        model: a model that generates, as in `generate`.
+        inputs: `input_ids [1, token]`, as the tokenizer returns them.
+        tokenizer: the model's; it encodes the continuation.
+        continuation: a text.
+
+    Returns:
+        The decoder's tokens, int64, and how many of them were given, as in `generate`.
+
+    Raises:
+        ValueError: a model that does not generate; an empty continuation.
+    """
+    model = as_model(model)
+    generation = model.facts.generation
+    if generation is None:
+        raise ValueError(f"{model.name} does not generate, so it continues nothing: leave `continuation` out.")
+    if not continuation.strip():
+        raise ValueError("The continuation is empty: there is no token to explain.")
+    if generation.has_encoder:
+        start = generation.start_token
+        return np.array([start, *np.ravel(tokenizer(text_target=continuation)["input_ids"])], np.int64), 1
+    prompt = inputs["input_ids"][0]
+    written = tokenizer(continuation, add_special_tokens=False)["input_ids"]
+    return np.array([*prompt, *np.ravel(written)], np.int64), len(prompt)
+
+
+def _by_logits(
+    model: Model,
+    generation: Generation,
+    given: dict[str, np.ndarray],
+    *,
+    max_new_tokens: int | None,
+    sample: bool,
+    seed: int,
+) -> Int[np.ndarray, " target"]:
+    """Generate by a model's logits. Every step reads a sequence of one length, so that one program is compiled."""
+    side, start, read = "input_ids", given["input_ids"][0], {}
+    if generation.has_encoder:
+        side, start, read = "decoder_input_ids", np.array([generation.start_token]), given
+    for end in generation.end_tokens:
+        if end in start:
+            raise ValueError(
+                f"The text has the token that ends what {model.name} writes, number {end}: leave it out, so "
+                "that there is something to write after it."
+            )
+    n_new = N_NEW_TOKENS if max_new_tokens is None else max_new_tokens
+    if generation.max_length is not None:
+        room = generation.max_length - len(start)
+        if room < 1:
+            raise ValueError(
+                f"The text is {len(start)} tokens long, all that {model.name} reads and writes: shorten it, so that "
+                "there is room for what it writes."
+            )
+        n_new = room if max_new_tokens is None else min(room, max_new_tokens)
+    run = model.compiled()
+
+    def step(tokens: Int[np.ndarray, "1 token"]) -> Float[Array, "1 token vocabulary"]:
+        n_tokens = tokens.shape[1]
+        # Attention is causal: what is put behind the tokens is not read.
+        whole = np.pad(tokens, ((0, 0), (0, len(start) + n_new - n_tokens)))
+        return logits_of(run(**read, **{side: whole}))[:, :n_tokens]
+
+    return generate_with(step, start, max_new_tokens=n_new, ends=generation.end_tokens, sample=sample, seed=seed)
+
+
+def generate_with(
+    step: Callable[[Int[np.ndarray, "1 token"]], Float[Array, "1 token vocabulary"]],
+    tokens: Sequence[int] | Int[np.ndarray, " token"],
+    *,
+    max_new_tokens: int,
+    ends: Sequence[int] = (),
+    sample: bool = False,
+    seed: int = 0,
+) -> Int[np.ndarray, " written"]:
+    """Generate by any function from tokens to logits, called once per token.
+
+    Args:
+        step: `step(tokens [1, token]) -> logits [1, token, vocabulary]`, of which those of the last position are read.
+        tokens: `[token]`, given.
+        max_new_tokens: at most so many tokens are generated.
+        ends: tokens that end the generation; the end is kept.
+        sample: draw tokens instead of taking the likeliest.
+        seed: of the draws.
+
+    Returns:
+        `[written]`, given and generated, int64.
+
+    Raises:
+        ValueError: nothing given, nothing to generate, logits of another shape.
+
+    Example:
+        >>> import jax
+        >>> generate_with(lambda tokens: jax.nn.one_hot(tokens + 1, 9), [2, 3], max_new_tokens=4, ends=[5])
+        array([2, 3, 4, 5])
+    """
+    sequence = np.asarray(tokens, np.int64)
+    if sequence.ndim != 1 or not len(sequence):
+        raise ValueError(f"tokens has shape {sequence.shape}; expected one sequence of at least one token, [token].")
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens is {max_new_tokens}; expected 1 or more.")
+    keys = jax.random.split(jax.random.key(seed), max_new_tokens)
+    for key in keys:
+        logits = step(sequence[None])
+        if np.ndim(logits) != 3 or np.shape(logits)[:2] != (1, len(sequence)):
+            raise ValueError(
+                f"step returned logits of shape {np.shape(logits)} for {len(sequence)} tokens; expected "
+                f"(1, {len(sequence)}, vocabulary)."
+            )
+        last = logits[0, -1]
+        token = int(jax.random.categorical(key, last) if sample else np.argmax(last))
+        sequence = np.append(sequence, token)
+        if token in ends:
+            break
+    return sequence
