@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from flax import struct
 from jaxtyping import Float, Int
 
 from jaxflow.network import ENCODER, MIDDLE, FlowNetwork
-from jaxflow.solve import _layered as layered
+from jaxflow.solve import _barrier_blocks as blocks
+from jaxflow.solve._nodes import check_apart, check_node_set, check_nodes
 from jaxflow.solve._quantise import check_arcs
 
 
@@ -84,8 +83,7 @@ def barrier_flow(
             are negative or not finite, a call under `jit` (`smooth_flow_value` goes through it).
 
     Example:
-        >>> from jaxflow.capacities import Capacities
-        >>> from jaxflow.network import flow_network
+        >>> from jaxflow.network import Capacities, flow_network
         >>> network = flow_network(Capacities(encoder=np.full((1, 2, 2), 0.5)))
         >>> flow = barrier_flow(network, network.inputs, network.outputs[0])
         >>> flow.inputs.round(3), flow.converged
@@ -94,14 +92,8 @@ def barrier_flow(
     Source: the regularised programme of GAF, Azarkhalili & Libbrecht 2025 (2502.15765).
     """
     check_arcs(network)
-    sources = check_nodes("source", source, network)
-    sinks = check_nodes("sink", sink, network)
-    if sources.ndim > 1 or not sources.size:
-        raise ValueError(f"source has shape {sources.shape}; expected a node, or [source] nodes that act as one.")
-    if np.isin(sinks, sources).any():
-        raise ValueError(
-            f"Node {sinks[np.isin(sinks, sources)][0]} is a source and the sink; expected different nodes."
-        )
+    sources, sinks = check_node_set(network, "source", source), check_nodes(network, "sink", sink)
+    check_apart(np.intersect1d(sources, sinks))
     for name, number in (("mu", mu), ("tolerance", tolerance)):
         if not (np.isfinite(number) and number > 0):
             raise ValueError(f"{name} is {number}; expected a number above 0, such as 1e-6.")
@@ -118,7 +110,7 @@ def barrier_flow(
     flows, rows = np.zeros((sinks.size, len(capacity))), []
     inputs = np.zeros((sinks.size, len(nodes)))
     for row, sink in enumerate(merged[sinks.ravel()]):
-        solution = layered.solve(
+        solution = blocks.solve(
             capacity,
             senders,
             receivers,
@@ -172,21 +164,3 @@ def uncapacitated(
     merged = np.arange(network.n_nodes)
     merged[receivers[feedback]] = senders[feedback]
     return merged[senders], merged[receivers], merged
-
-
-def check_nodes(name: str, nodes: Any, network: FlowNetwork) -> Int[np.ndarray, " *node"]:
-    """Return nodes as int64.
-
-    Raises:
-        ValueError: nodes that do not exist.
-    """
-    nodes = np.asarray(nodes)
-    if not np.issubdtype(nodes.dtype, np.integer):
-        raise ValueError(f"{name} has dtype {nodes.dtype}; expected nodes, which are integers.")
-    if nodes.size and not 0 <= nodes.min() <= nodes.max() < network.n_nodes:
-        wrong = nodes.min() if nodes.min() < 0 else nodes.max()
-        raise ValueError(
-            f"{name} is node {wrong}, which does not exist: the network has nodes 0 to {network.n_nodes - 1}. "
-            "Inputs are network.inputs, outputs network.outputs."
-        )
-    return nodes.astype(np.int64)

@@ -25,7 +25,7 @@ from jaxflow.solve._flows import ORTOOLS, SEARCHED, UNFINISHED, Flows
 from jaxflow.solve._quantise import INT32_MAX, check_arcs, parts, quantise_to_int32
 
 if TYPE_CHECKING:
-    from jaxflow.solve._windows import Graph
+    from jaxflow.solve._kernel import Graph
 
 # Flow to a sink starts from nothing again after so many sources, or in so many places where there are more: threads share the
 # pieces. The longer a flow runs on, the more pages it is spread over; but a start costs as much as some sources, or as
@@ -82,12 +82,11 @@ def solve_pairs(
     if is_small(network, len(sources)):
         quantised = quantise_to_int32(network, sources, sinks)
         return ortools.find_flows(quantised, sources, sinks, deadline=deadline, on_solved=on_solved)
-    from jaxflow.solve import _search as search  # importing Numba takes longer than all the rest of jaxflow
-    from jaxflow.solve import _windows as windows
+    from jaxflow.solve import _kernel as kernel  # importing Numba takes longer than all the rest of jaxflow
 
-    graph, number, quantum = windows.build_graph(network, sources, sinks)
+    graph, number, quantum = kernel.build_graph(network, sources, sinks)
     # No value has more than 31 bits; int32 halves what many pairs take while threads hold their flows.
-    order = search.order_pairs(number, _frozen(sources), _frozen(sinks))
+    order = kernel.order_pairs(number, _frozen(sources), _frozen(sinks))
     upper = _trivial(graph, number, sources, sinks, np.int32)
     lower = np.zeros_like(upper)
     stage = np.where(upper, np.int8(UNFINISHED), np.int8(SEARCHED))
@@ -96,17 +95,17 @@ def solve_pairs(
     n_threads = 1 if is_brief else n_threads or n_cores()
     chains = _chains(sinks)
     blocks = _blocks(chains, n_threads)
-    patience = search.PATIENCE * max(len(graph.capacity), 1)
+    patience = kernel.PATIENCE * max(len(graph.capacity), 1)
     halt, done = np.zeros(1, np.int64), np.zeros((n_threads, 8), np.int64)  # 8: a cache line for each thread
     turns = itertools.count()  # next() on it is atomic
 
     def work(thread: int) -> None:
-        scratch = windows.new_scratch(graph)
+        scratch = kernel.new_scratch(graph)
         while not halt[0] and (turn := next(turns)) < len(blocks) - 1:
             first, last = blocks[turn], blocks[turn + 1]
             here = order[chains[first] : chains[last]]
             pairs = number[sources[here]], number[sinks[here]], chains[first:last] - chains[first]
-            search.solve_block(graph, scratch, *pairs, slack, patience, halt, done[thread], here, lower, upper, stage)
+            kernel.solve_block(graph, scratch, *pairs, slack, patience, halt, done[thread], here, lower, upper, stage)
 
     if not is_brief:
         run_in_threads(work, n_threads, halt, done, deadline, on_solved)

@@ -11,10 +11,10 @@ from jaxtyping import Float, Int
 
 from jaxflow.network import FlowNetwork
 from jaxflow.solve._certified import n_cores, run_in_threads
-from jaxflow.solve._joining import join_ends
+from jaxflow.solve._super_nodes import add_super_nodes
 
 if TYPE_CHECKING:
-    from jaxflow.solve._windows import Graph, Scratch
+    from jaxflow.solve._kernel import Graph, Scratch
 
 # Blocks of orders that a standard error rests on, at least: 95 % lie within 2.13 of it then, instead of 1.96.
 N_BLOCKS = 16
@@ -50,18 +50,19 @@ def set_game(
     Returns:
         The game of those groups that can send anything to the sink, and which these are. The others add nothing to any set.
     """
-    from jaxflow.solve import _extending as extending  # importing Numba takes longer than all the rest of jaxflow
-    from jaxflow.solve import _windows as windows
+    from jaxflow.solve import _kernel as kernel  # importing Numba takes longer than all the rest of jaxflow
 
-    graph, number, quantum = windows.build_graph(
-        join_ends(network, np.concatenate(groups), np.zeros(0, np.int64)), np.zeros(1, np.int64), np.array([sink + 1])
+    graph, number, quantum = kernel.build_graph(
+        add_super_nodes(network, np.concatenate(groups), np.zeros(0, np.int64)),
+        np.zeros(1, np.int64),
+        np.array([sink + 1]),
     )
     end = int(number[sink + 1])
-    near = extending.aimed_scratch(graph, end).near
+    near = kernel.aimed_scratch(graph, end).near
     joining = np.array([player for player, group in enumerate(groups) if near[number[group + 1]].any()], np.int64)
     nodes = [number[groups[player] + 1] for player in joining]
     starts = np.cumsum([0, *map(len, nodes)])
-    game = SetGame(graph, end, np.concatenate([*nodes, np.zeros(0, np.int64)]), starts, extending.UNKNOWN, quantum)
+    game = SetGame(graph, end, np.concatenate([*nodes, np.zeros(0, np.int64)]), starts, kernel.UNKNOWN, quantum)
     order = np.arange(len(nodes))[None]
     gains = np.zeros(order.shape, np.int64)
     _walk(game, _scratch(game), order, gains, np.zeros(1, np.int64), np.zeros(1, np.int64))
@@ -73,12 +74,12 @@ def all_values(game: SetGame) -> Int[np.ndarray, " set"]:
 
     Cost: one extension of a flow for each set that has not reached the value of all players: at most 2^players.
     """
-    from jaxflow.solve import _extending as extending
+    from jaxflow.solve import _kernel as kernel
 
     values = np.zeros(2 ** (len(game.starts) - 1), np.int64)
 
     def work(_: int) -> None:
-        extending.fill_table(game.graph, _scratch(game), game.sink, game.nodes, game.starts, game.whole, values, halt)
+        kernel.fill_table(game.graph, _scratch(game), game.sink, game.nodes, game.starts, game.whole, values, halt)
 
     halt = np.zeros(1, np.int64)
     if len(values) > 1:
@@ -186,14 +187,12 @@ def _walk(
     halt: Int[np.ndarray, " 1"],
     done: Int[np.ndarray, " counter"],
 ) -> None:
-    from jaxflow.solve import _extending as extending
+    from jaxflow.solve import _kernel as kernel
 
-    extending.walk_orders(
-        game.graph, scratch, game.sink, game.nodes, game.starts, game.whole, orders, gains, halt, done
-    )
+    kernel.walk_orders(game.graph, scratch, game.sink, game.nodes, game.starts, game.whole, orders, gains, halt, done)
 
 
 def _scratch(game: SetGame) -> Scratch:
-    from jaxflow.solve import _extending as extending
+    from jaxflow.solve import _kernel as kernel
 
-    return extending.aimed_scratch(game.graph, game.sink)
+    return kernel.aimed_scratch(game.graph, game.sink)

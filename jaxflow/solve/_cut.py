@@ -1,194 +1,273 @@
-"""A minimum cut as explanation: the arcs that bound what some inputs can send to some outputs, and a sentence of it."""
+"""FlowNetwork -> minimum cuts: the arcs that bound a flow, and the layers they lie in. Leaves JAX: on the host."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import numpy as np
 from flax import struct
 from jaxtyping import Float, Int
 
-from jaxflow.network import DECODER, ENCODER, MIDDLE, FlowNetwork
-from jaxflow.solve import _ortools as ortools
-from jaxflow.solve._joining import join_ends
-from jaxflow.solve._quantise import check_arcs, quantise
+from jaxflow.network import ENCODER, MIDDLE, FlowNetwork
+from jaxflow.solve._max_flow import Solver, check_options
+from jaxflow.solve._nearest_cuts import nearest_cuts
+from jaxflow.solve._nodes import check_pairs, check_sets
+from jaxflow.solve._quantise import QuantisedNetwork, check_arcs
+from jaxflow.solve._super_nodes import add_super_nodes
 
-# What an arc of the network stands for.
-KINDS = ("encoder", "decoder", "cross", "residual")
-# A share of a cut below this is not worth a word.
-WORTH_SAYING = 0.05
+Nearest = Literal["source", "sink"]
+
+# What an arc of a cut stands for, see `MinCut.stack`.
+CUT_STACKS = ("encoder", "decoder", "cross", "residual")
 
 
 @struct.dataclass
-class CutExplanation:
-    """The arcs of a minimum cut between a set of inputs and a set of outputs; their capacity is the flow's value.
+class MinCut:
+    """The arcs of a minimum cut. Their capacity is the value of the maximum flow, so the cut is its own proof.
 
-    Without these arcs nothing flows, and without one of them less flows by just its capacity: the explanation certifies
-    itself.
+    Without these arcs nothing flows; without one of them the flow is less by the capacity of that arc.
 
     Attributes:
-        arc: `[arc]`, which of the network's arcs.
-        layer: `[arc]`, counted from 1 at the input, over the encoder's layers and then the decoder's.
-        kind: `[arc]`, index into `KINDS`: self-attention of the encoder or the decoder, cross-attention, or the residual
-            stream past a cross-attention ("sublayers").
+        arc: `[arc]`, index of the network's arc.
+        stack: `[arc]`, index into `CUT_STACKS`: self-attention of the encoder or the decoder, cross-attention, or the
+            residual stream past a cross-attention ("sublayers").
+        layer: `[arc]`, as `network.layer`: counted from 1 over the encoder's layers and then the decoder's.
         query: `[arc]`, position that reads.
-        key: `[arc]`, position that is read; in the encoder for cross-attention.
-        capacity: `[arc]`, float64, quantised.
-        value: their sum, the maximum flow.
-        share: `[layer]`, of the cut's capacity, in each layer; sums to 1, or is all 0 where nothing flows.
-        is_all_sent: whether these are all arcs that leave the inputs: what comes after does not matter then.
-        is_all_taken: whether these are all arcs that enter the outputs: what comes before does not matter then.
+        key: `[arc]`, position that is read, in the encoder for cross-attention.
+        capacity: `[arc]`, float64, in units of attention, rounded to quanta.
+        value: sum of `capacity`, equal to the maximum flow.
+        quantum: unit that capacities were rounded to, as in `MaxFlow`.
+        share: `[layer]`, share of each layer in `value`. Sums to 1; all 0 where nothing flows.
+        is_all_sent: whether these are all arcs that leave the source: what comes after makes no difference then.
+        is_all_taken: whether these are all arcs that enter the sink: what comes before makes no difference then.
         n_encoder: number of the encoder's layers.
     """
 
     arc: Int[np.ndarray, " arc"]
+    stack: Int[np.ndarray, " arc"]
     layer: Int[np.ndarray, " arc"]
-    kind: Int[np.ndarray, " arc"]
     query: Int[np.ndarray, " arc"]
     key: Int[np.ndarray, " arc"]
     capacity: Float[np.ndarray, " arc"]
     value: float
+    quantum: float
     share: Float[np.ndarray, " layer"]
     is_all_sent: bool
     is_all_taken: bool
     n_encoder: int = struct.field(pytree_node=False)
 
 
-def explain_cut(
+def min_cut(
     network: FlowNetwork,
-    sources: int | Int[np.ndarray, " source"],
-    sinks: int | Int[np.ndarray, " sink"],
+    source: int | Int[np.ndarray, " source"],
+    sink: int | Int[np.ndarray, " sink"],
     *,
-    nearest: Literal["source", "sink"] = "source",
-) -> CutExplanation:
-    """Find what bounds the flow from all `sources` together to all `sinks` together.
+    nearest: Nearest = "source",
+    solver: Solver = "certified",
+) -> MinCut:
+    """Find a minimum cut: the arcs that bound what `source` can send to `sink`.
 
-    Minimum cuts are not unique; the one nearest the inputs and the one nearest the outputs are. Where both are the same
-    there is no other. Cost: one OR-Tools solve.
+    Several nodes act as one: `min_cut(network, network.encoder_inputs, network.outputs[0])` bounds the joint flow of all inputs
+    to one output. Minimum cuts are not unique, but the one nearest the source (with the smallest source side) and the one
+    nearest the sink are. Cost: one solve.
 
     Args:
         network: one example's network.
-        sources: node or nodes, such as `network.encoder_inputs[[1, 2]]`.
-        sinks: node or nodes, such as `network.outputs[0]`.
-        nearest: which end's cut to return.
+        source: node, or nodes that act as one (a super source).
+        sink: node, or nodes that act as one (a super sink).
+        nearest: which of the two cuts to return.
+        solver: whose quanta capacities are rounded to, as in `max_flow`. Between two nodes the cut's capacity equals the value of
+            `max_flow` with the same solver, to the last bit.
+
+    Returns:
+        `MinCut`; without arcs where nothing flows.
 
     Raises:
-        ValueError: nodes that do not exist, are given twice or are at both ends; `nearest` that is neither end; as `max_flow`.
+        ValueError: as `max_flow`; a node that is named twice; `nearest` that is neither end.
 
     Example:
-        >>> from jaxflow.capacities import Capacities
-        >>> from jaxflow.network import flow_network
+        >>> from jaxflow.network import Capacities, flow_network
         >>> layer = np.array([[0.75, 0.25], [0.5, 0.5]])
         >>> network = flow_network(Capacities(encoder=np.stack([layer, layer])))
-        >>> cut = explain_cut(network, network.encoder_inputs[1], network.outputs[1])
-        >>> print(cut_sentence(cut, encoder_tokens=["the", "keys"]))
-        Layer 1 is the bottleneck: all of the cut (0.75), all of it read from position 1 (keys). It is all that the input \
-sends: the score says nothing of what happens after.
+        >>> cut = min_cut(network, network.encoder_inputs[1], network.outputs[1])
+        >>> cut.layer.tolist(), cut.query.tolist(), cut.key.tolist(), cut.value
+        ([1, 1], [0, 1], [1, 1], 0.75)
+        >>> min_cut(network, network.encoder_inputs, network.outputs[1]).value
+        1.0
 
-    Source: Ford & Fulkerson 1956; Picard & Queyranne 1980 for the nearest ones.
+    Source: Ford & Fulkerson 1956; Picard & Queyranne 1980 for the nearest cuts.
     """
-    if nearest not in ("source", "sink"):
-        raise ValueError(f"nearest is {nearest!r}; expected 'source' or 'sink'.")
+    sources, sinks = check_sets(network, source, sink)
+    if sources.size == sinks.size == 1:
+        return next(min_cuts(network, sources, sinks, nearest=nearest, solver=solver))
+    _check_options(nearest, solver)
     check_arcs(network)
-    sources, sinks = _check_nodes(network, "sources", sources), _check_nodes(network, "sinks", sinks)
-    both = np.intersect1d(sources, sinks)
-    if both.size:
-        raise ValueError(f"Node {both[0]} is among sources and sinks; expected different nodes.")
-    joined = join_ends(network, sources, sinks)
-    quantised = quantise(joined)
-    # Which of our arcs these are: quantise leaves out what rounds to 0. The arcs that were added are in no minimum cut.
-    kept = np.flatnonzero(np.rint(np.asarray(joined.capacity) / quantised.quantum))
-    source, sink = np.zeros(1, np.int64), np.full(1, joined.n_nodes - 1)
-    ((quanta, cut),) = ortools.solve_pairs(quantised, source, sink, nearest=nearest)
-    arc = kept[cut]
-    senders, receivers = np.asarray(network.senders)[arc], np.asarray(network.receivers)[arc]
-    capacity = quantised.capacity[cut] * quantised.quantum
-    stack = np.asarray(network.stack)
-    kind = np.select(
-        [stack[receivers] == ENCODER, stack[senders] == ENCODER, stack[senders] == MIDDLE], [0, 2, 3], default=1
-    )
-    layer, value = network.layer[receivers], float(capacity.sum())
-    total = np.bincount(layer - 1, capacity, network.n_layers) if arc.size else np.zeros(network.n_layers)
-    return CutExplanation(
-        arc=arc,
-        layer=layer,
-        kind=kind,
-        query=np.asarray(network.position)[receivers],
-        key=np.asarray(network.position)[senders],
-        capacity=capacity,
-        value=value,
-        share=total / value if value else total,
-        is_all_sent=bool(quanta == quantised.leaving[sources + 1].sum()),
-        is_all_taken=bool(quanta == quantised.entering[sinks + 1].sum()),
-        n_encoder=int(np.asarray(network.level)[stack == ENCODER].max(initial=0)) if (stack == DECODER).any() else 0,
-    )
+    joined = add_super_nodes(network, sources, sinks)
+    ends = np.zeros(1, np.int64), np.full(1, joined.n_nodes - 1)
+    quantised, cuts = nearest_cuts(joined, *ends, nearest=nearest, solver=solver)
+    return _describe(network, quantised, next(cuts), sources, sinks, shift=1)
 
 
-def cut_sentence(cut: CutExplanation, *, encoder_tokens: Sequence[str] = (), decoder_tokens: Sequence[str] = ()) -> str:
-    """Say where the bottleneck is, and whose reading it is mostly.
+def min_cuts(
+    network: FlowNetwork,
+    source: int | Int[np.ndarray, " *pair"],
+    sink: int | Int[np.ndarray, " *pair"],
+    *,
+    nearest: Nearest = "source",
+    solver: Solver = "certified",
+    on_solved: Callable[[], object] | None = None,
+) -> Iterator[MinCut]:
+    """Find the minimum cut of each pair of nodes.
 
     Args:
-        cut: what `explain_cut` found.
-        encoder_tokens: words that the encoder reads; positions alone if there are none.
-        decoder_tokens: likewise.
+        network: one example's network.
+        source: node or array of nodes.
+        sink: node or array of nodes; broadcast against `source`.
+        nearest: as in `min_cut`.
+        solver: as in `min_cut`.
+        on_solved: called after each pair, for progress.
+
+    Returns:
+        Iterator of `MinCut`, one for each pair, in row-major order.
+
+    Raises:
+        ValueError: as `max_flow`; `nearest` that is neither end.
     """
-    if not cut.value:
-        return "Nothing flows: no path leads from the inputs to the outputs."
-
-    def place(position: int, *, encoder: bool) -> str:
-        tokens = encoder_tokens if encoder else decoder_tokens
-        return f"position {position} ({tokens[position]})" if position < len(tokens) else f"position {position}"
-
-    def layer_name(layer: int) -> str:
-        if not cut.n_encoder:
-            return f"layer {layer}"
-        stack, level = ("encoder", layer) if layer <= cut.n_encoder else ("decoder", layer - cut.n_encoder)
-        return f"layer {level} of the {stack}"
-
-    order = np.argsort(-cut.share, kind="stable")
-    top = int(order[0]) + 1
-    here = cut.layer == top
-    kind, query, key, capacity = (values[here] for values in (cut.kind, cut.query, cut.key, cut.capacity))
-    # Who holds most of it: one that reads, by any attention, or one that is read.
-    from_encoder = np.isin(kind, [KINDS.index("encoder"), KINDS.index("cross")])
-    readers = {int(q): capacity[query == q].sum() for q in query}
-    read = {
-        (int(k), bool(encoder)): capacity[(key == k) & (from_encoder == encoder)].sum()
-        for k, encoder in zip(key, from_encoder, strict=True)
-    }
-    reader, most_read = max(readers, key=readers.__getitem__), max(read, key=read.__getitem__)
-    if readers[reader] > read[most_read]:
-        held, who = readers[reader], f"by {place(reader, encoder=not kind.any())}"
-    else:
-        held, who = read[most_read], f"from {place(most_read[0], encoder=most_read[1])}"
-    part = held / capacity.sum()
-    much = "all of it" if part > 0.995 else "most of it" if part >= 0.5 else f"{part:.0%} of it"
-    share = cut.share[top - 1]
-    size = f"all of the cut ({cut.value:.2f})" if share > 0.995 else f"{share:.0%} of the cut ({cut.value:.2f})"
-    text = f"{layer_name(top)} is the bottleneck: {size}, {much} read {who}"
-    others = [
-        f"{layer_name(int(layer) + 1)} holds {cut.share[layer]:.0%}"
-        for layer in order[1:]
-        if cut.share[layer] >= WORTH_SAYING
-    ]
-    text = "; ".join([text, *others]) + "."
-    if cut.is_all_sent:
-        text += " It is all that the input sends: the score says nothing of what happens after."
-    elif cut.is_all_taken:
-        text += " It is all that the output takes: the score says nothing of what happens before."
-    return text[0].upper() + text[1:]
+    sources, sinks = (nodes.ravel() for nodes in check_pairs(network, source, sink))
+    _check_options(nearest, solver)
+    quantised, cuts = nearest_cuts(network, sources, sinks, nearest=nearest, solver=solver, on_solved=on_solved)
+    return (_describe(network, quantised, *found) for found in zip(cuts, sources[:, None], sinks[:, None], strict=True))
 
 
-def _check_nodes(network: FlowNetwork, name: str, nodes: int | Int[np.ndarray, " node"]) -> Int[np.ndarray, " node"]:
-    given = np.atleast_1d(np.asarray(nodes))
-    if given.ndim != 1 or not given.size or not np.issubdtype(given.dtype, np.integer):
-        raise ValueError(f"{name} is {nodes!r}; expected a node, or nodes, such as network.encoder_inputs[[1, 2]].")
-    if not 0 <= given.min() <= given.max() < network.n_nodes:
-        wrong = given.min() if given.min() < 0 else given.max()
-        raise ValueError(
-            f"{name} names node {wrong}, which does not exist: the network has nodes 0 to {network.n_nodes - 1}."
-        )
-    if len(np.unique(given)) < len(given):
-        raise ValueError(f"{name} names a node more than once: {given.tolist()}.")
-    return given.astype(np.int64)
+def cut_capacities(
+    network: FlowNetwork,
+    source: int | Int[np.ndarray, " *pair"],
+    sink: int | Int[np.ndarray, " *pair"],
+    *,
+    solver: Solver = "certified",
+    on_solved: Callable[[], object] | None = None,
+) -> Float[np.ndarray, "*pair layer"]:
+    """Find how much of each pair's minimum cut lies in each layer.
+
+    Args:
+        network: one example's network.
+        source: node or array of nodes.
+        sink: node or array of nodes; broadcast against `source`.
+        solver: as in `min_cut`.
+        on_solved: called after each pair, for progress.
+
+    Returns:
+        `[*pair, layer]`, float64, in units of attention: capacity in each layer of the cut nearest the source. The sum over
+        layers is the value of the pair's maximum flow.
+
+    Raises:
+        ValueError: as `max_flow`.
+    """
+    sources, sinks = check_pairs(network, source, sink)
+    check_options(solver)
+    quantised, cuts = nearest_cuts(
+        network, sources.ravel(), sinks.ravel(), nearest="source", solver=solver, on_solved=on_solved
+    )
+    layer = network.layer[quantised.receivers] - 1
+    quanta = np.zeros((sources.size, network.n_layers), np.int64)
+    for row, arcs in zip(quanta, cuts, strict=True):
+        np.add.at(row, layer[arcs], quantised.capacity[arcs])
+    return quanta.reshape(*sources.shape, network.n_layers) * quantised.quantum
+
+
+def bottleneck(
+    network: FlowNetwork,
+    sources: int | Int[np.ndarray, " *pair"],
+    sinks: int | Int[np.ndarray, " *pair"],
+    *,
+    solver: Solver = "certified",
+    on_solved: Callable[[], object] | None = None,
+) -> Float[np.ndarray, " layer"]:
+    """Find the share of each layer in the minimum cuts of all pairs: where their flows are bounded.
+
+    Args:
+        network: one example's network.
+        sources: node or array of nodes.
+        sinks: node or array of nodes; broadcast against `sources`. Pairs whose sink comes before the source have no path, and are
+            not solved.
+        solver: as in `min_cut`.
+        on_solved: called after each pair that is solved, for progress.
+
+    Returns:
+        `[layer]`, in [0, 1]: sums to 1, or all 0 where nothing flows.
+
+    Raises:
+        ValueError: as `max_flow`.
+
+    Example:
+        >>> from jaxflow.network import Capacities, flow_network
+        >>> network = flow_network(Capacities(encoder=np.stack([np.full((2, 2), 0.5), np.full((2, 2), 0.25)])))
+        >>> bottleneck(network, network.inputs, network.outputs[0])
+        array([0., 1.])
+    """
+    sources, sinks = check_pairs(network, sources, sinks)
+    ahead = sources < sinks  # nodes are in topological order
+    return layer_share(cut_capacities(network, sources[ahead], sinks[ahead], solver=solver, on_solved=on_solved))
+
+
+def layer_share(capacity: Float[np.ndarray, "*pair layer"]) -> Float[np.ndarray, " layer"]:
+    """Turn what `cut_capacities` found into the share of each layer in the sum over all pairs; all 0 where that is 0."""
+    total = np.reshape(capacity, (-1, np.shape(capacity)[-1])).sum(0)
+    return total / max(total.sum(), np.finfo(np.float64).tiny)
+
+
+def _describe(
+    network: FlowNetwork,
+    quantised: QuantisedNetwork,
+    cut: Int[np.ndarray, " arc"],
+    sources: Int[np.ndarray, " source"],
+    sinks: Int[np.ndarray, " sink"],
+    *,
+    shift: int = 0,
+) -> MinCut:
+    """Describe a cut, given by arcs of the quantised network, whose node u + `shift` is node u of the network."""
+    arc = quantised.arcs[cut]
+    senders, receivers = np.asarray(network.senders)[arc], np.asarray(network.receivers)[arc]
+    stack, position, layer = np.asarray(network.stack), np.asarray(network.position), network.layer
+    quanta = quantised.capacity[cut]
+    value = quanta.sum()
+    capacity = quanta * quantised.quantum
+    return MinCut(
+        arc=arc,
+        stack=np.select(
+            [stack[receivers] == ENCODER, stack[senders] == ENCODER, stack[senders] == MIDDLE], [0, 2, 3], default=1
+        ),
+        layer=layer[receivers],
+        query=position[receivers],
+        key=position[senders],
+        capacity=capacity,
+        value=float(value * quantised.quantum),
+        quantum=quantised.quantum,
+        share=layer_share(np.bincount(layer[receivers], capacity, layer.max() + 1)[1:]),
+        is_all_sent=_is_all(value, quantised.leaving[sources + shift], network, network.senders, sources),
+        is_all_taken=_is_all(value, quantised.entering[sinks + shift], network, network.receivers, sinks),
+        n_encoder=int(layer[stack == ENCODER].max(initial=0)),
+    )
+
+
+def _is_all(
+    value: int,
+    quanta: Int[np.ndarray, " node"],
+    network: FlowNetwork,
+    ends: Int[np.ndarray, " arc"],
+    nodes: Int[np.ndarray, " node"],
+) -> bool:
+    """Say whether a cut is as large as all arcs at these nodes together, which have so many quanta.
+
+    Where nothing flows between any of the pairs the quantum is arbitrary, and capacities are compared before rounding.
+    """
+    if value or quanta.any():
+        return bool(value == quanta.sum())
+    return not np.asarray(network.capacity)[np.isin(ends, nodes)].any()
+
+
+def _check_options(nearest: Nearest, solver: Solver) -> None:
+    if nearest not in ("source", "sink"):
+        raise ValueError(f"nearest is {nearest!r}; expected 'source' or 'sink'.")
+    check_options(solver)

@@ -15,10 +15,11 @@ from jaxtyping import Array, Float, Int
 
 from jaxflow._attention import STACKS
 from jaxflow.network import Capacities, DecoderLayer, Feedback, FlowNetwork, flow_network
-from jaxflow.solve import _interior as interior
+from jaxflow.solve import _barrier_dense as dense
 from jaxflow.solve._barrier import uncapacitated
+from jaxflow.solve._ortools import solve_pairs
 from jaxflow.solve._quantise import quantise
-from jaxflow.solve._residual import solve_flows, source_side
+from jaxflow.solve._residual import source_side
 
 Nearest = Literal["source", "sink"]
 Pairs = tuple[Int[np.ndarray, " pair"], Int[np.ndarray, " pair"]]
@@ -201,11 +202,11 @@ def _solve_on_host(
     cuts = np.zeros((*values.shape, n_arcs if with_cuts else 0), bool)
     for index in np.ndindex(*batch):
         quantised = quantise(dataclasses.replace(network, capacity=capacity[index]))
-        for pair, flow in enumerate(solve_flows(quantised, *pairs)):
-            source, sink = (int(ends[pair]) for ends in pairs)
-            values[(*index, pair)] = flow[quantised.receivers == sink].sum() * quantised.quantum
+        for pair, solved in enumerate(solve_pairs(quantised, *pairs)):
+            values[(*index, pair)] = solved.value * quantised.quantum
             if with_cuts:
-                side = source_side(quantised, flow, source=source, sink=sink, nearest=nearest)
+                source, sink = (int(ends[pair]) for ends in pairs)
+                side = source_side(quantised, solved.flow(), source=source, sink=sink, nearest=nearest)
                 cuts[(*index, pair)] = side[network.senders] & ~side[network.receivers]
     return values, cuts
 
@@ -225,11 +226,11 @@ def _barrier_values(
 ) -> tuple[Array, Array]:
     def of_pair(pair: tuple[Array, Array]) -> tuple[Array, Array]:
         source, sink = pair
-        problem = interior.pose(capacity, senders, receivers, sources=jnp.arange(n_nodes) == source, sink=sink)
-        solution = interior.solve(problem, mu=mu, tolerance=tolerance, max_iterations=max_iterations)
+        programme = dense.pose(capacity, senders, receivers, sources=jnp.arange(n_nodes) == source, sink=sink)
+        solution = dense.solve(programme, mu=mu, tolerance=tolerance, max_iterations=max_iterations)
         reached = jnp.where(solution.gap <= tolerance, 0.0, jnp.nan)
         value = jnp.where(receivers == sink, solution.flow, 0).sum() + reached
-        return value, interior.value_gradient(problem, solution, mu=mu) + reached
+        return value, dense.value_gradient(programme, solution, mu=mu) + reached
 
     return jax.lax.map(of_pair, (sources, sinks))
 

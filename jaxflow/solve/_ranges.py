@@ -8,9 +8,9 @@ from jaxtyping import Float, Int
 from ortools.graph.python.max_flow import SimpleMaxFlow
 
 from jaxflow.network import FlowNetwork
-from jaxflow.solve._barrier import check_nodes
+from jaxflow.solve._nodes import check_nodes
+from jaxflow.solve._ortools import solve, solve_pairs
 from jaxflow.solve._quantise import quantise
-from jaxflow.solve._residual import solve_flows
 
 
 @struct.dataclass
@@ -55,8 +55,7 @@ def arc_range(network: FlowNetwork, source: int, sink: int, *, arcs: Int[np.ndar
         ValueError: as `max_flow`; arcs that do not exist.
 
     Example:
-        >>> from jaxflow.capacities import Capacities
-        >>> from jaxflow.network import flow_network
+        >>> from jaxflow.network import Capacities, flow_network
         >>> network = flow_network(Capacities(encoder=np.full((2, 2, 2), 0.5)))
         >>> both_ways = arc_range(network, 0, 5)
         >>> both_ways.least, both_ways.greatest
@@ -65,7 +64,7 @@ def arc_range(network: FlowNetwork, source: int, sink: int, *, arcs: Int[np.ndar
     Source: residual cycles, Ford & Fulkerson 1962.
     """
     sources, sinks = (
-        np.atleast_1d(check_nodes(name, node, network)) for name, node in (("source", source), ("sink", sink))
+        np.atleast_1d(check_nodes(network, name, node)) for name, node in (("source", source), ("sink", sink))
     )
     if sources.size != 1 or sinks.size != 1 or sources == sinks:
         raise ValueError(f"arc_range takes one source and another node as sink; got {source} and {sink}.")
@@ -74,7 +73,8 @@ def arc_range(network: FlowNetwork, source: int, sink: int, *, arcs: Int[np.ndar
     if not np.issubdtype(chosen.dtype, np.integer) or (chosen.size and not 0 <= chosen.min() <= chosen.max() < n_arcs):
         raise ValueError(f"arcs is {arcs}; expected indices of arcs, 0 to {n_arcs - 1}.")
     quantised = quantise(network)
-    (flow,) = solve_flows(quantised, sources, sinks)
+    solved = next(solve_pairs(quantised, sources, sinks))
+    flow = solved.flow()
     rest = quantised.capacity - flow
     # Arcs 2e and 2e + 1 are what arc e can still carry, and what it can give back.
     graph = SimpleMaxFlow()
@@ -85,16 +85,10 @@ def arc_range(network: FlowNetwork, source: int, sink: int, *, arcs: Int[np.ndar
     )
 
     def room(start: int, end: int, most: int) -> int:
-        if not most:
-            return 0
-        status = graph.solve(start, end)
-        if status != SimpleMaxFlow.OPTIMAL:
-            raise RuntimeError(f"OR-Tools ended with {status} from node {start} to {end}; expected OPTIMAL.")
-        return min(most, int(graph.optimal_flow()))
+        return min(most, solve(graph, start, end)) if most else 0
 
     place = np.full(n_arcs, -1)
-    kept = np.flatnonzero(np.rint(np.asarray(network.capacity, np.float64) / quantised.quantum))
-    place[kept] = np.arange(len(kept))
+    place[quantised.arcs] = np.arange(len(quantised.arcs))
     ranges = np.zeros((2, len(chosen)), np.int64)
     for row, arc in enumerate(place[chosen].tolist()):
         if arc < 0:
@@ -105,5 +99,5 @@ def arc_range(network: FlowNetwork, source: int, sink: int, *, arcs: Int[np.ndar
         ranges[:, row] = flow[arc] - room(start, end, int(flow[arc])), flow[arc] + room(end, start, int(rest[arc]))
         graph.set_arcs_capacity(own, np.array([rest[arc], flow[arc]]))
     least, greatest = ranges * quantised.quantum
-    value = flow[quantised.receivers == sinks[0]].sum() * quantised.quantum
-    return ArcRange(least=least, greatest=greatest, arcs=chosen, value=float(value), quantum=quantised.quantum)
+    value = float(solved.value * quantised.quantum)
+    return ArcRange(least=least, greatest=greatest, arcs=chosen, value=value, quantum=quantised.quantum)

@@ -1,42 +1,13 @@
-"""One maximum flow, arc by arc, and what it leaves open. On the host, in integers, with NumPy and OR-Tools alone.
-
-The flow along arcs is one solver's choice of many and is not published: what holds for all of them is derived from it.
-"""
+"""The side of a minimum cut that belongs to the source, from one maximum flow. On the host, in integers, with NumPy alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Int
-from ortools.graph.python.max_flow import SimpleMaxFlow
 
 from jaxflow.solve._quantise import QuantisedNetwork
-
-
-def solve_flows(
-    network: QuantisedNetwork, sources: Int[np.ndarray, " pair"], sinks: Int[np.ndarray, " pair"]
-) -> Iterator[Int[np.ndarray, " arc"]]:
-    """Solve each pair on its own, on a graph that is built once.
-
-    Yields:
-        For each pair `[arc]`, int64: one maximum flow.
-
-    Raises:
-        RuntimeError: OR-Tools failed.
-    """
-    graph = SimpleMaxFlow()
-    arcs = graph.add_arcs_with_capacity(network.senders, network.receivers, network.capacity)
-    for source, sink in zip(sources.tolist(), sinks.tolist(), strict=True):
-        # A node without arcs does not exist for OR-Tools, which then answers OPTIMAL whatever it was asked.
-        if not (network.leaving[source] and network.entering[sink]):
-            yield np.zeros(len(network.capacity), np.int64)
-            continue
-        status = graph.solve(source, sink)
-        if status != SimpleMaxFlow.OPTIMAL:
-            raise RuntimeError(f"OR-Tools ended with {status} from node {source} to {sink}; expected OPTIMAL.")
-        yield np.asarray(graph.flows(arcs), np.int64)
 
 
 def source_side(
@@ -47,10 +18,10 @@ def source_side(
     sink: int,
     nearest: Literal["source", "sink"],
 ) -> Bool[np.ndarray, " node"]:
-    """Find the nodes on the source's side of the minimum cut nearest to one end.
+    """Find the nodes on the source's side of the minimum cut nearest one end.
 
-    Residual arcs of any maximum flow lead from the source to just the side of the nearest cut, and to the sink from just the
-    other side of the cut that is nearest to it.
+    Residual arcs of any maximum flow lead from the source to exactly the nodes on its side of the cut nearest the source; and
+    to the sink from exactly the nodes on its side of the cut nearest the sink.
     """
     more, less = flow < network.capacity, flow > 0
     senders = np.concatenate([network.senders[more], network.receivers[less]])

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from strategies import capacities, make_attention
 
-from jaxflow import Attention, Capacities, FlowNetwork, barrier_flow, flow_network, joint_capacities, max_flow
+from jaxflow import Attention, Capacities, FlowNetwork, flow_network, joint_capacities, max_flow
+from jaxflow.solve import barrier_flow
 
 
 def encoder(seed=0, n_layers=3, n_tokens=4, residual=0.5, kind="softmax"):
@@ -276,7 +277,7 @@ def test_bad_input():
     network = network_of(encoder())
     with pytest.raises(ValueError, match="sink is node 99, which does not exist: the network has nodes 0 to 15"):
         barrier_flow(network, 0, 99)
-    with pytest.raises(ValueError, match="Node 13 is a source and the sink"):
+    with pytest.raises(ValueError, match="source and sink are both node 13; expected two different nodes"):
         barrier_flow(network, [0, 13], [12, 13])
     with pytest.raises(ValueError, match="mu is 0; expected a number above 0"):
         barrier_flow(network, 0, 13, mu=0)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from general_networks import CASES, LEFT, RIGHT, example
 
-from jaxflow import Attention, Capacities, flow_bounds, flow_network, joint_capacities, max_flow
+from jaxflow import Attention, Capacities, flow_network, joint_capacities, max_flow
+from jaxflow.solve import flow_bounds
 
 
 def in_prose(network):

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxflow import attention_flow, explain, load, load_model, max_flow, min_cut
+from jaxflow import AttentionFlow, attention_flow, explain, load, load_model, max_flow, min_cut
 from jaxflow.cli._main import main
 from jaxflow.solve._flows import STAGES, UNFINISHED
 
@@ -43,19 +43,19 @@ def test_both_solvers_agree(exact):
 
 
 def test_within_a_tolerance(exact):
-    flow = attention_flow(LAYERS, tolerance=0.05)
+    flow = AttentionFlow(tolerance=0.05)(LAYERS)
     lower, upper = flow.certificate.lower, flow.certificate.upper
     assert ((lower <= exact.encoder) & (exact.encoder <= upper)).all()
     assert 0 < (upper - lower).max() <= 0.05
     np.testing.assert_array_equal(flow.encoder, lower)
-    again = attention_flow(LAYERS, tolerance=0.05)
+    again = AttentionFlow(tolerance=0.05)(LAYERS)
     for one, other in zip(jax.tree.leaves(flow), jax.tree.leaves(again), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("solver", ["certified", "ortools"])
 def test_a_budget_of_nothing_leaves_bounds_and_no_values(exact, solver):
-    flow = attention_flow(LAYERS, budget_seconds=0, solver=solver)
+    flow = AttentionFlow(budget_seconds=0, solver=solver)(LAYERS)
     assert np.isnan(flow.encoder).all()
     assert (flow.certificate.stage == UNFINISHED).all()
     assert (flow.certificate.lower <= exact.encoder + 1e-7).all()
@@ -63,7 +63,7 @@ def test_a_budget_of_nothing_leaves_bounds_and_no_values(exact, solver):
 
 
 def test_a_budget_that_is_enough_changes_nothing(exact):
-    flow = attention_flow(LAYERS, budget_seconds=1000)
+    flow = AttentionFlow(budget_seconds=1000)(LAYERS)
     for one, other in zip(jax.tree.leaves(flow), jax.tree.leaves(exact), strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -85,7 +85,7 @@ def test_status_of_max_flow(exact):
 
 def test_an_explanation_shows_and_saves_what_is_unknown(tmp_path, capsys):
     model, tokenizer = load_model("agreement")
-    explanation = explain(model, "the keys to the cabinet", tokenizer=tokenizer, budget_seconds=0)
+    explanation = explain(model, "the keys to the cabinet", AttentionFlow(budget_seconds=0), tokenizer=tokenizer)
     assert np.isnan(explanation.scores).all()
     assert explanation.bottleneck is None
     assert "100% of these scores are unknown, since time ran out" in str(explanation)
@@ -103,7 +103,9 @@ def test_an_explanation_shows_and_saves_what_is_unknown(tmp_path, capsys):
 
 def test_an_explanation_within_a_tolerance_says_so():
     model, tokenizer = load_model("agreement")
-    explanation = explain(model, "the keys to the cabinet near the doors", tokenizer=tokenizer, tolerance=0.2)
+    explanation = explain(
+        model, "the keys to the cabinet near the doors", AttentionFlow(tolerance=0.2), tokenizer=tokenizer
+    )
     assert "Scores are proved to within 0." in str(explanation)
     assert explanation.conventions["tolerance"] == 0.2
     assert "Scores are proved" not in str(
@@ -124,19 +126,13 @@ def test_an_explanation_within_a_tolerance_says_so():
 )
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
-        attention_flow(LAYERS, **options)
+        AttentionFlow(**options)(LAYERS)
 
 
 @pytest.mark.parametrize("option", [["--tolerance", "-1"], ["--budget-seconds", "x"]])
 def test_bad_options_of_the_command_line(option, capsys):
     assert main(["explain", "the keys", *option]) == 2
     assert "expected a number, 0 or more" in capsys.readouterr().err
-
-
-def test_options_of_the_solver_are_for_flows():
-    model, tokenizer = load_model("agreement")
-    with pytest.raises(ValueError, match="are for method='flow'; method is 'rollout'"):
-        explain(model, "the keys", tokenizer=tokenizer, method="rollout", solver="ortools")
 
 
 # The solver alone: a process that ends while JAX computes may crash in doing so.

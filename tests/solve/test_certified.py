@@ -10,9 +10,8 @@ from solve import stress
 
 from jaxflow import Capacities, FlowNetwork, flow_network, max_flow
 from jaxflow.solve import _certified as certified
+from jaxflow.solve import _kernel as kernel
 from jaxflow.solve import _ortools as ortools
-from jaxflow.solve import _search as search
-from jaxflow.solve import _windows as windows
 from jaxflow.solve._flows import ORTOOLS, RESIDUAL, SEARCHED, STAGES, UNFINISHED
 from jaxflow.solve._quantise import INT32_MAX, quantise_to_int32
 
@@ -94,7 +93,7 @@ def test_every_stage_gives_the_same_values(monkeypatch):
     pairs = all_pairs(network)
     expected = certified.solve_pairs(network, *pairs)
     assert set(expected.stage) == {SEARCHED, RESIDUAL}
-    monkeypatch.setattr(search, "PATIENCE", 0)
+    monkeypatch.setattr(kernel, "PATIENCE", 0)
     impatient = certified.solve_pairs(network, *pairs)
     assert ORTOOLS in impatient.stage
     np.testing.assert_array_equal(impatient.lower, expected.lower)
@@ -199,8 +198,8 @@ def test_a_million_arcs_into_a_node_do_not_overflow():
     network = network_of([*arcs, (n + 1, n + 2, 0.5)], n + 3)
     flows = certified.solve_pairs(network, np.array([0, 0]), np.array([n + 2, n + 1]))
     assert (flows.lower * flows.quantum).tolist() == [0.5, n]
-    graph, _, _ = windows.build_graph(network, np.array([0]), np.array([n + 2]))
-    assert graph.capacity.max() == windows.INT32_MAX
+    graph, _, _ = kernel.build_graph(network, np.array([0]), np.array([n + 2]))
+    assert graph.capacity.max() == kernel.INT32_MAX
     assert graph.entering[n + 1] > 2**31
 
 
@@ -225,14 +224,14 @@ def test_arrays_that_may_be_written_to_are_not_compiled_for_again():
     frozen.flags.writeable = False
     for capacity in (np.array(network.capacity), frozen):
         certified.solve_pairs(network.replace(capacity=capacity), *all_pairs(network))
-    kinds = {signature[2].mutable for signature in windows._fill.signatures}
+    kinds = {signature[2].mutable for signature in kernel._fill.signatures}
     assert kinds == {False}
 
 
 def test_a_scratch_starts_without_flow():
     network = attention_like(2, 5)
-    graph, _, _ = windows.build_graph(network, *all_pairs(network))
-    scratch = windows.new_scratch(graph)
+    graph, _, _ = kernel.build_graph(network, *all_pairs(network))
+    scratch = kernel.new_scratch(graph)
     assert not scratch.flow.any()
     assert not scratch.page.any()
     np.testing.assert_array_equal(scratch.open, graph.open)
@@ -241,16 +240,16 @@ def test_a_scratch_starts_without_flow():
 
 def test_flow_takes_memory_only_where_it_runs():
     network = attention_like(3, 64)
-    graph, number, _ = windows.build_graph(network, *all_pairs(network))
-    scratch = windows.new_scratch(graph)
+    graph, number, _ = kernel.build_graph(network, *all_pairs(network))
+    scratch = kernel.new_scratch(graph)
     ends = number[network.inputs[:1]], number[network.outputs[-1:]]
     lower, upper = np.zeros(1, np.int32), np.full(1, INT32_MAX, np.int32)
     where, stage, done = np.zeros(1, np.int32), np.zeros(1, np.int8), np.zeros(8, np.int64)
     starts, halt = np.zeros((2, 1), np.int64)
-    search.solve_block(graph, scratch, *ends, starts, 0, 10**9, halt, done, where, lower, upper, stage)
+    kernel.solve_block(graph, scratch, *ends, starts, 0, 10**9, halt, done, where, lower, upper, stage)
     assert 0 < lower[0] == upper[0]
     assert scratch.flow.sum() > lower[0]
     assert 0 < scratch.n_pages[0] < len(scratch.page) / 2
-    search.clear(graph, scratch)
+    kernel.clear(graph, scratch)
     assert not scratch.flow.any()
     assert scratch.n_pages[0] == 0

@@ -1,4 +1,4 @@
-"""explain_cut: against every cut there is, against the flow that is left without one of its arcs; and its sentence."""
+"""min_cut between sets of nodes: against every cut there is, and the flow left without one of its arcs; and its sentence."""
 
 import itertools
 
@@ -12,16 +12,9 @@ from hypothesis import strategies as st
 from oracles import minimum_cuts
 from strategies import make_attention, sixteenths
 
-from jaxflow import (
-    Attention,
-    Capacities,
-    cut_layers,
-    cut_sentence,
-    explain_cut,
-    flow_network,
-    joint_capacities,
-    min_cut,
-)
+from jaxflow import Attention, Capacities, flow_network, joint_capacities, min_cut
+from jaxflow.solve import CUT_STACKS, bottleneck, cut_capacities, cut_sentence
+from jaxflow.solve._super_nodes import add_super_nodes
 
 
 def value_by_networkx(network, capacity, sources, sinks):
@@ -44,7 +37,7 @@ def test_is_the_nearest_of_all_minimum_cuts(capacity, data):
     network = flow_network(Capacities(encoder=capacity))
     ends = network.encoder_inputs[sources], network.outputs[sinks]
     for nearest, expected in (("source", near_source), ("sink", near_sink)):
-        cut = explain_cut(network, *ends, nearest=nearest)
+        cut = min_cut(network, *ends, nearest=nearest)
         assert cut.value == value
         if value:
             assert set(zip(cut.layer.tolist(), cut.query.tolist(), cut.key.tolist(), strict=True)) == expected
@@ -76,7 +69,7 @@ def test_without_an_arc_of_it_less_flows_by_its_capacity(architecture, decoder_l
     )
     capacity = np.asarray(network.capacity, np.float64)
     sources, sinks = network.inputs[[0, 1]], network.outputs[-1:]
-    cut = explain_cut(network, sources, sinks, nearest=nearest)
+    cut = min_cut(network, sources, sinks, nearest=nearest, solver="ortools")
     np.testing.assert_allclose(cut.value, value_by_networkx(network, capacity, sources, sinks), atol=1e-9)
     for arc, lost in zip(cut.arc, cut.capacity, strict=True):
         without = capacity.copy()
@@ -88,33 +81,64 @@ def test_without_an_arc_of_it_less_flows_by_its_capacity(architecture, decoder_l
     assert value_by_networkx(network, without, sources, sinks) == 0
 
 
-def test_one_pair_is_min_cut():
+def test_both_solvers_find_the_same_cut():
     network = flow_network(Capacities(encoder=make_attention("softmax", 2, (4, 6, 6))))
-    for nearest in ("source", "sink"):
-        cut = explain_cut(network, 3, int(network.outputs[1]), nearest=nearest)
-        expected = min_cut(network, 3, int(network.outputs[1]), nearest=nearest, solver="ortools")
-        for name in ("layer", "query", "key"):
+    ends = [(3, network.outputs[1]), (network.inputs[:2], network.outputs[:2]), (network.inputs, network.outputs[0])]
+    for (source, sink), nearest in itertools.product(ends, ("source", "sink")):
+        cut, expected = (
+            min_cut(network, source, sink, nearest=nearest, solver=solver) for solver in ("certified", "ortools")
+        )
+        for name in ("arc", "stack", "layer", "query", "key", "is_all_sent", "is_all_taken"):
             np.testing.assert_array_equal(getattr(cut, name), getattr(expected, name))
+        np.testing.assert_allclose(cut.value, expected.value, atol=1e-7)
+
+
+def test_a_set_of_one_node_is_that_node():
+    """A super source with one arc changes nothing but the quantum."""
+    network = flow_network(Capacities(encoder=make_attention("softmax", 2, (4, 6, 6))))
+    source, sink = 3, int(network.outputs[1])
+    for nearest in ("source", "sink"):
+        joined = add_super_nodes(network, np.array([source]), np.array([sink]))
+        cut = min_cut(network, [source], [sink], nearest=nearest, solver="ortools")
+        expected = min_cut(joined, 0, joined.n_nodes - 1, nearest=nearest, solver="ortools")
+        np.testing.assert_array_equal(cut.arc, expected.arc)
         np.testing.assert_allclose(cut.value, expected.value, rtol=1e-12)
 
 
-def test_kinds_and_layers_of_an_encoder_decoder():
-    """Every arc of a cut is where its kind, layer and positions say; layers count on from the encoder's."""
+@pytest.mark.parametrize("capacity", [0.5000001, 0.5, 0.4999999, 1.4999999])
+@pytest.mark.parametrize("nearest", ["source", "sink"])
+def test_arcs_of_super_nodes_are_in_no_cut(capacity, nearest):
+    """Also where a node can send so little that rounding to quanta counts."""
+    some = np.ones((2, 2, 2))
+    some[0, :, 0] = some[1, 0, :] = 0
+    network = flow_network(Capacities(encoder=some))
+    unit = min_cut(network, network.inputs, network.outputs).quantum
+    some[0, :, 0] = some[1, 0, :] = capacity * unit
+    network = flow_network(Capacities(encoder=some))
+    cut = min_cut(network, network.inputs, network.outputs, nearest=nearest)
+    assert cut.quantum == unit
+    assert (cut.arc < len(network.senders)).all()
+    np.testing.assert_allclose(cut.capacity, np.asarray(network.capacity)[cut.arc], atol=unit / 2)
+
+
+def test_stacks_and_layers_of_an_encoder_decoder():
+    """Every arc of a cut is where its stack, layer and positions say; layers count on from the encoder's."""
     capacities = joint_capacities(Attention(**example("encoder-decoder")), residual=0.3)
     network = flow_network(capacities)
     stacks = [np.asarray(getattr(capacities, name)) for name in ("encoder", "decoder", "cross")]
     seen = set()
     for sources, sink, nearest in itertools.product(network.inputs, network.outputs, ("source", "sink")):
-        cut = explain_cut(network, sources, sink, nearest=nearest)
-        for kind, layer, query, key, number in zip(cut.kind, cut.layer, cut.query, cut.key, cut.capacity, strict=True):
-            seen.add(int(kind))
-            if kind == 3:
+        cut = min_cut(network, sources, sink, nearest=nearest, solver="ortools")
+        for kind, layer, query, key, number in zip(cut.stack, cut.layer, cut.query, cut.key, cut.capacity, strict=True):
+            seen.add(CUT_STACKS[kind])
+            if CUT_STACKS[kind] == "residual":
                 assert query == key
                 np.testing.assert_allclose(number, 0.3, rtol=1e-6)
             else:
                 level = layer - 1 if kind == 0 else layer - 1 - len(stacks[0])
                 np.testing.assert_allclose(number, stacks[kind][level, query, key], rtol=1e-6)
-    assert seen == {0, 1, 2, 3}
+    assert seen == set(CUT_STACKS)
+    assert cut.n_encoder == len(stacks[0])
 
 
 def test_sentences():
@@ -123,7 +147,7 @@ def test_sentences():
 
     def sentence(capacity, source, sink, tokens=words):
         network = flow_network(Capacities(encoder=capacity))
-        return cut_sentence(explain_cut(network, source, network.outputs[sink]), encoder_tokens=tokens)
+        return cut_sentence(min_cut(network, source, network.outputs[sink]), encoder_tokens=tokens)
 
     narrow = ones.copy()
     narrow[2] = 0.01
@@ -154,7 +178,7 @@ def test_sentences():
 def test_sentence_of_an_encoder_decoder():
     capacities = joint_capacities(Attention(**example("encoder-decoder")))
     network = flow_network(capacities)
-    cut = explain_cut(network, network.encoder_inputs, network.outputs[2])
+    cut = min_cut(network, network.encoder_inputs, network.outputs[2])
     text = cut_sentence(cut, encoder_tokens=list("abcd"), decoder_tokens=list("vwxyz"))
     assert "of the decoder is the bottleneck" in text
     assert "read by position 2 (x)" in text
@@ -162,31 +186,36 @@ def test_sentence_of_an_encoder_decoder():
 
 def test_is_a_pytree():
     network = flow_network(Capacities(encoder=np.ones((2, 2, 2))))
-    cut = explain_cut(network, 0, network.outputs[0])
+    cut = min_cut(network, 0, network.outputs[0])
     assert jax.tree.map(lambda leaf: 2 * leaf, cut).value == 2 * cut.value
 
 
 def test_bad_input():
     network = flow_network(Capacities(encoder=np.ones((2, 2, 2))))
     with pytest.raises(ValueError, match="nearest is 'input'; expected 'source' or 'sink'"):
-        explain_cut(network, 0, 5, nearest="input")
-    with pytest.raises(ValueError, match="sources names node 9, which does not exist: the network has nodes 0 to 5"):
-        explain_cut(network, [0, 9], 5)
-    with pytest.raises(ValueError, match=r"sinks names a node more than once: \[5, 5\]"):
-        explain_cut(network, 0, [5, 5])
-    with pytest.raises(ValueError, match="Node 4 is among sources and sinks"):
-        explain_cut(network, [0, 4], [4, 5])
-    for wrong in ([], 0.5, [[0]]):
-        with pytest.raises(ValueError, match=r"sources is .*; expected a node, or nodes"):
-            explain_cut(network, wrong, 5)
+        min_cut(network, 0, 5, nearest="input")
+    with pytest.raises(ValueError, match="source is node 9, which does not exist: the network has nodes 0 to 5"):
+        min_cut(network, [0, 9], 5)
+    with pytest.raises(ValueError, match="sink is node 5 more than once; expected each node once"):
+        min_cut(network, 0, [5, 5])
+    with pytest.raises(ValueError, match="source and sink are both node 4; expected two different nodes"):
+        min_cut(network, [0, 4], [4, 5])
+    for wrong in ([], [[0]]):
+        with pytest.raises(
+            ValueError, match=r"source has shape .*; expected a node, or \[node\] nodes that act as one"
+        ):
+            min_cut(network, wrong, 5)
+    with pytest.raises(ValueError, match="source has dtype float64; expected nodes, which are integers"):
+        min_cut(network, 0.5, 5)
 
 
-def test_cut_layers_counts_the_decoders_layers_after_the_encoders():
+def test_cut_capacities_counts_the_decoders_layers_after_the_encoders():
     network = flow_network(joint_capacities(Attention(**example("encoder-decoder")), residual=0.3))
     sink = network.outputs[3]
-    layers = cut_layers(network, network.inputs, sink)
+    layers = cut_capacities(network, network.inputs, sink)
+    np.testing.assert_allclose(bottleneck(network, network.inputs, sink), layers.sum(0) / layers.sum())
     for player, found in zip(network.inputs, layers, strict=True):
         if found.any():
-            cut = explain_cut(network, player, sink)
+            cut = min_cut(network, player, sink)
             np.testing.assert_allclose(found, cut.share * cut.value, atol=1e-9)
     assert layers[:, 3:].any()  # the encoder has three

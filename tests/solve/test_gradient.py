@@ -13,18 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import make_attention, sixteenths
 
-from jaxflow import (
-    Attention,
-    Capacities,
-    attention_flow,
-    barrier_flow,
-    flow_network,
-    flow_value,
-    joint_capacities,
-    max_flow,
-    min_cut,
-    smooth_flow_value,
-)
+from jaxflow import Attention, Capacities, attention_flow, flow_network, joint_capacities, max_flow, min_cut
+from jaxflow.solve import barrier_flow, flow_value, smooth_flow_value
 
 PLAYERS, OUTPUTS = np.arange(5), np.array([[0], [3]])
 
@@ -39,7 +29,7 @@ def values_of(weights, function=flow_value, **options):
 
 def test_values_are_those_of_attention_flow():
     weights = attention()
-    expected = attention_flow(weights, outputs=[0, 3]).encoder
+    expected = attention_flow(weights, positions=[0, 3]).encoder
     np.testing.assert_allclose(values_of(weights), expected, rtol=1e-6)
     np.testing.assert_allclose(jax.jit(values_of)(weights), expected, rtol=1e-6)
     assert values_of(weights).dtype == jnp.float32

@@ -15,9 +15,9 @@ import jaxflow
 from jaxflow import Capacities, flow_network
 
 # The reference: its fine quanta leave rounding little room.
-cut_layers, max_flow, min_cut = (
+cut_capacities, max_flow, min_cut = (
     functools.partial(function, solver="ortools")
-    for function in (jaxflow.cut_layers, jaxflow.max_flow, jaxflow.min_cut)
+    for function in (jaxflow.solve.cut_capacities, jaxflow.max_flow, jaxflow.min_cut)
 )
 
 
@@ -169,7 +169,7 @@ def test_order_of_arcs_changes_nothing(capacity, seed):
     one, other = max_flow(network, *ends), max_flow(shuffled, *ends)
     for leaf, same in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
         np.testing.assert_array_equal(leaf, same)
-    np.testing.assert_array_equal(cut_layers(network, *ends), cut_layers(shuffled, *ends))
+    np.testing.assert_array_equal(cut_capacities(network, *ends), cut_capacities(shuffled, *ends))
 
 
 def upper_bound(capacity, source, sink):
@@ -232,7 +232,7 @@ def test_lower_and_upper_bound_meet_and_trivial_is_what_leaves_and_enters(capaci
 def test_layers_of_the_cut_add_up_to_the_value(capacity):
     network = network_of(capacity)
     ends = network.encoder_inputs, network.outputs[:, None]
-    layers = cut_layers(network, *ends)
+    layers = cut_capacities(network, *ends)
     assert layers.shape == (capacity.shape[-1], capacity.shape[-1], len(capacity))
     np.testing.assert_allclose(layers.sum(-1), max_flow(network, *ends).value, rtol=1e-13)
     for sink, source in np.ndindex(layers.shape[:2]):
@@ -269,7 +269,7 @@ def test_inner_nodes_are_ends_as_well():
     assert max_flow(NETWORK, 0, 3).value == 0
 
 
-@pytest.mark.parametrize("solve", [max_flow, cut_layers])
+@pytest.mark.parametrize("solve", [max_flow, cut_capacities])
 def test_progress_is_told_of_each_pair(solve):
     calls = []
     solve(NETWORK, PLAYERS, OUTPUTS[:, None], on_solved=lambda: calls.append(1))
@@ -349,7 +349,7 @@ BAD_NETWORKS = [
 
 
 @pytest.mark.parametrize(("fields", "message"), BAD_NETWORKS, ids=[message[:30] for _, message in BAD_NETWORKS])
-@pytest.mark.parametrize("solve", [max_flow, min_cut, cut_layers])
+@pytest.mark.parametrize("solve", [max_flow, min_cut, cut_capacities])
 def test_bad_networks(fields, message, solve):
     with pytest.raises(ValueError, match=message):
         solve(NETWORK.replace(**fields), 0, 11)
@@ -358,7 +358,7 @@ def test_bad_networks(fields, message, solve):
 BAD_ENDS = [
     (0, 12, "sink is node 12, which does not exist: the network has nodes 0 to 11.*network.outputs"),
     (0, -1, "sink is node -1, which does not exist"),
-    (99, 11, "source is node 99, which does not exist.*network.encoder_inputs"),
+    (99, 11, "source is node 99, which does not exist.*network.inputs"),
     (5, 5, "source and sink are both node 5; expected two different nodes"),
     (0.0, 11, "source has dtype float64; expected nodes, which are integers"),
     (0, True, "sink has dtype bool"),
@@ -367,7 +367,7 @@ BAD_ENDS = [
 
 
 @pytest.mark.parametrize(("source", "sink", "message"), BAD_ENDS, ids=[message[:24] for *_, message in BAD_ENDS])
-@pytest.mark.parametrize("solve", [max_flow, min_cut, cut_layers])
+@pytest.mark.parametrize("solve", [max_flow, min_cut, cut_capacities])
 def test_bad_ends(source, sink, message, solve):
     with pytest.raises(ValueError, match=message):
         solve(NETWORK, source, sink)
@@ -388,7 +388,7 @@ def test_solver_that_does_not_exist(solver):
         max_flow(NETWORK, 0, 11, solver=solver)
 
 
-@pytest.mark.parametrize("solve", [max_flow, min_cut, cut_layers])
+@pytest.mark.parametrize("solve", [max_flow, min_cut, cut_capacities])
 def test_not_under_jit(solve):
     message = "is found on the host and needs values, but the network is being traced. Call it outside jit"
     with pytest.raises(ValueError, match=message):

@@ -9,10 +9,11 @@ from oracles import is_connected, minimum_cuts
 from solve import stress
 from strategies import capacities, make_attention, sixteenths
 
-from jaxflow import Capacities, cut_layers, flow_network, max_flow, min_cut
+from jaxflow import Capacities, flow_network, max_flow, min_cut
 from jaxflow.solve import _certified as certified
-from jaxflow.solve import _cuts as cuts
+from jaxflow.solve import _nearest_cuts as nearest_cuts
 from jaxflow.solve import _ortools as ortools
+from jaxflow.solve import cut_capacities
 from jaxflow.solve._quantise import quantise_to_int32
 
 
@@ -104,10 +105,11 @@ def test_is_a_pytree():
 
 def test_bad_input():
     network = flow_network(Capacities(encoder=make_attention("softmax", 0, (2, 4, 4))))
-    with pytest.raises(ValueError, match=r"min_cut takes one source and one sink; got shape \(4,\)"):
-        min_cut(network, network.encoder_inputs, 11)
-    with pytest.raises(ValueError, match=r"got shape \(1,\)"):
-        min_cut(network, 0, [11])
+    with pytest.raises(
+        ValueError, match=r"source has shape \(1, 4\); expected a node, or \[node\] nodes that act as one"
+    ):
+        min_cut(network, network.encoder_inputs[None], 11)
+    assert min_cut(network, 0, [11]).value == min_cut(network, 0, 11).value
     with pytest.raises(ValueError, match="nearest is 'input'; expected 'source' or 'sink'"):
         min_cut(network, 0, 11, nearest="input")
 
@@ -118,13 +120,13 @@ def test_on_any_network_the_cuts_are_those_of_ortools(seed, nearest):
     network = stress.random_network(np.random.default_rng(seed))
     sources, sinks = (ends.ravel() for ends in np.meshgrid(network.inputs, network.outputs))
     solved = []
-    quantised, found = cuts.minimum_cuts(
+    quantised, found = nearest_cuts.nearest_cuts(
         network, sources, sinks, nearest=nearest, solver="certified", on_solved=lambda: solved.append(1)
     )
-    reference = ortools.solve_pairs(quantise_to_int32(network, sources, sinks), sources, sinks, nearest=nearest)
-    for arcs, (value, expected) in zip(found, reference, strict=True):
-        assert quantised.capacity[arcs].sum() == value
-        np.testing.assert_array_equal(arcs, expected)
+    reference = ortools.solve_pairs(quantise_to_int32(network, sources, sinks), sources, sinks)
+    for arcs, solved_again in zip(found, reference, strict=True):
+        assert quantised.capacity[arcs].sum() == solved_again.value
+        np.testing.assert_array_equal(arcs, solved_again.cut(nearest))
     assert len(solved) == len(sources)
 
 
@@ -132,4 +134,4 @@ def test_layers_of_a_long_text_add_up_to_the_values():
     layers = np.random.default_rng(0).dirichlet(np.full(90, 0.2), (6, 90)).astype(np.float32)
     network = flow_network(Capacities(encoder=(layers + np.eye(90, dtype=np.float32)) / 2))
     ends = network.encoder_inputs, network.outputs[:2, None]
-    np.testing.assert_array_equal(cut_layers(network, *ends).sum(-1), max_flow(network, *ends).value)
+    np.testing.assert_array_equal(cut_capacities(network, *ends).sum(-1), max_flow(network, *ends).value)

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 from strategies import sixteenths
 
-from jaxflow import Capacities, arc_range, barrier_flow, flow_network, max_flow
+from jaxflow import Capacities, flow_network, max_flow
+from jaxflow.solve import arc_range, barrier_flow
 
 
 def by_linear_programming(network, source, sink, arc, value):

@@ -1,4 +1,4 @@
-"""Minimum cuts of many pairs, nearest to one end, as arcs. Leaves JAX: OR-Tools or Numba, on the host."""
+"""The minimum cuts of many pairs that are nearest one end, as arcs. Leaves JAX: OR-Tools or Numba, on the host."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jaxflow.solve._quantise import QuantisedNetwork, quantise, quantise_to_int3
 BLOCK = 64
 
 
-def minimum_cuts(
+def nearest_cuts(
     network: FlowNetwork,
     sources: Int[np.ndarray, " pair"],
     sinks: Int[np.ndarray, " pair"],
@@ -27,11 +27,19 @@ def minimum_cuts(
     solver: Literal["certified", "ortools"],
     on_solved: Callable[[], object] | None = None,
 ) -> tuple[QuantisedNetwork, Iterator[Int[np.ndarray, " arc"]]]:
-    """Find the minimum cut of each pair that is nearest to one end.
+    """Find each pair's minimum cut nearest one end.
+
+    Args:
+        network: one example's network.
+        sources: `[pair]`, checked, as the sinks are.
+        sinks: `[pair]`.
+        nearest: which end.
+        solver: whose quanta capacities are rounded to.
+        on_solved: called after each pair, for progress.
 
     Returns:
-        The network in the quanta of `solver`; and for each pair the arcs of its cut, as indices into that network's arcs,
-        whose capacity is the maximum flow.
+        The network in the quanta of `solver`; and an iterator of each pair's cut: indices into that network's arcs, whose
+        capacity is the value of the maximum flow.
 
     Raises:
         RuntimeError: a cut and a flow contradict one another.
@@ -51,7 +59,8 @@ def _by_ortools(
     nearest: Literal["source", "sink"],
     on_solved: Callable[[], object] | None,
 ) -> Iterator[Int[np.ndarray, " arc"]]:
-    for _, arcs in ortools.solve_pairs(quantised, sources, sinks, nearest=nearest):
+    for solved in ortools.solve_pairs(quantised, sources, sinks):
+        arcs = solved.cut(nearest)
         if on_solved is not None:
             on_solved()
         yield arcs
@@ -62,11 +71,7 @@ def _arcs_of(
 ) -> Iterator[Int[np.ndarray, " arc"]]:
     for value, on_source_side in zip(values, sides, strict=True):
         arcs = np.flatnonzero(on_source_side[quantised.senders] & ~on_source_side[quantised.receivers])
-        if quantised.capacity[arcs].sum() != value:
-            raise RuntimeError(
-                f"A flow of {value} quanta was found, but a cut of {quantised.capacity[arcs].sum()}: please report this "
-                "network."
-            )
+        ortools.check_cut(int(value), int(quantised.capacity[arcs].sum()))
         yield arcs
 
 
@@ -78,10 +83,9 @@ def _solve(
     on_solved: Callable[[], object] | None,
 ) -> tuple[Int[np.ndarray, " pair"], Bool[np.ndarray, "pair node"]]:
     """Find the value of each pair and the nodes on the source's side of its cut."""
-    from jaxflow.solve import _extending as extending  # importing Numba takes longer than all the rest of jaxflow
-    from jaxflow.solve import _windows as windows
+    from jaxflow.solve import _kernel as kernel  # importing Numba takes longer than all the rest of jaxflow
 
-    graph, number, _ = windows.build_graph(network, sources, sinks)
+    graph, number, _ = kernel.build_graph(network, sources, sinks)
     values = np.zeros(len(sources), np.int64)
     numbered = np.zeros((len(sources), network.n_nodes), bool)
     order = np.argsort(sinks, kind="stable")
@@ -99,9 +103,9 @@ def _solve(
         while not halt[0] and (turn := next(turns)) < len(groups):
             pairs = groups[turn]
             sink = int(number[sinks[pairs[0]]])
-            scratch = extending.aimed_scratch(graph, sink)
+            scratch = kernel.aimed_scratch(graph, sink)
             ends = number[sources[pairs]]
-            extending.find_sides(
+            kernel.find_sides(
                 graph, scratch, ends, sink, nearest == "source", pairs, values, numbered, halt, done[thread]
             )
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from strategies import make_attention
 
-from jaxflow import Attention, barrier_flow, flow_network, joint_capacities
-from jaxflow.solve import _interior as interior
+from jaxflow import Attention, flow_network, joint_capacities
+from jaxflow.solve import _barrier_dense as dense
+from jaxflow.solve import barrier_flow
 from jaxflow.solve._barrier import uncapacitated
 
 
@@ -30,14 +31,14 @@ def test_blocks_against_a_dense_system(kind):
     is_source = np.zeros(network.n_nodes, bool)
     is_source[merged[sources]] = True
     with jax.enable_x64(True):
-        problem = interior.pose(
+        problem = dense.pose(
             jnp.asarray(np.asarray(network.capacity, np.float64)),
             jnp.asarray(senders),
             jnp.asarray(receivers),
             sources=jnp.asarray(is_source),
             sink=jnp.asarray(merged[sink]),
         )
-        expected = jax.jit(interior.solve)(problem, mu=1e-6, tolerance=1e-9, max_iterations=200)
+        expected = jax.jit(dense.solve)(problem, mu=1e-6, tolerance=1e-9, max_iterations=200)
     assert found.converged
     assert int(found.iterations) == int(expected.iterations)
     flow = np.where(senders == receivers, 0, found.flow)

@@ -1,4 +1,4 @@
-"""FlowNetwork -> FlowNetwork: sets of nodes as one source and one sink."""
+"""FlowNetwork -> FlowNetwork: a super source for several sources, and a super sink for several sinks."""
 
 from __future__ import annotations
 
@@ -10,24 +10,29 @@ from jaxtyping import Int
 from jaxflow.network import FlowNetwork
 
 
-def join_ends(
+def add_super_nodes(
     network: FlowNetwork, sources: Int[np.ndarray, " source"], sinks: Int[np.ndarray, " sink"]
 ) -> FlowNetwork:
-    """Add one node that sends to all `sources`, and one that receives from all `sinks`.
+    """Add a super source with an arc to each of `sources`, and a super sink with an arc from each of `sinks`.
 
-    The first is node 0 of the result, the second the last; node u of `network` is u + 1, so that nodes stay in topological
-    order. New arcs follow the others. Each can carry twice what its end can, so it is never full and in no minimum cut.
+    The super source is node 0 of the result and the super sink its last node; node u of `network` becomes u + 1, so nodes stay in
+    topological order. The network's arcs keep their indices, and new arcs follow them. A new arc has four times
+    the capacity of all arcs that leave its source, or enter its sink, so that it is never full, also after rounding to
+    quanta, and in no minimum cut.
 
     Args:
-        network: one example's, checked.
-        sources: nodes, each once.
-        sinks: nodes, each once, none of them a source.
+        network: one example's network, checked.
+        sources: `[source]`, different nodes.
+        sinks: `[sink]`, different nodes, none of them a source; none for a super sink without arcs.
+
+    Returns:
+        The network with two more nodes; its inputs and outputs are those of `network`, renumbered.
     """
     capacity = np.asarray(network.capacity, np.float64)
     leaving, entering = np.zeros((2, network.n_nodes))
     np.add.at(leaving, network.senders, capacity)
     np.add.at(entering, network.receivers, capacity)
-    joined: Any = np.concatenate([capacity, 2 * leaving[sources], 2 * entering[sinks]])  # on the host, not in JAX
+    joined: Any = np.concatenate([capacity, 4 * leaving[sources], 4 * entering[sinks]])  # on the host, not in JAX
     n_nodes = network.n_nodes + 2
     return FlowNetwork(
         senders=np.concatenate([np.asarray(network.senders) + 1, np.zeros_like(sources), sinks + 1]),

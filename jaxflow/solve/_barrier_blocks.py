@@ -1,12 +1,13 @@
 """The barrier-regularised flow of a layered network, on the host. Leaves JAX: NumPy, and LAPACK by SciPy.
 
-The programme and the method are those of `interior`, which is traceable and dense. Here arcs on no path are left out from the
-start, and systems are solved block by block: a layer's nodes are joined to those of the layers beside it alone, so the Laplacian
-is block tridiagonal, with a border where a decoder reads the encoder's last layer.
+The programme and the step are those of `_barrier_step.py`. Arcs on no path are left out from the start, and systems are solved
+block by block: arcs join a layer's nodes only to those of the layers beside it, so the Laplacian is block tridiagonal, with a
+border where a decoder reads the encoder's last layer.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable
 from typing import NamedTuple
@@ -15,9 +16,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import linalg
 
-# As in `interior`.
-_STEP, _AIM, _STILL, _LIFT = 0.99, 0.1, 1e-4, 1e-14
-_MOST_LIFT = 1e-6
+from jaxflow.solve._barrier_step import LIFT, STILL, Operations, Programme, first_state, gap_of, newton_step, rise_of
+
+# What LIFT is raised to, at most, where a factorisation fails.
+MOST_LIFT = 1e-6
 
 Solve = Callable[[Float[np.ndarray, " node"]], Float[np.ndarray, " node"]]
 
@@ -38,21 +40,6 @@ class Solution(NamedTuple):
     upper: float
     gap: float
     iterations: int
-
-
-class _Live(NamedTuple):
-    """What of a network lies on a path. Nodes are numbered: those that conserve flow by group, then all ends."""
-
-    senders: Int[np.ndarray, " arc"]
-    receivers: Int[np.ndarray, " arc"]
-    capacity: Float[np.ndarray, " arc"]
-    starts: Int[np.ndarray, " group+1"]  # of each group's nodes
-    n_nodes: int
-    fixed: Float[np.ndarray, " node"]  # potential of the ends; 0 elsewhere
-
-    @property
-    def n_inner(self) -> int:
-        return int(self.starts[-1])
 
 
 def solve(
@@ -83,41 +70,22 @@ def solve(
         tolerance: largest gap.
         max_iterations: where to stop all the same.
     """
-    arcs, live = _leave_out(capacity, senders, receivers, group, sources=sources, sink=sink)
+    arcs, live, starts = _leave_out(capacity, senders, receivers, group, sources=sources, sink=sink)
     found = np.zeros(len(capacity))
     if not arcs.size:
         return Solution(found, 0.0, 0.0, 0.0, 0)
-    factorise = _elimination(live)
-    flow = slack = live.capacity / 2
-    potential = np.where(np.arange(live.n_nodes) < live.n_inner, 0.5, live.fixed)
-    rise = _rise(live, potential)
-    middle = max(mu, float(flow.mean()))
-    at_zero, at_capacity = np.maximum(-rise, 0) + middle / flow, np.maximum(rise, 0) + middle / flow
-    gap = moved = np.inf
-    iterations = 0
-    while iterations < max_iterations and not (gap <= tolerance and moved <= _STILL):
+    operations = Operations(np, functools.partial(_net, live), _elimination(live, starts))
+    state = first_state(live, mu, operations)
+    gap, iterations = np.inf, 0
+    while iterations < max_iterations and not (gap <= tolerance and state.moved <= STILL):
         iterations += 1
-        conductance = 1 / (at_zero / flow + at_capacity / slack)
-        now = (flow @ at_zero + slack @ at_capacity) / (2 * len(flow))
-        aim = max(mu, _AIM * now)
-        # The rise of an arc is the difference of its multipliers, which are exact to their own size.
-        force = (at_capacity - aim / slack) - (at_zero - aim / flow)
-        shift = factorise(conductance)(_leaving(live, flow + conductance * force))
-        change = conductance * (_rise(live, shift) + force)
-        change_zero = (aim - at_zero * change) / flow - at_zero
-        change_capacity = (aim + at_capacity * change) / slack - at_capacity
-        primal = min(_room(flow, change), _room(slack, -change))
-        dual = min(_room(at_zero, change_zero), _room(at_capacity, change_capacity))
-        moved = float((np.abs(change) / np.minimum(flow, slack)).max())
-        flow, slack = flow + primal * change, slack - primal * change
-        at_zero, at_capacity = at_zero + dual * change_zero, at_capacity + dual * change_capacity
-        potential = potential + dual * shift
-        if aim == mu or iterations == max_iterations:
-            gap = _gap(live, flow, slack, _rise(live, potential), mu)
-    found[arcs] = flow
-    arriving = live.receivers == live.n_nodes - 1
-    upper = float(live.capacity @ np.maximum(_rise(live, potential), 0))
-    return Solution(found, float(flow[arriving].sum()), upper, gap, iterations)
+        state = newton_step(live, state, mu, operations)
+        if state.aim == mu or iterations == max_iterations:
+            gap = float(gap_of(live, state, mu, operations))
+    found[arcs] = state.flow
+    arriving = live.receivers == len(live.inner) - 1
+    upper = float(live.capacity @ np.maximum(rise_of(live, state.potential), 0))
+    return Solution(found, float(state.flow[arriving].sum()), upper, gap, iterations)
 
 
 def _leave_out(
@@ -128,8 +96,13 @@ def _leave_out(
     *,
     sources: Bool[np.ndarray, " node"],
     sink: int,
-) -> tuple[Int[np.ndarray, " live"], _Live]:
-    """Find the arcs that can carry something from the sources to the sink, and number their nodes anew."""
+) -> tuple[Int[np.ndarray, " live"], Programme, Int[np.ndarray, " group+1"]]:
+    """Find the arcs that can carry something from the sources to the sink, and number their nodes anew.
+
+    Returns:
+        Which arcs these are; the programme, whose nodes are those that conserve flow, group by group, then the sources, then the
+        sink; and where each group's nodes start.
+    """
     arcs = np.flatnonzero((capacity > 0) & (senders != sink) & ~sources[receivers] & (senders != receivers))
     for one, other, start in ((senders, receivers, sources), (receivers, senders, np.arange(len(sources)) == sink)):
         reached, n_reached = start.copy(), 0
@@ -144,23 +117,24 @@ def _leave_out(
     number = np.zeros(len(sources), np.int64)
     number[order] = np.arange(len(order))
     _, sizes = np.unique(group[inner], return_counts=True)
-    return arcs, _Live(
+    programme = Programme(
         senders=number[senders[arcs]],
         receivers=number[receivers[arcs]],
         capacity=capacity[arcs],
-        starts=np.concatenate([[0], np.cumsum(sizes)]),
-        n_nodes=len(order),
+        live=None,
+        inner=np.arange(len(order)) < len(inner),
         fixed=(np.arange(len(order)) == len(order) - 1).astype(np.float64),
     )
+    return arcs, programme, np.concatenate([[0], np.cumsum(sizes)])
 
 
-def _elimination(live: _Live) -> Callable[[Float[np.ndarray, " arc"]], Solve]:
+def _elimination(live: Programme, starts: Int[np.ndarray, " group+1"]) -> Callable[[Float[np.ndarray, " arc"]], Solve]:
     """Lay out the Laplacian of the inner nodes in blocks; return what factorises it for given conductances.
 
     What is factorised is scaled to a diagonal of 1, and as singular as rounding makes it where capacities lie 16 orders
-    apart. What is added to the diagonal is made good by the next step.
+    apart. The next step corrects for what is added to the diagonal.
     """
-    starts, n = live.starts, live.n_inner
+    n, n_nodes = int(starts[-1]), len(live.inner)
     low, high = np.minimum(live.senders, live.receivers), np.maximum(live.senders, live.receivers)
     joins = high < n  # both ends inner: one entry below the diagonal
     which = np.searchsorted(starts, np.arange(n), "right") - 1
@@ -174,12 +148,10 @@ def _elimination(live: _Live) -> Callable[[Float[np.ndarray, " arc"]], Solve]:
         layout[i, j] = some, (high[some] - starts[i]) * (starts[j + 1] - starts[j]) + low[some] - starts[j]
 
     def factorise(conductance: Float[np.ndarray, " arc"]) -> Solve:
-        degree = np.bincount(live.senders, conductance, live.n_nodes) + np.bincount(
-            live.receivers, conductance, live.n_nodes
-        )
+        degree = np.bincount(live.senders, conductance, n_nodes) + np.bincount(live.receivers, conductance, n_nodes)
         scale = 1 / np.sqrt(degree[:n])
         spans = list(itertools.pairwise(starts.tolist()))
-        lift = _LIFT
+        lift = LIFT
         while True:
             blocks = {(i, i): np.diag(np.full(stop - start, 1 + lift)) for i, (start, stop) in enumerate(spans)}
             for (i, j), (some, places) in layout.items():
@@ -188,10 +160,10 @@ def _elimination(live: _Live) -> Callable[[Float[np.ndarray, " arc"]], Solve]:
                 block = np.bincount(places, weights, shape[0] * shape[1]).reshape(shape)
                 blocks[i, j] = blocks[i, j] - block - block.T if i == j else -block
             try:
-                return _substitution(_eliminate(blocks, len(spans)), spans, scale, live.n_nodes)
+                return _substitution(_eliminate(blocks, len(spans)), spans, scale, n_nodes)
             except linalg.LinAlgError:
                 lift *= 100
-                if lift > _MOST_LIFT:
+                if lift > MOST_LIFT:
                     raise
 
     return factorise
@@ -242,32 +214,7 @@ def _substitution(
     return solve_system
 
 
-def _gap(
-    live: _Live,
-    flow: Float[np.ndarray, " arc"],
-    slack: Float[np.ndarray, " arc"],
-    rise: Float[np.ndarray, " arc"],
-    mu: float,
-) -> float:
-    """What the best flow of each arc alone would gain over `flow`, plus what `flow` fails to conserve."""
-    pull = np.abs(rise) * live.capacity / mu
-    root = np.sqrt(4 + pull**2)
-    part = live.capacity / (2 + root)
-    smaller, larger = part * (1 + 2 / (root + pull)), part * (1 + (root + pull) / 2)
-    best = np.where(rise < 0, smaller, larger)
-    gained = rise @ (best - flow) + mu * (np.log(smaller) + np.log(larger) - np.log(flow) - np.log(slack)).sum()
-    return float(abs(gained) + np.abs(_leaving(live, flow)[: live.n_inner]).sum())
-
-
-def _leaving(live: _Live, flow: Float[np.ndarray, " arc"]) -> Float[np.ndarray, " node"]:
+def _net(live: Programme, flow: Float[np.ndarray, " arc"]) -> Float[np.ndarray, " node"]:
     """Net flow out of each node."""
-    return np.bincount(live.senders, flow, live.n_nodes) - np.bincount(live.receivers, flow, live.n_nodes)
-
-
-def _rise(live: _Live, potential: Float[np.ndarray, " node"]) -> Float[np.ndarray, " arc"]:
-    return potential[live.receivers] - potential[live.senders]
-
-
-def _room(value: Float[np.ndarray, " arc"], change: Float[np.ndarray, " arc"]) -> float:
-    """How long a step keeps all values positive: at most 1."""
-    return min(1.0, _STEP / max(float((-change / value).max()), 1e-300))
+    n_nodes = len(live.inner)
+    return np.bincount(live.senders, flow, n_nodes) - np.bincount(live.receivers, flow, n_nodes)
