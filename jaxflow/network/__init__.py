@@ -11,7 +11,7 @@ from jaxflow.network._capacities import (
     lengths,
     uniform_capacities,
 )
-from jaxflow.network._from_model import capture_capacities, capture_fused, fused_capacities
+from jaxflow.network._from_model import capacities_of_reduced, capture_capacities
 from jaxflow.network._network import (
     DECODER,
     ENCODER,
@@ -22,32 +22,33 @@ from jaxflow.network._network import (
     check_network,
     flow_network,
 )
-from jaxflow.network._selection import Selection, check_outputs, real_tokens, select, selected_networks
-from jaxflow.network._spans import ends_of, join_inputs, join_outputs, span_masks
+from jaxflow.network._selection import Selection, check_positions, real_tokens, select, selected_networks
+from jaxflow.network._spans import NO_SPANS, Spans, ends_of, join_inputs, join_outputs, span_masks
 from jaxflow.network._weighting import Weighting
 
 __all__ = [
     "DECODER",
     "ENCODER",
     "MIDDLE",
+    "NO_SPANS",
     "Capacities",
     "DecoderLayer",
     "Feedback",
     "FlowNetwork",
     "Heads",
     "Selection",
+    "Spans",
     "Weighting",
     "as_capacities",
     "batch_of",
     "build_capacities",
+    "capacities_of_reduced",
     "capture_capacities",
-    "capture_fused",
     "check_network",
-    "check_outputs",
+    "check_positions",
     "check_residual",
     "ends_of",
     "flow_network",
-    "fused_capacities",
     "join_inputs",
     "join_outputs",
     "joint_capacities",

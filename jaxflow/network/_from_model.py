@@ -1,29 +1,16 @@
-"""A model in, its capacities out, without the attention of all heads of all layers in between."""
+"""A model -> its capacities, without the attention of all heads of all layers in between."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, ArrayLike, Bool
+from jaxtyping import ArrayLike, Bool
 
-from jaxflow._attention import STACKS, Attention, at_least_float32, check_rows, check_structure
-from jaxflow.capture import (
-    DEFAULT_NAME,
-    Heads,
-    Role,
-    capture,
-    capture_huggingface,
-    capture_linen,
-    head_reduction,
-    is_huggingface,
-    is_index,
-    is_named,
-)
+from jaxflow._attention import Attention, check_rows, check_structure
+from jaxflow.capture import Heads, is_index, is_named, run_capture
+from jaxflow.models import DEFAULT_NAME, Role, as_model
 from jaxflow.network._capacities import Capacities, build_capacities, check_capacities, check_residual
 
 
@@ -46,9 +33,9 @@ def capture_capacities(
     stacks them. Under `jit` XLA frees each layer's. Results are the same bit for bit; inside `jit`, `nn.jit` and `nn.scan` up to
     the last bits, since compiled code may round differently. Pure: goes through `jit`, `vmap` and `grad`.
 
-    Of linen modules and of the Flax classes of transformers, heads are reduced where they are sown; of every other kind of model
-    after the run. So they are for head weights `[layer, head]` inside an `nn.scan`, whose body does not know its layer's number;
-    with such weights, a model is run over shapes first, to number its layers.
+    Heads of linen modules and of the Flax classes of transformers are reduced as soon as they are computed; those of every other
+    kind of model after the run, and so are those inside an `nn.scan` for head weights `[layer, head]`: its body does not know
+    its layer's number. For such weights the model is run over shapes first, to number its layers.
 
     Args:
         model: as in `capture`, like everything that is not named here.
@@ -81,46 +68,15 @@ def capture_capacities(
     Source: capacities as in Abnar & Zuidema 2020 (2005.00928), section 3.2.
     """
     residual = check_residual(residual)
-    outputs, attention = capture_fused(model, args, kwargs, heads=heads, variables=variables, sown=sown, roles=roles)
-    capacities = fused_capacities(
+    adapted = as_model(model, variables=variables, sown=sown, roles=roles)
+    outputs, attention = run_capture(adapted, args, kwargs, heads=heads)
+    capacities = capacities_of_reduced(
         attention, heads=heads, residual=residual, encoder_mask=encoder_mask, decoder_mask=decoder_mask
     )
     return outputs, capacities
 
 
-def capture_fused(
-    model: Any,
-    args: tuple,
-    kwargs: dict,
-    *,
-    heads: Heads,
-    variables: Mapping | None = None,
-    sown: str = DEFAULT_NAME,
-    roles: Mapping[str, Role] | None = None,
-) -> tuple[Any, Attention]:
-    """Run a model once and take its attention with one head made of all: what `capture_capacities` begins with.
-
-    Returns:
-        What the model returns, and an `Attention` of one head, float32 at least. Its rows sum to 1 if those of `heads` do.
-
-    Raises:
-        TypeError: `model` is nothing that can be run here.
-        ValueError: as `capture`; heads that do not exist.
-    """
-    if not is_named(heads) and not is_index(heads) and np.ndim(heads) != 2:
-        raise ValueError(f"heads has shape {np.shape(heads)}; expected weights [layer, head].")
-    own = variables is None and sown == DEFAULT_NAME and roles is None
-    if is_huggingface(model) and own:
-        return capture_huggingface(model, args, kwargs, fuse_heads=heads)
-    if isinstance(model, nn.Module):
-        return capture_linen(model, args, kwargs, variables=variables, sown=sown, roles=roles, fuse_heads=heads)
-    outputs, attention = capture(model, *args, variables=variables, sown=sown, roles=roles, **kwargs)
-    stacks = {name: weights for name in STACKS if (weights := getattr(attention, name)) is not None}
-    fused: dict[str, Any] = {name: _fuse(name, weights, heads) for name, weights in stacks.items()}
-    return outputs, dataclasses.replace(attention, **fused)
-
-
-def fused_capacities(
+def capacities_of_reduced(
     attention: Attention,
     *,
     heads: Heads,
@@ -128,7 +84,14 @@ def fused_capacities(
     encoder_mask: Bool[ArrayLike, "*batch source"] | None,
     decoder_mask: Bool[ArrayLike, "*batch target"] | None,
 ) -> Capacities:
-    """Do what `joint_capacities` does, with attention whose `heads` `capture_fused` has made one.
+    """Make capacities of attention whose heads are reduced already, as `run_capture` returns it.
+
+    Args:
+        attention: `[*batch, layer, 1, query, key]`.
+        heads: how its heads were reduced.
+        residual: as in `joint_capacities`.
+        encoder_mask: as in `joint_capacities`.
+        decoder_mask: as in `joint_capacities`.
 
     Raises:
         ValueError: as `joint_capacities`.
@@ -143,8 +106,3 @@ def fused_capacities(
     capacities = build_capacities(attention, heads=0, residual=check_residual(residual), masks=masks)
     check_capacities(capacities)
     return capacities
-
-
-def _fuse(name: str, weights: Array, heads: Heads) -> Array:
-    reduce = head_reduction(heads, f"Attention.{name}", weights.shape)
-    return reduce(at_least_float32(weights))[..., None, :, :]

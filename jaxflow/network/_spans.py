@@ -1,9 +1,10 @@
-"""Spans: sets of tokens that are one input, or one output, of a network."""
+"""Spans: sets of tokens that count as one input, or as one output, of a network."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import ArrayLike, Bool, Int
@@ -11,8 +12,28 @@ from jaxtyping import ArrayLike, Bool, Int
 from jaxflow.network._network import FlowNetwork
 
 
+class Spans(NamedTuple):
+    """Sets of tokens that count as one input, and sets of positions that count as one output: a mask for each set.
+
+    `span_masks` makes masks of (start, stop) pairs. Where a field is None, each token is an input, or an output, of its own.
+
+    Attributes:
+        encoder: `[span, source]` or `[*batch, span, source]`. A span's score is the joint flow of its tokens, which is not the
+            sum of theirs. Tokens in no span are no inputs.
+        decoder: `[span, target]`, likewise, of the decoder's tokens.
+        outputs: `[span, position]`, likewise: what flows to any position of the set counts. Sets may overlap.
+    """
+
+    encoder: Bool[ArrayLike, "*batch span source"] | None = None
+    decoder: Bool[ArrayLike, "*batch span target"] | None = None
+    outputs: Bool[ArrayLike, "*batch span position"] | None = None
+
+
+NO_SPANS = Spans()
+
+
 def span_masks(spans: Sequence[tuple[int, int]], n_tokens: int) -> Bool[np.ndarray, "span token"]:
-    """Turn spans into masks over tokens, as `attention_flow(encoder_spans=...)` takes them.
+    """Turn spans into masks over tokens, as `Spans` takes them.
 
     Args:
         spans: `(start, stop)` each, tokens start to stop - 1.

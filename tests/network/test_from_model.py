@@ -7,7 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxflow import capture, capture_capacities, joint_capacities
+from jaxflow import capture, joint_capacities
+from jaxflow.network import capture_capacities
 
 
 class Deep(nn.Module):

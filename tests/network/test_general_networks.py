@@ -11,17 +11,17 @@ from general_networks import ARCHITECTURES, CASES, LEFT, N_SOURCE, N_TARGET, RIG
 
 from jaxflow import (
     Attention,
+    AttentionFlow,
     Capacities,
+    SetShapley,
     attention_flow,
-    cut_layers,
     flow_network,
     joint_capacities,
     max_flow,
     min_cut,
-    raw_attention,
-    rollout,
-    shapley_flow,
 )
+from jaxflow.attribute import raw_attention, rollout
+from jaxflow.solve import cut_capacities
 
 
 @pytest.mark.parametrize("padding", ["none", "left", "right"])
@@ -132,17 +132,19 @@ def test_a_batch_equals_its_rows_alone_bit_for_bit(decoder_layer, feedback):
     attention = jax.tree.map(lambda *leaves: np.stack(leaves), *(Attention(**row) for row in rows))
     source, target = (np.array(mask) for mask in zip(*masks, strict=True))
     n_prompt = [2, 3, 1] if feedback == "unrolled" else None
-    options = {"decoder_layer": decoder_layer, "feedback": feedback, "correction": "uniform"}
-    batch = attention_flow(attention, encoder_mask=source, decoder_mask=target, n_prompt=n_prompt, **options)
+    method = AttentionFlow(decoder_layer=decoder_layer, feedback=feedback, correction="uniform")
+    batch = method(attention, encoder_mask=source, decoder_mask=target, n_prompt=n_prompt)
     order = np.array([2, 0, 1])
-    permuted = attention_flow(
-        jax.tree.map(lambda leaf: leaf[order], attention), encoder_mask=source[order], decoder_mask=target[order],
-        n_prompt=None if n_prompt is None else np.array(n_prompt)[order], **options,
-    )  # fmt: skip
+    permuted = method(
+        jax.tree.map(lambda leaf: leaf[order], attention),
+        encoder_mask=source[order],
+        decoder_mask=target[order],
+        n_prompt=None if n_prompt is None else np.array(n_prompt)[order],
+    )
     jax.tree.map(
         lambda a, b: np.testing.assert_array_equal(a[order], b),
-        batch.replace(outputs=None),
-        permuted.replace(outputs=None),
+        batch.replace(positions=None),
+        permuted.replace(positions=None),
     )
     for i, (s, t) in enumerate(masks):
         s, t = np.flatnonzero(s), np.flatnonzero(t)
@@ -154,7 +156,7 @@ def test_a_batch_equals_its_rows_alone_bit_for_bit(decoder_layer, feedback):
         n_alone = None if n_prompt is None else int((t < n_prompt[i]).sum())
         if n_alone == 0:
             continue  # a row whose whole prompt is padding has nothing alone to compare with
-        alone = attention_flow(Attention(**cut), n_prompt=n_alone, **options)
+        alone = method(Attention(**cut), n_prompt=n_alone)
         np.testing.assert_array_equal(batch.encoder[i][t[:, None], s], alone.encoder)
         np.testing.assert_array_equal(batch.decoder[i][t[:, None], t], alone.decoder)
         padded = ~target[i]
@@ -165,7 +167,7 @@ def test_a_batch_equals_its_rows_alone_bit_for_bit(decoder_layer, feedback):
 
 def test_decay_by_its_formula():
     attention = Attention(**example("encoder-decoder"))
-    plain, decayed = attention_flow(attention), attention_flow(attention, correction="decay", outputs=[3, 1])
+    plain, decayed = attention_flow(attention), AttentionFlow(correction="decay")(attention, positions=[3, 1])
     for row, p in enumerate((3, 1)):
         for x in range(N_TARGET):
             factor = p - x + 2 if x < p else 1
@@ -177,9 +179,9 @@ def test_decay_by_its_formula():
 def test_uniform_attention_corrected_by_itself_is_1(architecture):
     stacks = example(architecture)
     uniform = {name: (a > 0) / (a > 0).sum(-1, keepdims=True) for name, a in stacks.items()}
-    corrected = attention_flow(Attention(**{k: v.astype(np.float32) for k, v in uniform.items()}), correction="uniform")
+    corrected = AttentionFlow(correction="uniform")(Attention(**{k: v.astype(np.float32) for k, v in uniform.items()}))
     plain = attention_flow(Attention(**stacks))
-    other = attention_flow(Attention(**stacks), correction="uniform")
+    other = AttentionFlow(correction="uniform")(Attention(**stacks))
     reference = attention_flow(Attention(**{k: v.astype(np.float32) for k, v in uniform.items()}))
     for name in ("encoder", "decoder"):
         if getattr(plain, name) is not None:
@@ -190,7 +192,7 @@ def test_uniform_attention_corrected_by_itself_is_1(architecture):
 
 
 def test_normalised_scores_sum_to_1_over_both_stacks():
-    scores = attention_flow(Attention(**example("encoder-decoder")), normalise=True)
+    scores = AttentionFlow(normalise=True)(Attention(**example("encoder-decoder")))
     np.testing.assert_allclose(scores.encoder.sum(-1) + scores.decoder.sum(-1), 1)
 
 
@@ -210,7 +212,7 @@ def test_nodes_are_in_topological_order_and_cuts_have_the_value(architecture, de
         if players is None:
             continue
         value = max_flow(network, players, output).value
-        np.testing.assert_allclose(cut_layers(network, players, output).sum(-1), value, rtol=1e-12)
+        np.testing.assert_allclose(cut_capacities(network, players, output).sum(-1), value, rtol=1e-12)
         for player in players.tolist():
             cut = min_cut(network, player, output)
             assert cut.value == max_flow(network, player, output).value
@@ -246,10 +248,8 @@ BAD = [
     (STACKS, {"feedback": "unrolled", "n_prompt": 0}, "n_prompt is 0"),
     (STACKS, {"n_prompt": 2}, "n_prompt is given, but has an effect with feedback='unrolled' alone"),
     ({"encoder": STACKS["encoder"]}, {"feedback": "unrolled", "n_prompt": 2}, "there is no decoder"),
-    ({"encoder": STACKS["encoder"]}, {"correction": "decay"}, "there is no decoder"),
-    (STACKS, {"correction": "linear"}, "correction is 'linear'; expected None, 'decay' or 'uniform'"),
-    (STACKS, {"outputs": [5]}, "Output 5 does not exist: outputs are positions 0 to 4"),
-    (STACKS, {"outputs": [4], "decoder_mask": np.array(RIGHT)}, "Output 4 is padding"),
+    (STACKS, {"positions": [5]}, "Output 5 does not exist: outputs are positions 0 to 4"),
+    (STACKS, {"positions": [4], "decoder_mask": np.array(RIGHT)}, "Output 4 is padding"),
     (STACKS, {"decoder_mask": np.ones(4, bool)}, r"decoder_mask has shape \(4,\); expected \(5,\)"),
 ]  # fmt: skip
 
@@ -260,6 +260,13 @@ def test_bad_input(stacks, options, message):
         attention_flow(Attention(**stacks), **options)
 
 
+def test_corrections_that_do_not_apply():
+    with pytest.raises(ValueError, match="there is no decoder"):
+        AttentionFlow(correction="decay")(Attention(encoder=STACKS["encoder"]))
+    with pytest.raises(ValueError, match="correction is 'linear'; expected None, 'decay' or 'uniform'"):
+        AttentionFlow(correction="linear")
+
+
 def test_capacities_made_by_hand_must_say_their_residual():
     capacities = joint_capacities(Attention(**STACKS)).replace(residual=None)
     with pytest.raises(ValueError, match="need their residual"):
@@ -267,14 +274,14 @@ def test_capacities_made_by_hand_must_say_their_residual():
     with pytest.raises(ValueError, match="needs the residual"):
         rollout(capacities)
     with pytest.raises(ValueError, match="needs the residual"):
-        attention_flow(Capacities(decoder=capacities.decoder), correction="uniform")
+        AttentionFlow(correction="uniform")(Capacities(decoder=capacities.decoder))
 
 
 def test_a_residual_may_be_a_plain_number():
     capacities = joint_capacities(Attention(**STACKS), residual=0.5)
     plain = capacities.replace(residual=0.5)
     np.testing.assert_array_equal(attention_flow(plain).encoder, attention_flow(capacities).encoder)
-    np.testing.assert_array_equal(shapley_flow(plain).encoder, shapley_flow(capacities).encoder)
+    np.testing.assert_array_equal(SetShapley()(plain).encoder, SetShapley()(capacities).encoder)
 
 
 @pytest.mark.parametrize(("decoder_layer", "seed"), list(itertools.product(["sublayers", "parallel"], range(3))))

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from strategies import make_attention
 
-from jaxflow import Attention, attention_flow, joint_capacities, raw_attention, rollout
+from jaxflow import Attention, attention_flow, joint_capacities
+from jaxflow.attribute import raw_attention, rollout
 
 BATCH, LAYERS, HEADS, SOURCE, TARGET = 2, 11, 3, 5, 4
 HEAD_WEIGHTS = np.random.default_rng(0).random((LAYERS, HEADS), np.float32)
@@ -105,8 +106,8 @@ def test_the_whole_pipeline_takes_layers():
     for attribute in (attention_flow, rollout):
         assert_same(attribute(layers(), **heads), attribute(own, **heads))
     assert_same(raw_attention(layers(), layer=3), raw_attention(own, layer=3))
-    flow = attention_flow(arrays(WHOLE.encoder), outputs=2, encoder_mask=MASKS["encoder_mask"])
-    assert_same(flow, attention_flow(WHOLE.encoder, outputs=2, encoder_mask=MASKS["encoder_mask"]))
+    flow = attention_flow(arrays(WHOLE.encoder), encoder_mask=MASKS["encoder_mask"], positions=2)
+    assert_same(flow, attention_flow(WHOLE.encoder, encoder_mask=MASKS["encoder_mask"], positions=2))
 
 
 def test_under_jit_vmap_and_grad():

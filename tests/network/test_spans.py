@@ -8,16 +8,8 @@ import oracle_general
 import pytest
 from general_networks import CASES, N_SOURCE, N_TARGET, example
 
-from jaxflow import (
-    Attention,
-    Capacities,
-    attention_flow,
-    flow_network,
-    join_inputs,
-    join_outputs,
-    max_flow,
-    span_masks,
-)
+from jaxflow import Attention, AttentionFlow, Capacities, attention_flow, flow_network, max_flow
+from jaxflow.network import Spans, join_inputs, join_outputs, span_masks
 from jaxflow.solve import SOLVERS
 
 pytestmark = pytest.mark.usefixtures("compiled")
@@ -47,14 +39,11 @@ def test_a_span_is_scored_by_the_joint_flow_of_its_tokens(architecture, decoder_
     has_source, has_target = architecture != "decoder", architecture != "encoder"
     n_outputs = N_TARGET if has_target else N_SOURCE
     sets = OUTPUT_SPANS[:, :n_outputs]
-    attribution = attention_flow(
-        Attention(**stacks),
-        encoder_spans=SOURCE_SPANS if has_source else None,
-        decoder_spans=TARGET_SPANS if has_target else None,
-        output_spans=sets,
-        solver=solver,
-        **options,
+    spans = Spans(
+        encoder=SOURCE_SPANS if has_source else None, decoder=TARGET_SPANS if has_target else None, outputs=sets
     )
+    method = AttentionFlow(solver=solver, **{name: value for name, value in options.items() if name != "n_prompt"})
+    attribution = method(Attention(**stacks), spans=spans, n_prompt=options.get("n_prompt"))
     graph = oracle_general.graph(
         stacks.get("encoder"), stacks.get("decoder"), stacks.get("cross"),
         source_mask=np.ones(N_SOURCE, bool), target_mask=np.ones(N_TARGET, bool), **options,
@@ -74,7 +63,7 @@ def test_a_span_is_scored_by_the_joint_flow_of_its_tokens(architecture, decoder_
             for column, span in enumerate(spans) if scores is not None else ():
                 sources = [n for k in np.flatnonzero(span) if k < played for n in node(graph, stack, 0, k)]
                 assert scores[row, column] == pytest.approx(joint_value(reached, sources, sinks), abs=1e-6)
-    np.testing.assert_array_equal(attribution.outputs, [0, 1, 2])
+    np.testing.assert_array_equal(attribution.positions, [0, 1, 2])
     np.testing.assert_array_equal(attribution.certificate.lower, attribution.certificate.upper)
 
 
@@ -83,7 +72,7 @@ def test_a_joint_flow_lies_between_the_largest_and_the_sum_of_its_pairs(architec
     attention = Attention(**example(architecture, 2))
     alone = attention_flow(attention)
     side, spans = ("encoder", SOURCE_SPANS) if attention.encoder is not None else ("decoder", TARGET_SPANS)
-    joint = getattr(attention_flow(attention, **{f"{side}_spans": spans}), side)
+    joint = getattr(AttentionFlow()(attention, spans=Spans(**{side: spans})), side)
     pairs = getattr(alone, side)
     largest = np.stack([pairs[:, span].max(-1) for span in spans], axis=-1)
     total = np.stack([pairs[:, span].sum(-1) for span in spans], axis=-1)
@@ -95,11 +84,13 @@ def test_a_joint_flow_lies_between_the_largest_and_the_sum_of_its_pairs(architec
 def test_spans_of_one_token_are_tokens():
     attention = Attention(**example("encoder-decoder", 3))
     tokens = attention_flow(attention)
-    spans = attention_flow(
+    spans = AttentionFlow()(
         attention,
-        encoder_spans=np.eye(N_SOURCE, dtype=bool),
-        decoder_spans=np.eye(N_TARGET, dtype=bool),
-        output_spans=np.eye(N_TARGET, dtype=bool),
+        spans=Spans(
+            encoder=np.eye(N_SOURCE, dtype=bool),
+            decoder=np.eye(N_TARGET, dtype=bool),
+            outputs=np.eye(N_TARGET, dtype=bool),
+        ),
     )
     np.testing.assert_allclose(spans.encoder, tokens.encoder, atol=1e-12)
     np.testing.assert_allclose(spans.decoder, tokens.decoder, atol=1e-12)
@@ -108,8 +99,8 @@ def test_spans_of_one_token_are_tokens():
 def test_all_tokens_to_one_output_are_one_unit_of_flow():
     attention = Attention(encoder=example("encoder")["encoder"])
     everything = np.ones((1, N_SOURCE), bool)
-    np.testing.assert_allclose(attention_flow(attention, encoder_spans=everything).encoder, 1, atol=1e-6)
-    both = attention_flow(attention, encoder_spans=everything, output_spans=everything)
+    np.testing.assert_allclose(AttentionFlow()(attention, spans=Spans(encoder=everything)).encoder, 1, atol=1e-6)
+    both = AttentionFlow()(attention, spans=Spans(encoder=everything, outputs=everything))
     assert 1 < both.encoder.item() <= N_SOURCE
 
 
@@ -119,15 +110,15 @@ def test_a_batch_with_spans_of_its_own_equals_its_rows():
     weights = np.where(mask[:, None, None, None], weights, 0)
     weights /= np.maximum(weights.sum(-1, keepdims=True), 1e-9)
     spans = np.array([[[1, 1, 0, 0], [0, 0, 1, 1]], [[1, 0, 0, 0], [0, 1, 1, 1]], [[1, 0, 0, 0], [0, 0, 1, 1]]], bool)
-    batch = attention_flow(weights, encoder_spans=spans, encoder_mask=mask)
+    batch = AttentionFlow()(weights, encoder_mask=mask, spans=Spans(encoder=spans))
     for row in range(3):
-        alone = attention_flow(weights[row], encoder_spans=spans[row], encoder_mask=mask[row])
+        alone = AttentionFlow()(weights[row], encoder_mask=mask[row], spans=Spans(encoder=spans[row]))
         np.testing.assert_array_equal(batch.encoder[row], alone.encoder)
     assert not batch.encoder[2, :, 0].any(), "a span of padding alone scores 0"
 
 
 def test_normalised_scores_of_spans_sum_to_one():
-    attribution = attention_flow(example("encoder")["encoder"], encoder_spans=SOURCE_SPANS, normalise=True)
+    attribution = AttentionFlow(normalise=True)(example("encoder")["encoder"], spans=Spans(encoder=SOURCE_SPANS))
     np.testing.assert_allclose(attribution.encoder.sum(-1), 1)
 
 
@@ -135,9 +126,9 @@ def test_uniform_correction_divides_by_the_joint_flow_of_uniform_attention():
     decoder = example("decoder")["decoder"]
     flat = np.tril(np.ones((N_TARGET, N_TARGET))) / np.arange(1, N_TARGET + 1)[:, None]
     flat = np.broadcast_to(flat, decoder.shape).astype(np.float32)
-    options = {"decoder_spans": TARGET_SPANS, "output_spans": OUTPUT_SPANS}
-    plain, uniform = (attention_flow(Attention(decoder=weights), **options).decoder for weights in (decoder, flat))
-    corrected = attention_flow(Attention(decoder=decoder), correction="uniform", **options).decoder
+    spans = Spans(decoder=TARGET_SPANS, outputs=OUTPUT_SPANS)
+    plain, uniform = (AttentionFlow()(Attention(decoder=weights), spans=spans).decoder for weights in (decoder, flat))
+    corrected = AttentionFlow(correction="uniform")(Attention(decoder=decoder), spans=spans).decoder
     np.testing.assert_allclose(
         corrected, np.divide(plain, uniform, out=np.zeros_like(plain), where=uniform > 0), rtol=1e-6
     )
@@ -182,23 +173,27 @@ def test_spans_that_are_none(spans, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"encoder_spans": np.ones((1, N_SOURCE), bool)}, "encoder_spans are given, but there is no encoder"),
-        ({"decoder_spans": np.ones((1, 3), bool)}, r"decoder_spans has shape \(1, 3\); expected"),
-        ({"decoder_spans": np.ones(N_TARGET, bool)}, r"decoder_spans has shape \(5,\); expected"),
-        ({"decoder_spans": np.zeros((0, N_TARGET), bool)}, r"decoder_spans has shape \(0, 5\); expected"),
-        ({"decoder_spans": 2 * np.ones((1, N_TARGET))}, r"decoder_spans holds 2\.0; expected True or False"),
-        ({"decoder_spans": np.ones((2, N_TARGET), bool)}, "Spans 0 and 1 overlap: both hold token 0"),
-        ({"output_spans": OUTPUT_SPANS, "outputs": 1}, "outputs and output_spans are both given"),
-        ({"output_spans": OUTPUT_SPANS, "correction": "decay"}, "correction='decay' divides by the distance"),
-        ({"decoder_spans": TARGET_SPANS, "correction": "decay"}, "correction='decay' divides by the distance"),
+        ({"spans": Spans(encoder=np.ones((1, N_SOURCE), bool))}, "spans.encoder are given, but there is no encoder"),
+        ({"spans": Spans(decoder=np.ones((1, 3), bool))}, r"spans.decoder has shape \(1, 3\); expected"),
+        ({"spans": Spans(decoder=np.ones(N_TARGET, bool))}, r"spans.decoder has shape \(5,\); expected"),
+        ({"spans": Spans(decoder=np.zeros((0, N_TARGET), bool))}, r"spans.decoder has shape \(0, 5\); expected"),
+        ({"spans": Spans(decoder=2 * np.ones((1, N_TARGET)))}, r"spans.decoder holds 2\.0; expected True or False"),
+        ({"spans": Spans(decoder=np.ones((2, N_TARGET), bool))}, "Spans 0 and 1 overlap: both hold token 0"),
+        ({"spans": Spans(outputs=OUTPUT_SPANS), "positions": 1}, "positions and spans of outputs are both given"),
     ],
 )
 def test_spans_that_do_not_fit(options, message):
     with pytest.raises(ValueError, match=message):
-        attention_flow(Attention(**example("decoder")), **options)
+        AttentionFlow()(Attention(**example("decoder")), **options)
 
 
-def test_players_of_a_stack_that_is_not_there():
+@pytest.mark.parametrize("spans", [Spans(outputs=OUTPUT_SPANS), Spans(decoder=TARGET_SPANS)])
+def test_spans_have_no_distance_to_correct_by(spans):
+    with pytest.raises(ValueError, match="correction='decay' divides by the distance"):
+        AttentionFlow(correction="decay")(Attention(**example("decoder")), spans=spans)
+
+
+def test_inputs_of_a_stack_that_is_not_there():
     network = flow_network(Capacities(encoder=np.eye(3)[None]))
     with pytest.raises(ValueError, match="decoder_spans are given, but the network has no decoder"):
         join_inputs(network, decoder_spans=np.ones((1, 3), bool))

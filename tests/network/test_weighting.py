@@ -10,16 +10,9 @@ from hypothesis import strategies as st
 from oracles import graph, networkx_value
 from strategies import make_attention
 
-from jaxflow import (
-    Attention,
-    attention_flow,
-    barrier_flow,
-    flow_bounds,
-    flow_network,
-    joint_capacities,
-    min_cut,
-    set_shapley,
-)
+from jaxflow import Attention, attention_flow, flow_network, joint_capacities, min_cut
+from jaxflow.attribute.shapley import set_shapley
+from jaxflow.solve import barrier_flow, flow_bounds
 
 SHAPE = (2, 3, 2, 4, 4)
 A = make_attention("softmax", 0, SHAPE)
