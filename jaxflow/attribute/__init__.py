@@ -1,37 +1,84 @@
-"""The methods: FlowNetwork -> Attribution, and what methods are compared with."""
+"""The methods: what a model computed -> a score for every output and input, an `Attribution`.
 
-from jaxflow.attribute._attribution import Attribution, attention_flow, attribution_scores
+A method is a frozen dataclass that holds its own options, with one function, `attribute(evidence)`. The same object goes to
+`explain`, `compare` and `FlowMonitor`. Methods that need attention alone can be called on arrays: `AttentionFlow()(attention)`.
+"""
+
+from jaxflow.attribute import shapley
+from jaxflow.attribute._attribution import Attribution
 from jaxflow.attribute._certificate import Certificate
 from jaxflow.attribute._cost import CostEstimate, estimate_cost
-from jaxflow.attribute._gradients import gradient_norm, input_x_gradient, integrated_gradients
-from jaxflow.attribute._intervene import Scale, WhatIf, edit, edited_capacities, what_if
-from jaxflow.attribute._leave_one_out import leave_one_out, with_mask
-from jaxflow.attribute._rollout import add_up, gradient_rollout, random_scores, raw_attention, rollout
-from jaxflow.attribute._targeted import attribute_each, name_of, sum_of
+from jaxflow.attribute._evidence import EmbeddingScore, Evidence, Without
+from jaxflow.attribute._flow import AttentionFlow, attention_flow
+from jaxflow.attribute._gradients import (
+    GradientNorm,
+    InputXGradient,
+    IntegratedGradients,
+    gradient_norm,
+    input_x_gradient,
+    integrated_gradients,
+)
+from jaxflow.attribute._intervene import (
+    Ablation,
+    Intervention,
+    ablate,
+    ablated_capacities,
+    intervene,
+)
+from jaxflow.attribute._leave_one_out import LeaveOneOut, leave_one_out, lost_without_each, with_mask
+from jaxflow.attribute._methods import (
+    METHODS,
+    Method,
+    as_attribution,
+    as_method,
+    method_label,
+    method_name,
+    method_options,
+    needs_target,
+)
+from jaxflow.attribute._random import Random, random_scores
+from jaxflow.attribute._rollout import RawAttention, Rollout, raw_attention, rollout
+from jaxflow.attribute.shapley import SetShapley
 
 __all__ = [
+    "METHODS",
+    "Ablation",
+    "AttentionFlow",
     "Attribution",
     "Certificate",
     "CostEstimate",
-    "Scale",
-    "WhatIf",
-    "add_up",
+    "EmbeddingScore",
+    "Evidence",
+    "GradientNorm",
+    "InputXGradient",
+    "IntegratedGradients",
+    "Intervention",
+    "LeaveOneOut",
+    "Method",
+    "Random",
+    "RawAttention",
+    "Rollout",
+    "SetShapley",
+    "Without",
+    "ablate",
+    "ablated_capacities",
+    "as_attribution",
+    "as_method",
     "attention_flow",
-    "attribute_each",
-    "attribution_scores",
-    "edit",
-    "edited_capacities",
     "estimate_cost",
     "gradient_norm",
-    "gradient_rollout",
     "input_x_gradient",
     "integrated_gradients",
+    "intervene",
     "leave_one_out",
-    "name_of",
+    "lost_without_each",
+    "method_label",
+    "method_name",
+    "method_options",
+    "needs_target",
     "random_scores",
     "raw_attention",
     "rollout",
-    "sum_of",
-    "what_if",
+    "shapley",
     "with_mask",
 ]

@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from ortools.graph.python.max_flow import SimpleMaxFlow
 
 from jaxflow._attention import STACKS, Attention, check_architecture
-from jaxflow.capture import is_decoder
-from jaxflow.network import Capacities, DecoderLayer, check_outputs
+from jaxflow.models import attention_sizes
+from jaxflow.network import Capacities, DecoderLayer, check_positions
 from jaxflow.solve import SOLVERS, Solver, n_cores
 
 Shape = tuple[int, ...]
@@ -83,7 +83,7 @@ def estimate_cost(
     *,
     n_tokens: int | None = None,
     n_target: int | None = None,
-    outputs: int | Sequence[int] | None = None,
+    positions: int | Sequence[int] | None = None,
     decoder_layer: DecoderLayer = "sublayers",
     solver: Solver = "certified",
     n_threads: int | None = None,
@@ -94,7 +94,7 @@ def estimate_cost(
     these. Time is that of an idle machine: how fast this one is, is measured once in a process, by a few small solves (20 ms). It
     is within a factor of two of what the benchmarks measure, but how hard a network is cannot be seen from shapes: a single
     output of an unusual one has taken the certified solver ten times as long. `explain` adds a minimum cut per input, and flow
-    graphs where they are cheap (see its `flow_graph`).
+    graphs where they are cheap, when they are looked at.
 
     Args:
         model: one of
@@ -104,7 +104,7 @@ def estimate_cost(
             - a model of transformers, or the config of one, with `n_tokens`.
         n_tokens: how many tokens a config's encoder reads, or its decoder, if that is all there is.
         n_target: how many tokens a config's decoder reads, if it has an encoder too.
-        outputs: positions to explain; None for all.
+        positions: outputs to explain; None for all.
         decoder_layer: as in `attention_flow`.
         solver: as in `max_flow`.
         n_threads: of the certified solver ("ortools" has one); as many as there are cores for this process if None.
@@ -113,7 +113,7 @@ def estimate_cost(
         `CostEstimate`, which says itself in words.
 
     Raises:
-        ValueError: shapes that no attention has, outputs that do not exist, numbers of tokens missing or given twice.
+        ValueError: shapes that no attention has, positions that do not exist, numbers of tokens missing or given twice.
         TypeError: `model` has no shapes.
 
     Example:
@@ -131,7 +131,7 @@ def estimate_cost(
     _check_shapes(shapes, has_heads)
     layers = {name: (shape[-4 if has_heads else -3], *shape[-2:]) for name, shape in shapes.items()}
     batch = next(iter(shapes.values()))[: -4 if has_heads else -3]
-    n_arcs, n_pairs = _count(layers, outputs, decoder_layer)
+    n_arcs, n_pairs = _count(layers, positions, decoder_layer)
     threads = 1 if solver == "ortools" else n_threads or n_cores()
     heads = {name: _product(shape) * itemsize for name, shape in shapes.items()} if has_heads else {}
     of_one_layer = max((size // layers[name][0] for name, size in heads.items()), default=0)
@@ -159,9 +159,9 @@ def estimate_cost(
 
 def _shapes(model: Any, n_tokens: int | None, n_target: int | None) -> tuple[dict[str, Shape], bool, int]:
     """Return the shape of each stack, whether it has heads, and the bytes of a number."""
-    config = getattr(model, "config", model)
-    if hasattr(config, "model_type"):
-        return _config_shapes(config, n_tokens, n_target), True, 4
+    sizes = attention_sizes(model)
+    if sizes is not None:
+        return _shapes_of_sizes(sizes, n_tokens, n_target), True, 4
     if n_tokens is not None or n_target is not None:
         raise ValueError(
             "n_tokens and n_target are for models and configs of transformers; shapes say how many tokens there are."
@@ -181,35 +181,22 @@ def _shapes(model: Any, n_tokens: int | None, n_target: int | None) -> tuple[dic
     return {name: tuple(leaf.shape) for name, leaf in leaves.items()}, isinstance(model, Attention), itemsize
 
 
-def _config_shapes(config: Any, n_tokens: int | None, n_target: int | None) -> dict[str, Shape]:
-    kind = config.model_type
-    joined = bool(getattr(config, "is_encoder_decoder", False))
+def _shapes_of_sizes(
+    sizes: Mapping[str, tuple[int, int]], n_tokens: int | None, n_target: int | None
+) -> dict[str, Shape]:
+    """Return the shapes of a model's attention, from its numbers of layers and heads by stack, and from lengths."""
+    joined = set(sizes) == {"encoder", "decoder"}
     if n_tokens is None or (n_target is None) == joined:
         needed = "n_tokens, of the encoder, and n_target, of the decoder" if joined else "n_tokens alone"
-        raise ValueError(f"a {kind} config says nothing of lengths: give {needed}.")
-
-    def sizes(part: str) -> tuple[int, int]:
-        """Read layers and heads, under the names that the encoder-decoders have for them, or those that all have."""
-        own = getattr(config, part, config)  # EncoderDecoder models have a config for each part
-        names = (
-            (f"{part}_layers", f"num_{part}_layers", "num_hidden_layers"),
-            (f"{part}_attention_heads", "num_attention_heads"),
-        )
-        layers, heads = (next((int(n) for name in each if (n := getattr(own, name, None))), None) for each in names)
-        if layers is None or heads is None:
-            raise ValueError(
-                f"a {kind} config does not say how many layers and heads its {part} has: give shapes instead."
-            )
-        return layers, heads
-
+        raise ValueError(f"a model or config says nothing of lengths: give {needed}.")
     if not joined:
-        part = "decoder" if is_decoder(config) else "encoder"
-        return {part: (1, *sizes(part), n_tokens, n_tokens)}
+        ((stack, size),) = sizes.items()
+        return {stack: (1, *size, n_tokens, n_tokens)}
     assert n_target is not None
     return {
-        "encoder": (1, *sizes("encoder"), n_tokens, n_tokens),
-        "decoder": (1, *sizes("decoder"), n_target, n_target),
-        "cross": (1, *sizes("decoder"), n_target, n_tokens),
+        "encoder": (1, *sizes["encoder"], n_tokens, n_tokens),
+        "decoder": (1, *sizes["decoder"], n_target, n_target),
+        "cross": (1, *sizes["decoder"], n_target, n_tokens),
     }
 
 
@@ -226,19 +213,19 @@ def _check_shapes(shapes: dict[str, Shape], has_heads: bool) -> None:
 
 
 def _count(
-    layers: dict[str, Shape], outputs: int | Sequence[int] | None, decoder_layer: DecoderLayer
+    layers: dict[str, Shape], positions: int | Sequence[int] | None, decoder_layer: DecoderLayer
 ) -> tuple[int, int]:
     """Count one example's arcs, and its pairs of an output and an input from which it can be reached."""
     n_arcs = sum(_product(layers[name]) for name in ("encoder", "cross") if name in layers)
     n_source = layers["cross" if "cross" in layers else "encoder"][-1] if set(layers) != {"decoder"} else 0
     if "decoder" not in layers:
-        return n_arcs, len(check_outputs(outputs, np.ones(n_source, bool))) * n_source
+        return n_arcs, len(check_positions(positions, np.ones(n_source, bool))) * n_source
     n_layers, n_target, _ = layers["decoder"]
     n_arcs += n_layers * n_target * (n_target + 1) // 2
     if "cross" in layers and decoder_layer == "sublayers":
         n_arcs += n_layers * n_target
-    positions = check_outputs(outputs, np.ones(n_target, bool))
-    return n_arcs, int((positions + 1 + n_source).sum())
+    chosen = check_positions(positions, np.ones(n_target, bool))
+    return n_arcs, int((chosen + 1 + n_source).sum())
 
 
 @functools.cache

@@ -1,10 +1,11 @@
-"""Methods that cost no solve, in the same result type: rollout, with gradients too, raw attention, and chance."""
+"""Attention rollout and raw attention: methods that solve nothing."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +14,104 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 
 from jaxflow._attention import Attention, is_traced
 from jaxflow.attribute._attribution import Attribution, split_scores
-from jaxflow.network import Capacities, Heads, as_capacities, batch_of, check_outputs, joint_capacities, lengths
+from jaxflow.attribute._evidence import Evidence
+from jaxflow.network import (
+    Capacities,
+    Heads,
+    Weighting,
+    as_capacities,
+    batch_of,
+    check_positions,
+    lengths,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rollout:
+    """Attention rollout: the product of the capacities of all layers.
+
+    Attributes:
+        heads: how heads are reduced, as in `joint_capacities`.
+        residual: the residual stream's share of each capacity, as in `joint_capacities`.
+        weighting: "attention", "gradient" or "attention_gradient", as in `AttentionFlow`. With "attention_gradient" at the
+            default residual, it is the relevance map of Chefer et al. 2021, the product of all `I + mean_h relu(A * G)`, divided
+            by 2 for each layer (in encoders and decoder-only models; their rules for cross-attention differ).
+        normalise: divide each output's scores by their sum over all inputs.
+
+    Source: Abnar & Zuidema 2020 (2005.00928), section 3.1; with gradients Chefer et al. 2021 (2103.15679), equations 5 and 6.
+    """
+
+    heads: Heads = "mean"
+    residual: float = 0.5
+    weighting: Weighting = "attention"
+    normalise: bool = False
+
+    name: ClassVar[str] = "rollout"
+    adds_up: ClassVar[bool] = True
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What it needs of a model: attention, and with another weighting than "attention" its gradients."""
+        return frozenset({"attention"} if self.weighting == "attention" else {"attention", "gradients"})
+
+    def attribute(self, evidence: Evidence) -> Attribution:
+        """Score the inputs of one example for its explained positions; with gradients, each position by its own target."""
+
+        def score(row: int, positions: Sequence[int] | None) -> Attribution:
+            return rollout(evidence.capacities(self, row), positions=evidence.for_arrays(positions))
+
+        return evidence.summed(score, by_target="gradients" in self.needs, normalise=self.normalise)
+
+    def __call__(self, attention: Any, *, positions: int | Sequence[int] | None = None) -> Attribution:
+        """Score arrays: `rollout` with the options of this method; heads and residual are those of `Capacities` already made."""
+        making: dict[str, Any] = (
+            {} if isinstance(attention, Capacities) else {"heads": self.heads, "residual": self.residual}
+        )
+        return rollout(attention, positions=positions, normalise=self.normalise, **making)
+
+
+@dataclasses.dataclass(frozen=True)
+class RawAttention:
+    """The attention of one layer, without the residual stream.
+
+    Attributes:
+        layer: which layer; the last by default, as Abnar & Zuidema.
+        heads: how heads are reduced, as in `joint_capacities`.
+        normalise: divide each output's scores by their sum over all inputs.
+
+    Source: Abnar & Zuidema 2020 (2005.00928), section 2.
+    """
+
+    layer: int = -1
+    heads: Heads = "mean"
+    normalise: bool = False
+
+    name: ClassVar[str] = "raw"
+    adds_up: ClassVar[bool] = True
+    needs: ClassVar[frozenset[str]] = frozenset({"attention"})
+    residual: ClassVar[float] = 0.0
+    weighting: ClassVar[Weighting] = "attention"
+
+    def attribute(self, evidence: Evidence) -> Attribution:
+        """Score the inputs of one example for its explained positions."""
+
+        def score(row: int, positions: Sequence[int] | None) -> Attribution:
+            return raw_attention(
+                evidence.capacities(self, row), layer=self.layer, positions=evidence.for_arrays(positions)
+            )
+
+        return evidence.summed(score, by_target=False, normalise=self.normalise)
+
+    def __call__(self, attention: Any, *, positions: int | Sequence[int] | None = None) -> Attribution:
+        """Score arrays: `raw_attention` with the options of this method; heads are those of `Capacities` already made."""
+        making: dict[str, Any] = {} if isinstance(attention, Capacities) else {"heads": self.heads}
+        return raw_attention(attention, layer=self.layer, positions=positions, normalise=self.normalise, **making)
 
 
 def rollout(
     attention: Attention | Capacities | Float[ArrayLike, "*batch layer head source source"] | Iterator[Any],
     *,
-    outputs: int | Sequence[int] | None = None,
+    positions: int | Sequence[int] | None = None,
     heads: Heads | None = None,
     residual: float | None = None,
     encoder_mask: Bool[ArrayLike, "*batch source"] | None = None,
@@ -35,7 +127,7 @@ def rollout(
 
     Args:
         attention: as in `attention_flow`.
-        outputs: positions to explain; None for all.
+        positions: outputs to explain; None for all.
         heads: as in `joint_capacities`; "mean" if None.
         residual: as in `joint_capacities`; 0.5 if None.
         encoder_mask: `[*batch, source]`, False where padded.
@@ -63,14 +155,14 @@ def rollout(
         raise ValueError(
             "Rollout through a decoder with cross-attention needs the residual: set Capacities(residual=...)."
         )
-    return _attribute(_rollout, capacities, outputs, normalise)
+    return _apply(_rollout, capacities, positions, normalise)
 
 
 def raw_attention(
     attention: Attention | Capacities | Float[ArrayLike, "*batch layer head source source"] | Iterator[Any],
     *,
     layer: int = -1,
-    outputs: int | Sequence[int] | None = None,
+    positions: int | Sequence[int] | None = None,
     heads: Heads | None = None,
     encoder_mask: Bool[ArrayLike, "*batch source"] | None = None,
     decoder_mask: Bool[ArrayLike, "*batch target"] | None = None,
@@ -84,7 +176,7 @@ def raw_attention(
     Args:
         attention: as in `attention_flow`; `Capacities` are taken as they are, with the residual they were made with.
         layer: which layer; the last by default, as Abnar & Zuidema.
-        outputs: positions to explain; None for all.
+        positions: outputs to explain; None for all.
         heads: as in `joint_capacities`; "mean" if None.
         encoder_mask: `[*batch, source]`, False where padded.
         decoder_mask: `[*batch, target]`, likewise.
@@ -108,116 +200,7 @@ def raw_attention(
         raise ValueError(
             f"Layer {layer} does not exist: there are {n_layers}, 0 to {n_layers - 1} (or -1 for the last)."
         )
-    return _attribute(functools.partial(_one_layer, layer=layer), capacities, outputs, normalise)
-
-
-def gradient_rollout(
-    attention: Attention,
-    gradients: Attention,
-    *,
-    outputs: int | Sequence[int] | None = None,
-    heads: Heads = "mean",
-    residual: float = 0.5,
-    encoder_mask: Bool[ArrayLike, "*batch source"] | None = None,
-    decoder_mask: Bool[ArrayLike, "*batch target"] | None = None,
-    normalise: bool = False,
-) -> Attribution:
-    """Multiply layers of attention x gradient: rollout over the capacities of `relu(A * G)`.
-
-    At the default residual it is the relevance map of Chefer et al. 2021, the product of all `I + mean_h relu(A * G)`, divided
-    by 2 for each layer (in encoders and decoder-only models; their rules for cross-attention differ).
-
-    Args:
-        attention: A, as `attention_gradients` returns it.
-        gradients: G, likewise.
-        outputs: as in `rollout`; of positions other than those that the target was read from, rows mean little.
-        heads: as in `joint_capacities`.
-        residual: as in `joint_capacities`.
-        encoder_mask: `[*batch, source]`, False where padded.
-        decoder_mask: `[*batch, target]`, likewise.
-        normalise: divide each output's scores by their sum.
-
-    Returns:
-        `Attribution` of JAX arrays >= 0, without certificate.
-
-    Raises:
-        ValueError: as `joint_capacities` and `rollout`.
-
-    Source: Chefer et al. 2021 (2103.15679), equations 5 and 6.
-    """
-    capacities = joint_capacities(
-        attention,
-        weighting="attention_gradient",
-        gradients=gradients,
-        heads=heads,
-        residual=residual,
-        encoder_mask=encoder_mask,
-        decoder_mask=decoder_mask,
-    )
-    return rollout(capacities, outputs=outputs, normalise=normalise)
-
-
-def random_scores(
-    like: Attribution,
-    *,
-    seed: int = 0,
-    encoder_mask: Bool[ArrayLike, "*batch source"] | None = None,
-    decoder_mask: Bool[ArrayLike, "*batch target"] | None = None,
-) -> Attribution:
-    """Draw a score for every output and token, uniformly from [0, 1): what a method must beat.
-
-    Args:
-        like: an attribution of the same stacks, shapes and outputs.
-        seed: same seed, same scores.
-        encoder_mask: `[*batch, source]`, False where padded: scores are 0 there.
-        decoder_mask: `[*batch, target]`, likewise.
-
-    Returns:
-        `Attribution` of NumPy arrays, float64.
-    """
-    rng = np.random.default_rng(seed)
-
-    def draw(scores: Any, mask: ArrayLike | None) -> np.ndarray | None:
-        if scores is None:
-            return None
-        drawn = rng.random(np.shape(scores))
-        return drawn if mask is None else np.where(np.asarray(mask, bool)[..., None, :], drawn, 0.0)
-
-    return Attribution(
-        encoder=draw(like.encoder, encoder_mask), decoder=draw(like.decoder, decoder_mask), outputs=like.outputs
-    )
-
-
-def add_up(
-    attribution: Attribution,
-    *,
-    encoder_spans: Bool[np.ndarray, "span source"] | None = None,
-    decoder_spans: Bool[np.ndarray, "span target"] | None = None,
-    output_spans: Bool[np.ndarray, "span output"] | None = None,
-    normalise: bool = False,
-) -> Attribution:
-    """Add up scores that are shares, of the tokens of each span; of flows the joint one is no sum (see `attention_flow`).
-
-    Args:
-        attribution: of single tokens and all outputs, where these are added up.
-        encoder_spans: a mask over the encoder's tokens for each span.
-        decoder_spans: likewise of the decoder's.
-        output_spans: likewise of the outputs.
-        normalise: divide each output's scores by their sum.
-
-    Returns:
-        `Attribution` with a score for each span.
-    """
-    parts = [
-        scores if spans is None else scores @ spans.T.astype(scores.dtype)
-        for scores, spans in ((attribution.encoder, encoder_spans), (attribution.decoder, decoder_spans))
-        if scores is not None
-    ]
-    scores, outputs = np.concatenate(parts, axis=-1), attribution.outputs
-    if output_spans is not None:
-        scores, outputs = output_spans.astype(scores.dtype) @ scores, np.arange(len(output_spans))
-    n_encoder = 0 if attribution.encoder is None else parts[0].shape[-1]
-    return split_scores(scores, n_encoder, outputs=outputs, normalise=normalise)
+    return _apply(functools.partial(_one_layer, layer=layer), capacities, positions, normalise)
 
 
 def _one_layer(capacities: Capacities, *, layer: int) -> Float[Array, "output player"]:
@@ -255,10 +238,10 @@ def _times(layer: Float[Array, "query key"], held: Float[Array, "key player"]) -
     return jnp.matmul(layer, held, precision="highest")
 
 
-def _attribute(
+def _apply(
     scores_of: Callable[[Capacities], Array],
     capacities: Capacities,
-    outputs: int | Sequence[int] | None,
+    positions: int | Sequence[int] | None,
     normalise: bool,
 ) -> Attribution:
     """Apply an unbatched function of one example's capacities to every example."""
@@ -266,7 +249,7 @@ def _attribute(
     batch = batch_of(capacities)
     mask = capacities.decoder_mask if n_target else capacities.encoder_mask
     known = mask is not None and not is_traced(mask)
-    positions = check_outputs(outputs, np.asarray(mask) if known else np.ones((*batch, n_target or n_source), bool))
+    chosen = check_positions(positions, np.asarray(mask) if known else np.ones((*batch, n_target or n_source), bool))
     capacities = jax.tree.map(jnp.asarray, capacities)
-    scores = functools.reduce(lambda f, _: jax.vmap(f), batch, scores_of)(capacities)[..., positions, :]
-    return split_scores(scores, n_source, outputs=positions, normalise=normalise)
+    scores = functools.reduce(lambda f, _: jax.vmap(f), batch, scores_of)(capacities)[..., chosen, :]
+    return split_scores(scores, n_source, positions=chosen, normalise=normalise)

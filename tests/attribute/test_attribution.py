@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 from oracles import capacities_by_loops, networkx_values, scipy_values
 from strategies import KINDS, attention, make_attention
 
-from jaxflow import Attention, Attribution, Capacities, attention_flow, capture, joint_capacities, load_model, rollout
+from jaxflow import (
+    Attention,
+    AttentionFlow,
+    Attribution,
+    Capacities,
+    attention_flow,
+    capture,
+    joint_capacities,
+    load_model,
+)
+from jaxflow.attribute import rollout
 
 SHAPE = (2, 3, 2, 4, 4)  # [batch, layer, head, query, key]
 GOOD = make_attention("softmax", 0, SHAPE)
@@ -119,7 +129,7 @@ def test_real_attention_of_minilm(minilm_directory):
         if n_pairs is not None:
             chosen = [chosen[i] for i in np.random.default_rng(0).choice(len(chosen), n_pairs, replace=False)]
         outputs = sorted({sink for _, sink in chosen})
-        scores = attention_flow(weights, outputs=outputs).encoder
+        scores = attention_flow(weights, positions=outputs).encoder
         got = [scores[outputs.index(sink), source] for source, sink in chosen]
         np.testing.assert_allclose(got, networkx_values(capacity, chosen), atol=1e-6)
         np.testing.assert_allclose(got, scipy_values(capacity, chosen), atol=1e-6)
@@ -146,18 +156,18 @@ def assert_same(one, other):
 
 def test_chosen_outputs():
     everything = attention_flow(GOOD)
-    assert everything.outputs.tolist() == [0, 1, 2, 3]
+    assert everything.positions.tolist() == [0, 1, 2, 3]
     for outputs in ([2], [3, 0], (1, 1), np.array([0, 3]), np.int64(2), 3, jnp.array([1]), range(2)):
-        got = attention_flow(GOOD, outputs=outputs)
+        got = attention_flow(GOOD, positions=outputs)
         positions = np.atleast_1d(np.asarray(outputs))
-        np.testing.assert_array_equal(got.outputs, positions)
+        np.testing.assert_array_equal(got.positions, positions)
         np.testing.assert_array_equal(got.encoder, everything.encoder[:, positions])
         np.testing.assert_array_equal(got.certificate.trivial, everything.certificate.trivial[:, positions])
 
 
 def test_chosen_outputs_beside_padding():
     everything = attention_flow(GOOD, encoder_mask=MASK)
-    got = attention_flow(GOOD, encoder_mask=MASK, outputs=[2, 1])
+    got = attention_flow(GOOD, encoder_mask=MASK, positions=[2, 1])
     np.testing.assert_array_equal(got.encoder, everything.encoder[:, [2, 1]])
 
 
@@ -165,13 +175,13 @@ def test_normalised_scores_sum_to_one_and_rows_of_zeros_stay():
     capacity = np.array(joint_capacities(Attention(encoder=GOOD)).encoder)
     capacity[0, -1, 2] = 0  # nothing reaches this output
     raw = attention_flow(Capacities(encoder=capacity))
-    got = attention_flow(Capacities(encoder=capacity), normalise=True)
+    got = AttentionFlow(normalise=True)(Capacities(encoder=capacity))
     np.testing.assert_array_equal(got.encoder[0, 2], 0)
     total = raw.encoder.sum(-1, keepdims=True)
     np.testing.assert_allclose(got.encoder, raw.encoder / np.where(total == 0, 1, total), rtol=1e-14)
     np.testing.assert_allclose(got.encoder.sum(-1), total[..., 0] > 0, rtol=1e-14)
     assert_same(got.certificate, raw.certificate)  # what was proved is the raw score
-    zeros = attention_flow(Capacities(encoder=np.zeros((2, 3, 3))), normalise=True)
+    zeros = AttentionFlow(normalise=True)(Capacities(encoder=np.zeros((2, 3, 3))))
     np.testing.assert_array_equal(zeros.encoder, 0)
     assert zeros.saturation == 0
 
@@ -296,7 +306,7 @@ def test_bottleneck_is_not_saturated():
 
 RESULTS = {
     "batch": lambda: attention_flow(GOOD, encoder_mask=MASK),
-    "one example": lambda: attention_flow(GOOD[0], outputs=[2], normalise=True),
+    "one example": lambda: AttentionFlow(normalise=True)(GOOD[0], positions=[2]),
     "without certificate": lambda: rollout(GOOD),
 }
 results = pytest.mark.parametrize("result", RESULTS.values(), ids=RESULTS)
@@ -323,7 +333,7 @@ def test_flax_serialisation(result):
     result = result()
     assert_same(flax.serialization.from_bytes(blank(result), flax.serialization.to_bytes(result)), result)
     state = flax.serialization.to_state_dict(result)
-    assert set(state) == {"encoder", "decoder", "outputs", "certificate", "standard_error", "completeness_gap"}
+    assert set(state) == {"encoder", "decoder", "positions", "certificate", "standard_error", "completeness_gap"}
     assert_same(flax.serialization.from_state_dict(blank(result), state), result)
 
 
@@ -350,23 +360,23 @@ BAD_OUTPUTS = [
     (4, "Output 4 does not exist: outputs are positions 0 to 3"),
     (-1, "Output -1 does not exist"),
     ([0, 17], "Output 17 does not exist"),
-    ([], r"outputs is \[\]; expected a position, a sequence of positions, or None for all"),
-    (1.0, "outputs is 1.0; expected a position"),
-    (True, "outputs is True; expected a position"),
-    ([[0, 1]], r"outputs is \[\[0, 1\]\]; expected a position"),
-    ("all", "outputs is 'all'; expected a position"),
+    ([], r"positions is \[\]; expected a position, a sequence of positions, or None for all"),
+    (1.0, "positions is 1.0; expected a position"),
+    (True, "positions is True; expected a position"),
+    ([[0, 1]], r"positions is \[\[0, 1\]\]; expected a position"),
+    ("all", "positions is 'all'; expected a position"),
 ]
 
 
-@pytest.mark.parametrize(("outputs", "message"), BAD_OUTPUTS, ids=[message[:24] for _, message in BAD_OUTPUTS])
+@pytest.mark.parametrize(("positions", "message"), BAD_OUTPUTS, ids=[message[:24] for _, message in BAD_OUTPUTS])
 def test_bad_outputs(outputs, message):
     with pytest.raises(ValueError, match=message):
-        attention_flow(GOOD, outputs=outputs)
+        attention_flow(GOOD, positions=outputs)
 
 
 BAD = [
-    (GOOD, {"encoder_mask": MASK, "outputs": 0}, r"Output 0 is padding in row \[1\]: there is nothing to explain"),
-    (GOOD[1], {"encoder_mask": MASK[1], "outputs": [1, 3]}, "Output 3 is padding: there is nothing to explain"),
+    (GOOD, {"encoder_mask": MASK, "positions": 0}, r"Output 0 is padding in row \[1\]: there is nothing to explain"),
+    (GOOD[1], {"encoder_mask": MASK[1], "positions": [1, 3]}, "Output 3 is padding: there is nothing to explain"),
     (GOOD[0, 0], {}, "forget vmap"),
     (GOOD[..., :3], {}, "4 queries and 3 keys"),
     (GOOD[:, :0], {}, "has no layers"),
@@ -403,13 +413,13 @@ BAD = [
 def test_bad_input(entry, options, message, monkeypatch):
     """Before any solve."""
     if options.get("solver") is None:
-        monkeypatch.setattr("jaxflow.attribute._attribution.max_flow", None)
+        monkeypatch.setattr("jaxflow.attribute._flow.max_flow", None)
     with pytest.raises(ValueError, match=message):
         attention_flow(entry, **options)
 
 
 def test_not_under_jit_vmap_and_grad():
-    message = "attention_flow solves on the host and cannot be traced: call it outside jit"
+    message = "Attention flow is solved on the host and cannot be traced: call it outside jit"
     weights = jnp.asarray(GOOD)
     with pytest.raises(ValueError, match=message):
         jax.jit(lambda weights: attention_flow(weights).encoder)(GOOD)

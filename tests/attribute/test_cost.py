@@ -31,7 +31,7 @@ def shapes_of(tree):
 @pytest.mark.parametrize("attention", MODELS.values(), ids=MODELS)
 def test_arcs_and_solves_are_those_of_a_run(attention, outputs, decoder_layer, monkeypatch):
     capacities = joint_capacities(attention)
-    options = {"outputs": outputs, "decoder_layer": decoder_layer}
+    options = {"positions": outputs, "decoder_layer": decoder_layer}
     got = estimate_cost(shapes_of(attention), **options)
     network = flow_network(jax.tree.map(lambda leaf: leaf[0], capacities), decoder_layer=decoder_layer)
     assert got.n_arcs == network.senders.size
@@ -86,14 +86,14 @@ def test_configs_of_transformers():
         with pytest.raises(ValueError, match="give n_tokens, of the encoder, and n_target, of the decoder"):
             estimate_cost(config, n_tokens=7)
     for given in ({}, {"n_tokens": 7, "n_target": 5}):
-        with pytest.raises(ValueError, match="bert config says nothing of lengths: give n_tokens alone"):
+        with pytest.raises(ValueError, match="a model or config says nothing of lengths: give n_tokens alone"):
             estimate_cost(bert, **given)
 
 
 def test_more_work_takes_more_time():
     costs = [estimate_cost((6, 12, n, n)) for n in (22, 82, 242, 1024)]
     assert all(one.seconds < other.seconds for one, other in itertools.pairwise(costs))
-    whole, one = estimate_cost((6, 12, 242, 242), solver="ortools"), estimate_cost((6, 12, 242, 242), outputs=3)
+    whole, one = estimate_cost((6, 12, 242, 242), solver="ortools"), estimate_cost((6, 12, 242, 242), positions=3)
     assert whole.seconds > 10 * costs[2].seconds
     assert one.n_solves == 242
     assert (
@@ -109,7 +109,7 @@ def test_threads_are_those_of_the_solver():
 
 def test_it_says_itself(monkeypatch):
     monkeypatch.setattr(cost, "_slowness", lambda: 1.0)
-    assert str(estimate_cost((24, 16, 1024, 1024), n_threads=2, outputs=0)).splitlines() == [
+    assert str(estimate_cost((24, 16, 1024, 1024), n_threads=2, positions=0)).splitlines() == [
         "1,024 solves on a network of 25,165,824 arcs",
         "attention 1.5 GiB: capture takes 4.6 GiB at its peak, capture_capacities 512.0 MiB",
         "capacities 96.0 MiB; solving takes 1.7 GiB at its peak",
@@ -131,8 +131,8 @@ BAD = [
     (Attention(cross=CROSS), {}, "cross-attention without a decoder"),
     (Attention(encoder=ENCODER, decoder=DECODER, cross=CROSS[..., :3]), {}, "do not fit"),
     (Attention(encoder=ENCODER, decoder=DECODER[:1], cross=CROSS), {}, "different batch axes"),
-    (ENCODER, {"outputs": 5}, "Output 5 does not exist"),
-    (ENCODER, {"outputs": []}, "outputs is"),
+    (ENCODER, {"positions": 5}, "Output 5 does not exist"),
+    (ENCODER, {"positions": []}, "positions is"),
     (ENCODER, {"n_tokens": 5}, "n_tokens and n_target are for models and configs"),
     (ENCODER, {"solver": "magic"}, "solver is 'magic'"),
     (ENCODER, {"decoder_layer": "serial"}, "decoder_layer is 'serial'"),

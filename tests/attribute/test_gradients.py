@@ -9,20 +9,17 @@ from flax import nnx
 from planted_models import IDS, MODEL, NNX, PLANTED, VARIABLES, Planted, PlantedNNX
 from strategies import make_attention
 
-from jaxflow import (
-    Attention,
-    contrast,
+from jaxflow import Attention, contrast, joint_capacities, load_model, logit
+from jaxflow.attribute import (
     gradient_norm,
-    gradient_rollout,
     input_x_gradient,
     integrated_gradients,
     leave_one_out,
-    load_model,
-    logit,
     random_scores,
+    rollout,
 )
 from jaxflow.attribute._attribution import Attribution
-from jaxflow.capture._embedding import run_embedded
+from jaxflow.models import run_embedded
 
 METHODS = [gradient_norm, input_x_gradient, integrated_gradients, leave_one_out]
 
@@ -224,7 +221,10 @@ def test_the_agreement_model_looks_at_the_subject():
 def test_rollout_of_gradients_is_a_product():
     weights = make_attention("softmax", 0, (3, 2, 4, 4))
     gradients = np.random.default_rng(0).normal(size=weights.shape).astype(np.float32)
-    got = gradient_rollout(Attention(encoder=weights), Attention(encoder=gradients)).encoder
+    capacities = joint_capacities(
+        Attention(encoder=weights), weighting="attention_gradient", gradients=Attention(encoder=gradients)
+    )
+    got = rollout(capacities).encoder
     expected = np.eye(4)
     for layer in np.maximum(weights * gradients, 0).mean(1):
         expected = expected + layer @ expected  # Chefer et al., equation 6
@@ -232,7 +232,7 @@ def test_rollout_of_gradients_is_a_product():
 
 
 def test_random_scores():
-    like = Attribution(encoder=np.zeros((2, 3, 400)), decoder=None, outputs=np.arange(3))
+    like = Attribution(encoder=np.zeros((2, 3, 400)), decoder=None, positions=np.arange(3))
     mask = np.ones((2, 400), bool)
     mask[1, 7:] = False
     got = random_scores(like, seed=1, encoder_mask=mask)

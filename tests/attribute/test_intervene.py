@@ -1,4 +1,4 @@
-"""what_if: edits made with loops, and what must follow from them."""
+"""intervene: edits made with loops, and what must follow from them."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,9 @@ import pytest
 from oracles import capacities_by_loops, networkx_values
 from strategies import make_attention
 
-from jaxflow import Attention, Capacities, Scale, attention_flow, edit, edited_capacities, flow_value, what_if
+from jaxflow import Attention, AttentionFlow, Capacities, attention_flow
+from jaxflow.attribute import Ablation, ablate, ablated_capacities, intervene
+from jaxflow.solve import flow_value
 
 N = 4
 
@@ -17,11 +19,11 @@ def weights(seed=0, *, batch=()):
 
 
 EDITS = {
-    "head": (Scale(0, layer=1, head=0), lambda w, lay, head, q, k: 0 if (lay, head) == (1, 0) else w),
-    "layer": (Scale(0.5, layer=2), lambda w, lay, head, q, k: 0.5 * w if lay == 2 else w),
-    "arc": (Scale(0, layer=0, query=2, key=3), lambda w, lay, head, q, k: 0 if (lay, q, k) == (0, 2, 3) else w),
-    "token read": (Scale(0.25, key=[1, 3]), lambda w, lay, head, q, k: 0.25 * w if k in (1, 3) else w),
-    "token reads": (Scale(3, query=0), lambda w, lay, head, q, k: 3 * w if q == 0 else w),
+    "head": (Ablation(0, layer=1, head=0), lambda w, lay, head, q, k: 0 if (lay, head) == (1, 0) else w),
+    "layer": (Ablation(0.5, layer=2), lambda w, lay, head, q, k: 0.5 * w if lay == 2 else w),
+    "arc": (Ablation(0, layer=0, query=2, key=3), lambda w, lay, head, q, k: 0 if (lay, q, k) == (0, 2, 3) else w),
+    "token read": (Ablation(0.25, key=[1, 3]), lambda w, lay, head, q, k: 0.25 * w if k in (1, 3) else w),
+    "token reads": (Ablation(3, query=0), lambda w, lay, head, q, k: 3 * w if q == 0 else w),
 }
 
 
@@ -32,7 +34,7 @@ def test_scores_are_those_of_weights_that_were_edited_one_by_one(name):
     after = before.astype(np.float64)
     for index in np.ndindex(after.shape):
         after[index] = by_hand(after[index], *index)
-    result = what_if(Attention(encoder=before), scale)
+    result = intervene(Attention(encoder=before), scale)
     pairs = [(source, sink) for sink in range(N) for source in range(N)]
     expected = networkx_values(capacities_by_loops(after), pairs)
     np.testing.assert_allclose(result.after.encoder.ravel(), expected, atol=1e-6)
@@ -46,8 +48,8 @@ def test_scores_are_those_of_weights_that_were_edited_one_by_one(name):
 
 def test_edits_follow_one_another_and_no_edit_changes_nothing():
     attention = Attention(encoder=weights())
-    assert not what_if(attention, []).encoder.any()
-    twice = edit(attention, [Scale(0.5, layer=0), Scale(0.5, layer=0, head=1)]).encoder
+    assert not intervene(attention, []).encoder.any()
+    twice = ablate(attention, [Ablation(0.5, layer=0), Ablation(0.5, layer=0, head=1)]).encoder
     np.testing.assert_allclose(twice[0, 1], 0.25 * attention.encoder[0, 1])
     np.testing.assert_allclose(twice[0, 0], 0.5 * attention.encoder[0, 0])
     np.testing.assert_array_equal(twice[1:], attention.encoder[1:])
@@ -55,20 +57,20 @@ def test_edits_follow_one_another_and_no_edit_changes_nothing():
 
 def test_normalised_anew_rows_keep_their_sums():
     attention = Attention(encoder=weights())
-    edited = edit(attention, Scale(0, key=2), renormalise=True).encoder
+    edited = ablate(attention, Ablation(0, key=2), renormalise=True).encoder
     np.testing.assert_allclose(edited.sum(-1), 1, rtol=1e-6)
     assert not edited[..., 2].any()
     kept = np.delete(attention.encoder, 2, axis=-1)
     np.testing.assert_allclose(np.delete(edited, 2, axis=-1), kept / kept.sum(-1, keepdims=True), rtol=1e-5)
-    gone = edit(attention, Scale(0, query=1), renormalise=True).encoder
+    gone = ablate(attention, Ablation(0, query=1), renormalise=True).encoder
     assert not gone[:, :, 1].any()
-    result = what_if(attention, Scale(0, key=2), renormalise=True)
+    result = intervene(attention, Ablation(0, key=2), renormalise=True)
     np.testing.assert_allclose(result.after.encoder, attention_flow(np.asarray(edited)).encoder, atol=1e-6)
 
 
 def test_capacities_are_edited_as_they_are():
     layers = weights()[:, 0]
-    result = what_if(Capacities(encoder=layers), Scale(0, layer=1, query=0))
+    result = intervene(Capacities(encoder=layers), Ablation(0, layer=1, query=0))
     layers = layers.copy()
     layers[1, 0] = 0
     np.testing.assert_array_equal(result.after.encoder, attention_flow(Capacities(encoder=layers)).encoder)
@@ -80,21 +82,21 @@ def test_stacks_of_an_encoder_decoder():
         decoder=make_attention("causal", 1, (2, 2, N, N)),
         cross=make_attention("softmax", 2, (2, 2, N, N)),
     )
-    result = what_if(attention, Scale(0, stack="cross"), decoder_layer="parallel", outputs=[1, 3])
+    result = intervene(attention, Ablation(0, stack="cross"), AttentionFlow(decoder_layer="parallel"), positions=[1, 3])
     assert result.before.encoder.any()
     assert not result.after.encoder.any()  # nothing of the source is read any more
     np.testing.assert_allclose(result.encoder, -result.before.encoder)
     assert result.decoder.shape == (2, N)
     with pytest.raises(ValueError, match=r"stack=None.*encoder, decoder, cross: say which of them is meant"):
-        what_if(attention, Scale(0, layer=0))
+        intervene(attention, Ablation(0, layer=0))
 
 
 def test_a_batch_gives_what_its_rows_give():
     batch = weights(5, batch=(2,))
-    result = what_if(Attention(encoder=batch), EDITS["head"][0], encoder_mask=np.array([[True] * 4, [True] * 4]))
+    result = intervene(Attention(encoder=batch), EDITS["head"][0], encoder_mask=np.array([[True] * 4, [True] * 4]))
     for row in range(2):
         np.testing.assert_array_equal(
-            result.encoder[row], what_if(Attention(encoder=batch[row]), EDITS["head"][0]).encoder
+            result.encoder[row], intervene(Attention(encoder=batch[row]), EDITS["head"][0]).encoder
         )
 
 
@@ -102,7 +104,7 @@ def test_the_gradient_by_a_factor_is_the_first_step_of_the_edit():
     attention = Attention(encoder=jnp.asarray(weights()))
 
     def score(factor):
-        return flow_value(edited_capacities(attention, Scale(factor, layer=2, head=1)), 1, 2)
+        return flow_value(ablated_capacities(attention, Ablation(factor, layer=2, head=1)), 1, 2)
 
     slope = jax.jit(jax.grad(score))(1.0)
     np.testing.assert_allclose(slope, (score(1.0) - score(0.99)) / 0.01, rtol=1e-3)
@@ -112,20 +114,20 @@ def test_the_gradient_by_a_factor_is_the_first_step_of_the_edit():
 def test_bad_input():
     attention = Attention(encoder=weights())
     with pytest.raises(
-        ValueError, match=r"Scale\(layer=3\), but encoder has 3, 0 to 2; expected one of them, or several"
+        ValueError, match=r"Ablation\(layer=3\), but encoder has 3, 0 to 2; expected one of them, or several"
     ):
-        what_if(attention, Scale(0, layer=3))
-    with pytest.raises(ValueError, match=r"Scale\(head=-1\), but encoder has 2"):
-        what_if(attention, Scale(0, head=-1))
-    with pytest.raises(ValueError, match=r"Scale\(key=\[\]\)"):
-        what_if(attention, Scale(0, key=[]))
-    with pytest.raises(ValueError, match=r"Scale\(factor=-1\); expected one number, 0 or more"):
-        what_if(attention, Scale(-1))
+        intervene(attention, Ablation(0, layer=3))
+    with pytest.raises(ValueError, match=r"Ablation\(head=-1\), but encoder has 2"):
+        intervene(attention, Ablation(0, head=-1))
+    with pytest.raises(ValueError, match=r"Ablation\(key=\[\]\)"):
+        intervene(attention, Ablation(0, key=[]))
+    with pytest.raises(ValueError, match=r"Ablation\(factor=-1\); expected one number, 0 or more"):
+        intervene(attention, Ablation(-1))
     with pytest.raises(
-        ValueError, match=r"Scale\(head=0\), but the heads of Capacities are reduced: give the Attention"
+        ValueError, match=r"Ablation\(head=0\), but the heads of Capacities are reduced: give the Attention"
     ):
-        what_if(Capacities(encoder=weights()[:, 0]), Scale(0, head=0))
-    with pytest.raises(ValueError, match=r"Scale\(stack='decoder'\), but there are encoder"):
-        what_if(attention, Scale(0, stack="decoder"))
+        intervene(Capacities(encoder=weights()[:, 0]), Ablation(0, head=0))
+    with pytest.raises(ValueError, match=r"Ablation\(stack='decoder'\), but there are encoder"):
+        intervene(attention, Ablation(0, stack="decoder"))
     with pytest.raises(ValueError, match="expected 1 within"):
-        what_if(Attention(encoder=2 * weights()), Scale(0, layer=0))
+        intervene(Attention(encoder=2 * weights()), Ablation(0, layer=0))

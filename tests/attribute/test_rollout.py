@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from oracles import capacities_by_loops
 from strategies import attention, make_attention
 
-from jaxflow import Attention, Capacities, joint_capacities, raw_attention, rollout
+from jaxflow import Attention, Capacities, joint_capacities
+from jaxflow.attribute import raw_attention, rollout
 
 SHAPE = (2, 3, 2, 4, 4)  # [batch, layer, head, query, key]
 GOOD = make_attention("softmax", 0, SHAPE)
@@ -32,7 +33,7 @@ def test_rollout_is_the_product_of_all_layers(heads, residual):
     assert got.certificate is None
     assert got.saturated is None
     assert got.saturation is None
-    assert got.outputs.tolist() == [0, 1, 2, 3]
+    assert got.positions.tolist() == [0, 1, 2, 3]
 
 
 @settings(deadline=None, max_examples=30)
@@ -73,8 +74,8 @@ methods = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 def test_chosen_outputs(method):
     everything = method(GOOD).encoder
     for outputs in ([2], [3, 0], (1, 1), np.array([0, 3]), np.int32(2), 2, jnp.array([1])):
-        got = method(GOOD, outputs=outputs)
-        assert got.outputs.tolist() == np.atleast_1d(outputs).tolist()
+        got = method(GOOD, positions=outputs)
+        assert got.positions.tolist() == np.atleast_1d(outputs).tolist()
         np.testing.assert_array_equal(got.encoder, everything[:, np.atleast_1d(outputs)])
 
 
@@ -90,7 +91,7 @@ def test_padding(method):
     np.testing.assert_allclose(got[0], method(GOOD[0]).encoder, rtol=1e-6)
     np.testing.assert_allclose(got[1, :2, :2], method(alone).encoder, rtol=1e-6)
     with pytest.raises(ValueError, match=r"Output 2 is padding in row \[1\]"):
-        method(padded, encoder_mask=MASK, outputs=2)
+        method(padded, encoder_mask=MASK, positions=2)
 
 
 @methods
@@ -110,14 +111,14 @@ def test_normalise_leaves_rows_of_zeros_at_zero(method):
 
 @methods
 def test_jit_and_vmap(method):
-    plain = method(GOOD, encoder_mask=MASK, outputs=[1, 0], normalise=True)
-    jitted = jax.jit(lambda weights, mask: method(weights, encoder_mask=mask, outputs=[1, 0], normalise=True))(
+    plain = method(GOOD, encoder_mask=MASK, positions=[1, 0], normalise=True)
+    jitted = jax.jit(lambda weights, mask: method(weights, encoder_mask=mask, positions=[1, 0], normalise=True))(
         GOOD, MASK
     )
     assert type(jitted) is type(plain)
-    np.testing.assert_array_equal(jitted.outputs, [1, 0])
+    np.testing.assert_array_equal(jitted.positions, [1, 0])
     np.testing.assert_allclose(jitted.encoder, plain.encoder, rtol=1e-6)
-    mapped = jax.vmap(lambda weights, mask: method(weights, encoder_mask=mask, outputs=[1, 0], normalise=True))
+    mapped = jax.vmap(lambda weights, mask: method(weights, encoder_mask=mask, positions=[1, 0], normalise=True))
     np.testing.assert_allclose(mapped(GOOD, MASK).encoder, plain.encoder, rtol=1e-6)
     weights = jnp.asarray(GOOD)
     np.testing.assert_allclose(
@@ -154,10 +155,10 @@ def test_gradients_against_finite_differences(method):
 @methods
 def test_bad_input(method):
     for weights, options, message in (
-        (GOOD, {"outputs": 4}, "Output 4 does not exist: outputs are positions 0 to 3"),
-        (GOOD, {"outputs": []}, r"outputs is \[\]; expected a position"),
-        (GOOD, {"outputs": 0.5}, "outputs is 0.5; expected a position"),
-        (GOOD, {"encoder_mask": MASK, "outputs": [0, 3]}, r"Output 3 is padding in row \[1\]"),
+        (GOOD, {"positions": 4}, "Output 4 does not exist: outputs are positions 0 to 3"),
+        (GOOD, {"positions": []}, r"positions is \[\]; expected a position"),
+        (GOOD, {"positions": 0.5}, "positions is 0.5; expected a position"),
+        (GOOD, {"encoder_mask": MASK, "positions": [0, 3]}, r"Output 3 is padding in row \[1\]"),
         (GOOD[0, 0], {}, "forget vmap"),
         (2 * GOOD, {}, "sums to 2"),
         (tuple(GOOD), {}, r"jnp\.stack"),

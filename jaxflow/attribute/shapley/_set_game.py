@@ -34,7 +34,7 @@ def set_shapley(network: FlowNetwork, sink: int, *, players: Players | None = No
         ValueError: as `max_flow`; more than 16 players that reach the sink; players that are no nodes, or overlap.
 
     Example:
-        >>> from jaxflow.capacities import Capacities
+        >>> from jaxflow import Capacities
         >>> from jaxflow.network import flow_network
         >>> layer = np.array([[0.75, 0.25], [0.5, 0.5]])
         >>> network = flow_network(Capacities(encoder=np.stack([layer, layer])))
@@ -65,7 +65,6 @@ def sample_set_shapley(
     precision: float = 1e-3,
     n_permutations: int = 10_000,
     seed: int = 0,
-    progress: bool = False,
 ) -> ShapleyValues:
     """Take `v(S) = maxflow(S -> sink)`: Shapley values by sampled orders, with standard errors, for any number of players.
 
@@ -80,7 +79,6 @@ def sample_set_shapley(
         precision: largest standard error to stop at, in units of attention.
         n_permutations: largest number of orders, 32 or more.
         seed: of the orders; the same seed gives the same result, on any number of cores.
-        progress: show a bar with the remaining time on standard error, once it has taken 2 seconds, on a terminal.
 
     Returns:
         `ShapleyValues`, in the order of `players`.
@@ -102,7 +100,7 @@ def sample_set_shapley(
     groups = check_players(network, sink, players)
     game, joining = set_game(network, groups, sink)
     values, error = np.zeros((2, len(groups)))
-    with progress_bar(n_permutations, "Shapley values", unit="order", shown=progress) as bar:
+    with progress_bar(n_permutations, "Shapley values", unit="order") as bar:
         values[joining], error[joining], used = sample(
             game, precision=precision, n_permutations=n_permutations, seed=seed, on_order=bar.update
         )

@@ -1,4 +1,4 @@
-"""ShapleyValues: what all three games result in; and the check of who plays."""
+"""ShapleyValues: what the games result in; and the check of who plays."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from flax import struct
 from jaxtyping import Float, Int
 
 from jaxflow.network import FlowNetwork
-from jaxflow.solve import check_arcs
+from jaxflow.solve import check_arcs, check_node_set, check_nodes
 
 Players = Int[np.ndarray, " player"] | Sequence[int | Sequence[int]]
 
@@ -25,7 +25,7 @@ class ShapleyValues:
         total: what all players are worth together.
         n_permutations: number of orders that the values are an average over; 0 where they are exact.
         precision: standard error that was asked for; 0 where the values are exact. See `is_reached`.
-        game: "additive", "fixed flow" or "set".
+        game: "fixed flow" or "set".
     """
 
     values: Float[np.ndarray, " player"]
@@ -64,15 +64,7 @@ def check_players(network: FlowNetwork, sink: int | None, players: Players | Non
     members = np.concatenate(groups)
     if not np.issubdtype(members.dtype, np.integer) or any(group.ndim != 1 or not group.size for group in groups):
         raise ValueError(f"players is {players!r}; expected nodes, or groups of one node or more.")
-    for name, nodes in (("players names", members), ("sink is", np.asarray([sink if sink is not None else 0]))):
-        wrong = nodes[(nodes < 0) | (nodes >= network.n_nodes)]
-        if wrong.size:
-            raise ValueError(
-                f"{name} node {wrong[0]}, which does not exist: the network has nodes 0 to {network.n_nodes - 1}."
-            )
-    nodes, times = np.unique(members, return_counts=True)
-    if (times > 1).any():
-        raise ValueError(f"Node {nodes[times > 1][0]} is in players more than once; expected each node once.")
-    if sink in nodes:
+    check_node_set(network, "a player", members)
+    if sink is not None and check_nodes(network, "sink", sink) in members:
         raise ValueError(f"Node {sink} is both a player and the sink; expected two different nodes.")
     return [group.astype(np.int64) for group in groups]

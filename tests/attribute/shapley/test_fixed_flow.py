@@ -9,7 +9,9 @@ import pytest
 from general_networks import example
 from strategies import make_attention
 
-from jaxflow import Attention, Capacities, barrier_flow, fixed_flow_shapley, flow_network, joint_capacities
+from jaxflow import Attention, Capacities, flow_network, joint_capacities
+from jaxflow.attribute.shapley import fixed_flow_shapley
+from jaxflow.solve import barrier_flow
 
 
 def joint_flow(network, sink, flow_func):

@@ -16,11 +16,11 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_flow
 from strategies import capacities, make_attention, sixteenths
 
-from jaxflow import Attention, Capacities, flow_network, joint_capacities, max_flow, sample_set_shapley, set_shapley
+from jaxflow import Attention, Capacities, flow_network, joint_capacities, max_flow
+from jaxflow.attribute.shapley import sample_set_shapley, set_shapley
 from jaxflow.solve._coalitions import _play, _scratch, _walk, all_values, latin_square, set_game
-from jaxflow.solve._extending import _extend
-from jaxflow.solve._joining import join_ends
-from jaxflow.solve._search import clear
+from jaxflow.solve._kernel import _extend, clear
+from jaxflow.solve._super_nodes import add_super_nodes
 
 
 def set_value(network, players, sink):
@@ -171,9 +171,9 @@ def test_additivity(first, second, scale):
         level=np.tile(networks[0].level, 2),
         position=np.tile(networks[0].position, 2),
     )
-    joined = join_ends(both, both.inputs, np.array([networks[0].outputs[1], networks[1].outputs[2] + shift]))
+    joined = add_super_nodes(both, both.inputs, np.array([networks[0].outputs[1], networks[1].outputs[2] + shift]))
     alone = [set_shapley(network, network.outputs[k]).values for network, k in zip(networks, (1, 2), strict=True)]
-    players = [[int(p) + 1, int(p) + 1 + shift] for p in networks[0].players]
+    players = [[int(p) + 1, int(p) + 1 + shift] for p in networks[0].inputs]
     found = set_shapley(joined, joined.n_nodes - 1, players=players).values
     np.testing.assert_allclose(found, alone[0] + alone[1], atol=1e-7)
     doubled = set_shapley(networks[1], networks[1].outputs[2]).values
@@ -279,7 +279,7 @@ def test_precision():
 
 
 def max_flow_of_all(network, sink):
-    joined = join_ends(network, network.inputs, np.zeros(0, np.int64))
+    joined = add_super_nodes(network, network.inputs, np.zeros(0, np.int64))
     return max_flow(joined, 0, sink + 1).value
 
 
@@ -348,11 +348,11 @@ def test_bad_input():
         set_shapley(network, sink, players=[0.5])
     with pytest.raises(ValueError, match="expected nodes, or groups of one node or more"):
         set_shapley(network, sink, players=[[0, 1], []])
-    with pytest.raises(ValueError, match="players names node 80, which does not exist: the network has nodes 0 to 79"):
+    with pytest.raises(ValueError, match="a player is node 80, which does not exist: the network has nodes 0 to 79"):
         set_shapley(network, sink, players=[0, 80])
     with pytest.raises(ValueError, match="sink is node -1, which does not exist"):
         set_shapley(network, -1)
-    with pytest.raises(ValueError, match="Node 2 is in players more than once"):
+    with pytest.raises(ValueError, match="a player is node 2 more than once"):
         set_shapley(network, sink, players=[[1, 2], [2, 3]])
     with pytest.raises(ValueError, match="Node 60 is both a player and the sink"):
         set_shapley(network, sink, players=[0, 60])

@@ -1,0 +1,243 @@
+"""Evidence: what a method may ask of a model about one example."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import numpy as np
+from jaxtyping import ArrayLike, Bool
+
+from jaxflow._attention import STACKS, Attention
+from jaxflow._progress import progress_bar
+from jaxflow.attribute._attribution import Attribution, join_outputs_of, normalised, sum_over_spans
+from jaxflow.capture import Target
+from jaxflow.models import Model
+from jaxflow.network import (
+    NO_SPANS,
+    Capacities,
+    Feedback,
+    Heads,
+    Spans,
+    Weighting,
+    capacities_of_reduced,
+    joint_capacities,
+)
+
+# The model's inputs by name, and the number of a token -> the inputs without that token, of every example.
+Without = Callable[[dict[str, Any], int], dict[str, Any]]
+# The number of a target, and the positions to score -> their attribution.
+Score = Callable[[int, Any], Attribution]
+
+
+@runtime_checkable
+class EmbeddingScore(Protocol):
+    """A pure function of a model, its inputs and a target, which differentiates the target by the token embeddings."""
+
+    def __call__(self, model: Model, args: tuple, kwargs: Mapping, *, target: Target) -> Attribution:
+        """Return an attribution with one row, `[*batch, 1, token]`."""
+
+
+@runtime_checkable
+class Runs(Protocol):
+    """Runs of one model on one example, for the targets of that example. Results have the model's batch axes, each of one."""
+
+    n_targets: int  # one for all explained positions, or one for each
+
+    def attention(self, heads: Heads | None) -> Attention:
+        """Return the attention of one forward pass; with `heads` given, one head made of all."""
+
+    def gradients(self, row: int) -> tuple[Attention, Attention]:
+        """Return the attention, and the gradients of target `row` by it."""
+
+    def by_embeddings(self, score: EmbeddingScore, row: int) -> Attribution:
+        """Return what `score` makes of target `row` as a function of the token embeddings."""
+
+    def without_each(self, row: int, without: Without | None) -> Attribution:
+        """Return what target `row` loses without each token."""
+
+
+@runtime_checkable
+class HasCapacities(Protocol):
+    """A method whose scores are made of capacities."""
+
+    @property
+    def heads(self) -> Heads:
+        """How heads are reduced."""
+
+    @property
+    def residual(self) -> float:
+        """The residual stream's share."""
+
+    @property
+    def weighting(self) -> Weighting:
+        """Attention, or its gradients."""
+
+
+class Evidence:
+    """One example and its explained positions, as a method sees them. What it asks for is computed then, and kept.
+
+    Arrays have no batch axes.
+
+    Attributes:
+        tokens: names of the tokens that are read, `{"encoder": (...), "decoder": (...)}`; empty for a stack that is not there.
+        positions: the positions that are explained, of the decoder if there is one.
+        joint: whether these positions are explained as one set.
+        masks: `{"encoder": [source], "decoder": [target]}`, False where padded; None where nothing is.
+        spans: sets of tokens that count as one input, and with `joint` the one set of positions.
+        n_prompt: how many of the decoder's first tokens were not generated; None where nothing was.
+        seed: differs between models that are compared, so that random methods draw anew.
+    """
+
+    def __init__(
+        self,
+        runs: Runs,
+        *,
+        tokens: Mapping[str, Sequence[str]],
+        positions: Sequence[int],
+        joint: bool = False,
+        masks: Mapping[str, Bool[ArrayLike, " token"] | None] | None = None,
+        spans: Spans = NO_SPANS,
+        n_prompt: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Gather what is known before anything is computed."""
+        self._runs = runs
+        self.tokens = {side: tuple(names) for side, names in tokens.items()}
+        self.positions = tuple(positions)
+        self.joint = joint
+        self.masks = dict(masks or {"encoder": None, "decoder": None})
+        self.spans = spans
+        self.n_prompt = n_prompt
+        self.seed = seed
+
+    @property
+    def n_targets(self) -> int:
+        """How many targets there are: one for all explained positions, or one for each."""
+        return self._runs.n_targets
+
+    def with_spans(self, spans: Spans) -> Evidence:
+        """Return the same evidence about other spans of inputs; the set of positions stays."""
+        return Evidence(
+            self._runs,
+            tokens=self.tokens,
+            positions=self.positions,
+            joint=self.joint,
+            masks=self.masks,
+            spans=spans._replace(outputs=self.spans.outputs),
+            n_prompt=self.n_prompt,
+            seed=self.seed,
+        )
+
+    @functools.cached_property
+    def attention(self) -> Attention:
+        """`[layer, head, query, key]` for each stack that there is."""
+        return _unbatched(self._runs.attention(None))
+
+    @functools.cache  # noqa: B019  lives as long as the evidence
+    def gradients(self, row: int = 0) -> Attention:
+        """Return the gradients of a target by every attention weight; `row` counts targets, where each position has its own."""
+        return _unbatched(self._runs.gradients(row)[1])
+
+    def capacities(self, method: HasCapacities, row: int = 0) -> Capacities:
+        """Return the capacities that a method is computed on, NumPy arrays."""
+        masks: dict[str, Any] = {f"{side}_mask": mask for side, mask in self.masks.items()}
+        if method.weighting == "attention":
+            attention = _unbatched(self._runs.attention(method.heads))
+            made = capacities_of_reduced(attention, heads=method.heads, residual=method.residual, **masks)
+        else:
+            attention, gradients = map(_unbatched, self._runs.gradients(row))
+            made = joint_capacities(
+                attention,
+                heads=method.heads,
+                residual=method.residual,
+                weighting=method.weighting,
+                gradients=gradients,
+                **masks,
+            )
+        return jax.tree.map(np.asarray, made)
+
+    def by_embeddings(self, score: EmbeddingScore, row: int = 0) -> Attribution:
+        """Return what `score(model, args, kwargs, target=...)` makes of a target as a function of the token embeddings."""
+        return _unbatched(self._runs.by_embeddings(score, row))
+
+    def without_each(self, row: int = 0, without: Without | None = None) -> Attribution:
+        """Return what a target loses without each token, one forward pass for each."""
+        return _unbatched(self._runs.without_each(row, without))
+
+    def n_prompt_of(self, feedback: Feedback) -> int | None:
+        """Return `n_prompt` where a network needs it: with feedback "unrolled".
+
+        Raises:
+            ValueError: nothing was generated.
+        """
+        if feedback == "unrolled" and self.n_prompt is None:
+            raise ValueError(
+                "feedback='unrolled' follows what a decoder generated, and nothing was: pass generate=Generate(...)."
+            )
+        return self.n_prompt if feedback == "unrolled" else None
+
+    def for_arrays(self, positions: Sequence[int] | None) -> Sequence[int] | None:
+        """Return positions as functions of arrays take them: None where all are meant, since padding may be among these."""
+        n_positions = len(self.tokens.get("decoder") or self.tokens["encoder"])
+        return None if positions is None or list(positions) == list(range(n_positions)) else positions
+
+    def by_target(self, score: Score) -> Attribution:
+        """Score all positions by the one target of all, or each position by its own."""
+        if self._runs.n_targets == 1:
+            return score(0, None if self.joint else list(self.positions))
+        found = []
+        with progress_bar(len(self.positions), "outputs", unit="output") as bar:
+            for row, position in enumerate(self.positions):
+                found.append(jax.device_get(score(row, [position])))
+                bar.update()
+        return join_outputs_of(found, self.positions)
+
+    def summed(
+        self,
+        score: Score,
+        *,
+        by_target: bool,
+        normalise: bool = False,
+        is_of_target: bool = False,
+        adds_up: bool = True,
+    ) -> Attribution:
+        """Score tokens, and add up the scores of each span: for methods whose scores are shares, or are linear.
+
+        Args:
+            score: scores single tokens, for a target and positions.
+            by_target: whether scores depend on the target.
+            normalise: divide each output's scores by their sum.
+            is_of_target: whether a score is one row for the target, whatever the positions; else a joint set's rows are added up.
+            adds_up: whether the sum of the scores of a span's tokens means anything.
+
+        Raises:
+            ValueError: spans of a method whose scores do not add up.
+        """
+        spans = self.spans
+        if not adds_up and (spans.encoder is not None or spans.decoder is not None):
+            raise ValueError(
+                "spans are given, but the method scores tokens one by one, and its scores do not add up: leave spans out, or use "
+                "AttentionFlow, Rollout or IntegratedGradients."
+            )
+        if self.joint and not is_of_target:
+            n_positions = len(self.tokens.get("decoder") or self.tokens["encoder"])
+            found = score(0, list(range(n_positions)))
+        else:
+            found = self.by_target(score) if by_target else score(0, list(self.positions))
+            spans = spans._replace(outputs=None)
+        found = sum_over_spans(jax.device_get(found), spans)
+        return normalised(found) if normalise else found
+
+
+def _unbatched(tree: Any) -> Any:
+    """Take the one example of a batch of one."""
+    if isinstance(tree, Attribution):
+        n_batch = tree.scores.ndim - 2
+        positions = tree.positions
+        found = jax.tree.map(lambda leaf: leaf[(0,) * n_batch], tree.replace(positions=None))  # type: ignore[attr-defined]
+        return found.replace(positions=positions)
+    stack = next(leaf for name in STACKS if (leaf := getattr(tree, name)) is not None)
+    return jax.tree.map(lambda leaf: leaf[(0,) * (stack.ndim - 4)], tree)
