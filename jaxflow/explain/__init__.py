@@ -1,28 +1,32 @@
-"""An attribution with its words: reading a text, generating, the explanation, its storage and its picture's graph."""
+"""An attribution with its words: reading a text, generating, the explanation, its storage and its picture."""
 
 from jaxflow.explain._explain import explain
 from jaxflow.explain._explanation import Explanation, load
 from jaxflow.explain._flow_graph import ARC_KINDS, FlowGraph, flow_graph
-from jaxflow.explain._generation import explain_generation
+from jaxflow.explain._generate import Generate
 from jaxflow.explain._image import grey, ground
-from jaxflow.explain._inputs import encode, padding_mask, reads, words_of
+from jaxflow.explain._picture import Picture, known_picture
 from jaxflow.explain._prediction import Prediction
+from jaxflow.explain._reading import Example, encode, padding_mask, read_by, words_of
 from jaxflow.explain._words import text_spans
 
 __all__ = [
     "ARC_KINDS",
+    "Example",
     "Explanation",
     "FlowGraph",
+    "Generate",
+    "Picture",
     "Prediction",
     "encode",
     "explain",
-    "explain_generation",
     "flow_graph",
     "grey",
     "ground",
+    "known_picture",
     "load",
     "padding_mask",
-    "reads",
+    "read_by",
     "text_spans",
     "words_of",
 ]

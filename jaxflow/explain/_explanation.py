@@ -4,47 +4,39 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from jaxflow import _display
-from jaxflow.attribute import Attribution, Certificate, attribution_scores
+from jaxflow.attribute import Attribution, Certificate
 from jaxflow.explain import _storage as storage
 from jaxflow.explain._flow_graph import FlowGraph
+from jaxflow.explain._picture import Picture, known_picture, record_of
 from jaxflow.explain._prediction import Prediction
 
-Method = Literal["flow", "shapley", "rollout", "raw"]
 
-
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Explanation:
     """One example's attribution, with its words and with the conventions it was made by.
 
-    Shows itself in a notebook and as text; `save` writes a page, JSON or NPZ, and `load` reads the latter two back.
+    Shows itself in a notebook and as text; `save` writes a page, JSON or NPZ, and `load` reads the latter two back. Flow graphs,
+    bottleneck and scores of words are computed when they are first looked at.
 
     Attributes:
         encoder_tokens: names of the encoder's inputs, tokens or spans of them, `[source]`; empty without encoder.
         decoder_tokens: names of the decoder's inputs, likewise, `[target]`; empty without decoder.
         output_tokens: names of the positions that can be explained, of the decoder if there is one; of the one set of
-            outputs, where they are explained together.
+            positions, where they are explained jointly.
         attribution: unbatched: `encoder [output, source]`, `decoder [output, target]`.
         predictions: one for the sequence, one per position, or none for a model without a head. What a position of a
             decoder predicts is the token after it.
-        bottleneck: `[layer]`, share of the minimum cuts' capacity that lies in each layer (the encoder's, then the
-            decoder's), over the cuts from every token to the first explained output, each the one nearest its token;
-            None for other methods, and where time ran out.
         model: the model's class or name.
-        method: "flow", "shapley", "rollout" or "raw".
-        conventions: heads, residual and the other choices that the numbers depend on.
+        method: the method's name, such as "flow".
+        conventions: the method's options, and `target`, `n_prompt` and `joint`: all that the numbers depend on.
         version: the version of jaxflow that made it.
-        flow_graphs: how the joint flow of all inputs runs to an output, for a picture: one for each explained output, or for
-            the first alone, or none.
-        words: the words of the text that inputs are tokens of, in the order of `tokens`: `(start, stop, word)`, and inputs of no
-            word alone; empty where that is not known.
-        word_scores: `[output, word]`, the score of each word: the joint flow of its tokens, or of shares their sum; None
-            where there are no words.
+        picture: what is computed when it is looked at.
         patches: how many patches of an image, down and across, the last inputs are; None for other inputs.
         image: `[height, width]`, uint8: the brightness of that image as the model read it, from its darkest to its brightest
             point; None for other inputs.
@@ -57,14 +49,11 @@ class Explanation:
     output_tokens: tuple[str, ...]
     attribution: Attribution
     predictions: tuple[Prediction, ...]
-    bottleneck: Float[np.ndarray, " layer"] | None
     model: str
-    method: Method
+    method: str
     conventions: dict[str, Any]
     version: str
-    flow_graphs: tuple[FlowGraph, ...] = ()
-    words: tuple[tuple[int, int, str], ...] = ()
-    word_scores: Float[np.ndarray, "output word"] | None = None
+    picture: Picture = dataclasses.field(default_factory=known_picture)
     patches: tuple[int, int] | None = None
     image: UInt8[np.ndarray, "height width"] | None = None
     notes: tuple[str, ...] = ()
@@ -75,9 +64,41 @@ class Explanation:
         return self.encoder_tokens + self.decoder_tokens
 
     @property
-    def scores(self) -> Float[np.ndarray, "output player"]:
-        """`[output, player]`, the scores of all inputs in the order of `tokens`."""
-        return attribution_scores(self.attribution)
+    def scores(self) -> Float[np.ndarray, "output input"]:
+        """`[output, input]`, the scores of all inputs in the order of `tokens`."""
+        return self.attribution.scores
+
+    @property
+    def bottleneck(self) -> Float[np.ndarray, " layer"] | None:
+        """`[layer]`, share of the minimum cuts' capacity that lies in each layer (the encoder's, then the decoder's).
+
+        Over the cuts from every input to the first explained output, each the one nearest its input; None for methods
+        without flow, and where time ran out.
+        """
+        return self.picture.bottleneck
+
+    @property
+    def flow_graphs(self) -> tuple[FlowGraph, ...]:
+        """How the joint flow of all inputs runs to the explained outputs: to each where that is cheap, or the first, or none."""
+        return self.picture.flow_graphs
+
+    def flow_graph(self, row: int = 0) -> FlowGraph:
+        """Return how the joint flow of all inputs runs to the explained output in `row`, whatever that costs.
+
+        Raises:
+            ValueError: a method without flow; a row that does not exist.
+        """
+        return self.picture.flow_graph(row)
+
+    @property
+    def words(self) -> tuple[tuple[int, int, str], ...]:
+        """The words that inputs are tokens of, `(start, stop, word)` in the order of `tokens`; empty where that is not known."""
+        return () if self.picture.words is None else self.picture.words[0]
+
+    @property
+    def word_scores(self) -> Float[np.ndarray, "output word"] | None:
+        """`[output, word]`, the score of each word: the joint flow of its tokens, or of shares their sum; None without words."""
+        return None if self.picture.words is None else self.picture.words[1]
 
     def prediction_of(self, row: int = 0) -> Prediction | None:
         """Return the prediction that belongs to the explained output in `row`: its own, or that of the sequence.
@@ -86,9 +107,9 @@ class Explanation:
         """
         if not self.predictions or self.predictions[0].position is None:
             return self.predictions[0] if self.predictions else None
-        if self.conventions["together"] is not None:
+        if self.conventions.get("joint") is not None:
             return None
-        return self.predictions[int(self.attribution.outputs[row])]
+        return self.predictions[int(self.attribution.positions[row])]
 
     def save(self, path: str | Path) -> None:
         """Write a page (`.html`), or all there is (`.json`, or `.npz`, which is smaller), by the ending of `path`.
@@ -100,11 +121,30 @@ class Explanation:
         if path.suffix == ".html":
             storage.write(path, _display.page(self).encode())
         else:
-            storage.write(path, storage.dump(dataclasses.asdict(self), path.suffix))
+            storage.write(path, storage.dump(self._record(), path.suffix))
 
     def to_json(self) -> str:
         """Return what `save` writes to a `.json`."""
-        return storage.dump(dataclasses.asdict(self), ".json").decode()
+        return storage.dump(self._record(), ".json").decode()
+
+    def _record(self) -> dict[str, Any]:
+        """Return everything as plain values and arrays, the picture too."""
+        names = [
+            field.name
+            for field in dataclasses.fields(self)
+            if field.name not in ("picture", "attribution", "predictions")
+        ]
+        return {
+            **{name: getattr(self, name) for name in names},
+            "conventions": {name: _plain(value) for name, value in self.conventions.items()},
+            "attribution": dataclasses.asdict(self.attribution),
+            "predictions": [dataclasses.asdict(prediction) for prediction in self.predictions],
+            **record_of(self.picture),
+        }
+
+    def __repr__(self) -> str:
+        n_outputs, n_inputs = self.scores.shape
+        return f"Explanation({self.model}, method={self.method!r}, {n_outputs} outputs x {n_inputs} inputs)"
 
     def _repr_html_(self) -> str:
         return _display.cell(self)
@@ -127,15 +167,28 @@ def load(path: str | Path) -> Explanation:
     try:
         attribution = dict(record.pop("attribution"))
         certificate = attribution.pop("certificate")
+        words, scores = record.pop("words"), record.pop("word_scores")
         return Explanation(
             attribution=Attribution(
                 certificate=None if certificate is None else Certificate(**certificate), **attribution
             ),
             predictions=tuple(Prediction(**prediction) for prediction in record.pop("predictions")),
-            flow_graphs=tuple(FlowGraph(**graph) for graph in record.pop("flow_graphs", ())),
+            picture=known_picture(
+                tuple(FlowGraph(**graph) for graph in record.pop("flow_graphs")),
+                record.pop("bottleneck"),
+                None if scores is None else (words, scores),
+            ),
             **record,
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} is damaged: a part of the explanation is missing or does not fit ({error})."
         ) from error
+
+
+def _plain(value: Any) -> Any:
+    """Return an option as a file can hold it: what is neither a plain value nor an array is written as text."""
+    is_array = hasattr(value, "dtype") and hasattr(value, "shape")
+    return (
+        value if value is None or is_array or isinstance(value, bool | int | float | str | list | tuple) else str(value)
+    )

@@ -11,7 +11,7 @@ from flax import struct
 from jaxtyping import Bool, Float, Int
 
 from jaxflow.network import ENCODER, FlowNetwork
-from jaxflow.solve import Solver, barrier_flow, explain_cut, minimum_cuts
+from jaxflow.solve import Solver, barrier_flow, layer_share, min_cut, min_cuts
 
 # What an arc stands for: reading another position, or a span of them; the residual stream, with what a position reads of
 # itself; a decoder that reads the encoder; a token that was written and is read again ("unrolled").
@@ -87,8 +87,7 @@ class FlowGraph:
     @property
     def cut_share(self) -> Float[np.ndarray, " layer"]:
         """`[layer]`, share of each layer in the capacity of the inputs' own minimum cuts; all 0 where nothing flows."""
-        total = self.layer_cut.sum(0)
-        return total / max(total.sum(), np.finfo(np.float64).tiny)
+        return layer_share(self.layer_cut)
 
 
 def flow_graph(
@@ -119,8 +118,7 @@ def flow_graph(
         ValueError: as `barrier_flow`; inputs of another shape, or none; max_arcs below 1.
 
     Example:
-        >>> from jaxflow.capacities import Capacities
-        >>> from jaxflow.network import flow_network
+        >>> from jaxflow.network import Capacities, flow_network
         >>> layer = np.array([[0.75, 0.25], [0.5, 0.5]])
         >>> network = flow_network(Capacities(encoder=np.stack([layer, layer])))
         >>> graph = flow_graph(network, network.outputs[0])
@@ -138,7 +136,8 @@ def flow_graph(
         raise ValueError(f"max_arcs is {max_arcs}; expected 1 or more.")
     sources, sink = network.inputs[sends], int(output)
     barrier = barrier_flow(network, sources, sink, mu=mu)
-    joint = explain_cut(network, sources, sink)
+    # In the finer quanta of OR-Tools, which tell nearly equal cuts apart.
+    joint = min_cut(network, sources, sink, solver="ortools")
     senders, receivers, arc_of, (flow, capacity, copies) = _merged(network, barrier.flow)
     order, stronger = _by_strength(network, receivers, flow)
     kept = order[:max_arcs]
@@ -239,13 +238,9 @@ def _own_cuts(
     # Nodes are numbered in topological order: nothing flows to a lower number.
     asked = np.flatnonzero(sends & (np.asarray(network.inputs) < sink))
     if asked.size:
-        quantised, cuts = minimum_cuts(
-            network, np.asarray(network.inputs)[asked], np.full(len(asked), sink), nearest="source", solver=solver
-        )
-        for number, cut in zip(asked, cuts, strict=True):
-            capacity = quantised.capacity[cut] * quantised.quantum
-            layers[number] = _by_layer(network, quantised.receivers[cut], capacity)
-            kept = np.unique(place[quantised.arcs[cut]])
+        for number, cut in zip(asked, min_cuts(network, network.inputs[asked], sink, solver=solver), strict=True):
+            layers[number] = _by_layer(network, np.asarray(network.receivers)[cut.arc], cut.capacity)
+            kept = np.unique(place[cut.arc])
             entries[number] = kept[kept >= 0]
     return np.concatenate(entries), np.cumsum([0, *map(len, entries)]), layers
 

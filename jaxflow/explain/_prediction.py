@@ -1,16 +1,18 @@
-"""What a model decided: outputs -> labels with probabilities, so that an explanation says what it explains."""
+"""What a model decided: outputs -> labels with probabilities, and labels -> targets."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+import scipy.special
+from jaxtyping import Int
 
 from jaxflow.capture import Target, logit, logits_of
-from jaxflow.explain._inputs import words_of
+from jaxflow.explain._reading import words_of
+from jaxflow.models import Model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,36 +31,33 @@ class Prediction:
 
 
 def read_predictions(
-    model: Any,
+    model: Model,
     outputs: Any,
     *,
     batch: tuple[int, ...] = (),
-    labels: Sequence[str] | None = None,
     tokenizer: Any = None,
     produced: Int[np.ndarray, " token"] | None = None,
 ) -> tuple[Prediction, ...]:
-    """Read what `model` predicted for one example off its `outputs`.
+    """Read what a model predicted for one example off its `outputs`.
 
-    Logits are the field `logits` of a transformers output, or an array that is the whole output of a model with
-    labels. `[*batch, label]` is one prediction for the sequence, `[*batch, token, label]` one per token.
+    Logits are the field `logits` of the outputs, or an array that is the whole output of a model with labels. `[*batch, label]`
+    is one prediction for the sequence, `[*batch, token, label]` one for each token.
 
     Args:
-        model: what returned `outputs`; its `config.id2label` or `labels` name the labels.
+        model: what returned `outputs`; its facts name the labels.
         outputs: what the model returned.
         batch: shape of the batch axes; the first example is read.
-        labels: names of the labels; those of the model if None.
         tokenizer: names the labels of a language model, which are tokens.
-        produced: `[token]`, label that each position produced, whose probability is then told; the likeliest where it is
+        produced: `[token]`, the label that each position produced, whose probability is told; the likeliest where it is
             negative, and by default.
 
     Returns:
-        Predictions, empty for a model without a head (its outputs are hidden states) or with a single logit
-        (a regression).
+        Predictions; none for a model without a head (its outputs are hidden states) or with a single logit (a regression).
 
     Raises:
         ValueError: more or fewer labels than logits.
     """
-    labels = labels if labels is not None else getattr(model, "labels", None)
+    labels = model.facts.labels
     logits = getattr(outputs, "logits", None)
     if logits is None and labels is not None and hasattr(outputs, "shape"):
         logits = outputs
@@ -67,20 +66,21 @@ def read_predictions(
     logits = np.asarray(logits, np.float64)[(0,) * len(batch)]
     if logits.ndim not in (1, 2) or logits.shape[-1] < 2:
         return ()
-    config = getattr(model, "config", None)
-    if labels is not None and len(labels) != logits.shape[-1]:
+    fits = labels is not None and len(labels) == logits.shape[-1]
+    are_words = logits.shape[-1] == model.facts.n_words and not fits
+    if labels is not None and not fits and not are_words:
         raise ValueError(f"{len(labels)} labels are given for {logits.shape[-1]} logits; expected one each.")
-    probabilities = _sigmoid(logits) if _is_multi_label(config) else _softmax(logits)
+    probabilities = (
+        scipy.special.expit(logits) if model.facts.is_multi_label else scipy.special.softmax(logits, axis=-1)
+    )
     best = probabilities.argmax(-1)
     if produced is not None:
         best = np.where(np.asarray(produced) < 0, best, produced)
 
     def name(index: int) -> str:
-        if labels is not None:
-            return str(labels[index])
-        if tokenizer is not None and logits.shape[-1] == getattr(config, "vocab_size", None):
+        if are_words and tokenizer is not None:
             return words_of(tokenizer, np.array([index]))[0]
-        return str((getattr(config, "id2label", None) or {}).get(index, index))
+        return str(labels[index] if fits and labels is not None else index)
 
     if logits.ndim == 1:
         return (Prediction(name(int(best)), float(probabilities[best])),)
@@ -90,25 +90,17 @@ def read_predictions(
     )
 
 
-def label_target(
-    label: str | int,
-    *,
-    model: Any,
-    labels: Sequence[str] | None = None,
-    tokenizer: Any = None,
-    position: int | None = None,
-) -> Target:
-    """Make the logit of a label a target, the label given by its name.
+def label_target(label: str | int, *, model: Model, tokenizer: Any = None, position: int | None = None) -> Target:
+    """Make the logit of a label a target.
 
     Args:
-        label: its number; its name among `labels`, or of a language model, a token.
-        model: whose label it is; its `labels` or `config.id2label` name them.
-        labels: names of the labels; those of the model if None.
+        label: its number, or its name among the model's labels; of a language model, a token.
+        model: whose label it is.
         tokenizer: knows the numbers of a language model's tokens.
-        position: of which position, where logits `[batch, token, label]` are per position.
+        position: of which position, where logits are per position, `[batch, token, label]`.
 
     Returns:
-        A function of the model's outputs, which raises ValueError for a label that does not exist, and for logits per position
+        A function of the model's outputs. It raises ValueError for a label that does not exist, and for logits per position
         without position.
     """
 
@@ -117,41 +109,45 @@ def label_target(
         is_per_position = logits.ndim > 2
         if is_per_position and position is None:
             raise ValueError(
-                f"{type(model).__name__} has logits for each position: say by outputs= which one the target is about, one number."
+                f"{model.name} has logits for each position: say by positions= which one the target is about, one number."
             )
-        number = label if isinstance(label, int) else _number(label, logits.shape[-1], model, labels, tokenizer)
+        number = label if isinstance(label, int) else _number(label, logits.shape[-1], model, tokenizer)
         return logit(number, position=position if is_per_position else None)(outputs)
 
     return value
 
 
-def _number(name: str, n_labels: int, model: Any, labels: Sequence[str] | None, tokenizer: Any) -> int:
+def predicted_target(model: Model, position: int | None, run: Callable[[], Any]) -> Target:
+    """Make the logit of the label that a run finds likeliest a target; of one position, where logits are per position.
+
+    The label stays the same where inputs change, as without a token or on the way from a baseline.
+    """
+
+    def value(outputs: Any) -> Any:
+        logits = logits_of(outputs)
+        is_per_position = logits.ndim > 2
+        if is_per_position and position is None:
+            raise ValueError(
+                f"{model.name} has logits for each position: say by positions= which one is explained, or pass a target."
+            )
+        at = position if is_per_position else None
+        return logit(np.asarray(logits_of(run(), at)).argmax(-1), position=at)(outputs)
+
+    return value
+
+
+def _number(name: str, n_labels: int, model: Model, tokenizer: Any) -> int:
     """Return the number of the label of that name."""
-    config = getattr(model, "config", None)
-    if labels is None and tokenizer is not None and n_labels == getattr(config, "vocab_size", None):
+    labels = list(model.facts.labels or ())
+    if tokenizer is not None and n_labels == model.facts.n_words and len(labels) != n_labels:
         number = tokenizer.convert_tokens_to_ids(name)
         if isinstance(number, int) and words_of(tokenizer, np.array([number])) == [name]:
             return number
         raise ValueError(
             f"target is {name!r}, which is no token of the tokenizer; expected one as it writes them: {tokenizer.tokenize(name)}."
         )
-    if labels is None:
-        labels = getattr(model, "labels", None) or list((getattr(config, "id2label", None) or {}).values())
     if name not in labels:
         raise ValueError(
             f"target is {name!r}; expected one of {', '.join(map(repr, labels)) or 'none: no label has a name'}."
         )
-    return list(labels).index(name)
-
-
-def _is_multi_label(config: Any) -> bool:
-    return getattr(config, "problem_type", None) == "multi_label_classification"
-
-
-def _softmax(logits: Float[np.ndarray, "*axes label"]) -> Float[np.ndarray, "*axes label"]:
-    exponential = np.exp(logits - logits.max(-1, keepdims=True))
-    return exponential / exponential.sum(-1, keepdims=True)
-
-
-def _sigmoid(logits: Float[np.ndarray, "*axes label"]) -> Float[np.ndarray, "*axes label"]:
-    return 0.5 * (1 + np.tanh(0.5 * logits))
+    return labels.index(name)

@@ -14,8 +14,7 @@ import jax
 import numpy as np
 
 FORMAT = "jaxflow explanation"
-# 2 added flow graphs, notes and images, without which a file of version 1 is read.
-FORMAT_VERSION, READ_VERSIONS = 2, (1, 2)
+FORMAT_VERSION = 3
 
 
 def dump(record: dict[str, Any], suffix: str) -> bytes:
@@ -100,10 +99,9 @@ def load(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} cannot be read as a {FORMAT}: {pickled} ({error}).") from error
     if not is_ours:
         raise ValueError(f"{path} is no {FORMAT}: it was not written by Explanation.save.")
-    if header.get("format_version") not in READ_VERSIONS:
+    if header.get("format_version") != FORMAT_VERSION:
         raise ValueError(
-            f"{path} has format version {header.get('format_version')}; this jaxflow reads versions "
-            f"{' and '.join(map(str, READ_VERSIONS))}. "
+            f"{path} has format version {header.get('format_version')}; this jaxflow reads version {FORMAT_VERSION}. "
             "Read it with the version of jaxflow that wrote it, or explain anew."
         )
 

@@ -2,59 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from jaxflow.attribute import Attribution, attention_flow, attribution_scores
-from jaxflow.explain._explanation import Method
 from jaxflow.explain._words import Span, cover
-from jaxflow.network import Capacities, span_masks
+from jaxflow.network import Spans, span_masks
 
 Word = tuple[int, int, str]
 
 
-def score_words(
-    words: Mapping[str, Sequence[Span]],
-    names: Mapping[str, Sequence[str]],
-    attribution: Attribution,
-    capacities: Capacities,
-    *,
-    method: Method,
-    **options: Any,
-) -> tuple[tuple[Word, ...], Float[np.ndarray, "output word"]]:
-    """Score words: of a flow by the joint flow of their tokens, which is solved for those of several; of shares by their sum.
+def all_words(words: Mapping[str, Sequence[Span]], names: Mapping[str, Sequence[str]]) -> tuple[Word, ...]:
+    """Return words in the order of all inputs, `(start, stop, word)`, and the tokens of none alone.
 
     Args:
         words: of the encoder, the decoder or both, in tokens of that stack.
         names: of the tokens of each stack.
-        attribution: what the tokens score, neither corrected nor normalised if it is a flow.
-        capacities: one example's.
-        method: "flow", "rollout" or "raw".
-        options: of `attention_flow`: outputs, structure and solver.
-
-    Returns:
-        Words in the order of all inputs, `(start, stop, word)`, tokens of none alone; and their scores.
     """
-    scores = attribution_scores(attribution)
     stacks = {side: cover(words.get(side, ()), names[side]) for side in ("encoder", "decoder")}
     n_encoder = len(names["encoder"])
-    every = stacks["encoder"] + [(start + n_encoder, stop + n_encoder, word) for start, stop, word in stacks["decoder"]]
-    starts = [start for start, _, _ in every]
-    if method != "flow":
-        return tuple(every), np.add.reduceat(scores, starts, axis=1)
-    found = scores[:, starts]
-    several = np.array([stop - start > 1 for start, stop, _ in every])
-    if several.any():
-        masks: dict[str, Any] = {}
-        asked: list[bool] = []
-        for side, spans in stacks.items():
-            joined = [(start, stop) for start, stop, _ in spans if stop - start > 1]
-            if names[side]:  # of a stack whose words are tokens the first one plays, and is passed over
-                masks[f"{side}_spans"] = span_masks(joined or [(0, 1)], len(names[side]))
-                asked += [True] * len(joined) or [False]
-        joint = attention_flow(capacities, **masks, **options)
-        found[:, several] = attribution_scores(joint)[:, asked]
-    return tuple(every), found
+    behind = [(start + n_encoder, stop + n_encoder, word) for start, stop, word in stacks["decoder"]]
+    return (*stacks["encoder"], *behind)
+
+
+def sum_words(words: Sequence[Word], scores: Float[np.ndarray, "output input"]) -> Float[np.ndarray, "output word"]:
+    """Score words by the sum of their tokens, of methods whose scores add up."""
+    return np.add.reduceat(scores, [start for start, _, _ in words], axis=1)
+
+
+def join_words(
+    words: Sequence[Word],
+    scores: Float[np.ndarray, "output input"],
+    *,
+    n_encoder: int,
+    joint_flow: Callable[[Spans], Float[np.ndarray, "output span"]],
+) -> Float[np.ndarray, "output word"]:
+    """Score words by the joint flow of their tokens; those of one token have its score, and are not solved again.
+
+    Args:
+        words: as `all_words` returns them.
+        scores: of single tokens.
+        n_encoder: how many of these are the encoder's.
+        joint_flow: solves for spans.
+    """
+    found = scores[:, [start for start, _, _ in words]]
+    several = np.array([stop - start > 1 for start, stop, _ in words])
+    if not several.any():
+        return found
+    masks: dict[str, Any] = {}
+    asked: list[bool] = []
+    bounds = {"encoder": (0, n_encoder), "decoder": (n_encoder, scores.shape[1])}
+    for side, (first, last) in bounds.items():
+        if first == last:
+            continue
+        joined = [
+            (start - first, stop - first) for start, stop, _ in words if stop - start > 1 and first <= start < last
+        ]
+        # Of a stack whose words are tokens the first one is solved for, and passed over.
+        masks[side] = span_masks(joined or [(0, 1)], last - first)
+        asked += [True] * len(joined) or [False]
+    found[:, several] = joint_flow(Spans(**masks))[:, asked]
+    return found

@@ -130,24 +130,37 @@ def short(name: str) -> str:
 
 
 def spans_by_side(
-    spans: Unit | Sequence[Span] | None,
-    decoder_spans: Sequence[Span] | None,
-    sides: Mapping[str, Any],
+    spans: Unit | Sequence[Span] | Mapping[str, Sequence[Span]] | None,
+    sides: Sequence[str],
+    *,
     tokenizer: Any,
-    text: Any,
+    text: str | None,
+    written: Sequence[Span] | None = None,
 ) -> dict[str, Sequence[Span]]:
-    """Find whose tokens are to be grouped, and how."""
+    """Find whose tokens are to be grouped, and how.
+
+    Args:
+        spans: as in `explain`.
+        sides: the stacks that there are, "encoder" first.
+        tokenizer: tells offsets in the text.
+        text: what was read; None for other inputs.
+        written: spans of the decoder's tokens that were written.
+
+    Raises:
+        ValueError: spans of a stack that is not there; a unit of what is no text.
+    """
+    if isinstance(spans, Mapping):
+        for side in spans:
+            if side not in sides:
+                raise ValueError(f"spans are given for the {side}; the model has {' and '.join(sides)} tokens alone.")
+        return dict(spans)
     grouped: dict[str, Sequence[Span]] = {}
     if isinstance(spans, str):
-        if not isinstance(text, str):
+        if text is None:
             raise ValueError(f"spans={spans!r} groups the tokens of a text: pass the text, or (start, stop) pairs.")
         spans = text_spans(tokenizer, text, spans)
     if spans is not None:
-        grouped["encoder" if "encoder" in sides else "decoder"] = spans
-    if decoder_spans is not None:
-        if "decoder" not in sides or "decoder" in grouped:
-            raise ValueError(
-                "decoder_spans are for a decoder that has an encoder: spans groups the tokens of a model with one stack."
-            )
-        grouped["decoder"] = decoder_spans
+        grouped[sides[0]] = spans
+    if written is not None:
+        grouped[sides[-1]] = [*grouped.get(sides[-1], ()), *written]
     return grouped

@@ -10,7 +10,9 @@ import pytest
 import transformers
 from flax import nnx
 
-from jaxflow import Attribution, attention_flow, capture, explain, load, load_model, raw_attention, rollout, span_masks
+from jaxflow import AttentionFlow, Attribution, Example, as_model, attention_flow, capture, explain, load, load_model
+from jaxflow.attribute import RawAttention, Rollout, raw_attention, rollout
+from jaxflow.network import Spans, span_masks
 
 TEXT = "the keys to the old cabinet"
 
@@ -42,12 +44,14 @@ def test_it_is_capture_and_attention_flow_with_words(agreement):
     assert explanation.bottleneck.sum() == pytest.approx(1)
 
 
-@pytest.mark.parametrize(("method", "function"), [("rollout", rollout), ("raw", raw_attention)])
+@pytest.mark.parametrize(
+    ("method", "function"), [(Rollout(normalise=True), rollout), (RawAttention(normalise=True), raw_attention)]
+)
 def test_methods_without_a_flow(agreement, method, function):
     model, tokenizer = agreement
-    explanation = explain(model, TEXT, tokenizer=tokenizer, method=method, outputs=[0, 2], normalise=True)
+    explanation = explain(model, TEXT, method, tokenizer=tokenizer, positions=[0, 2])
     _, attention = capture(model, **tokenizer([TEXT]))
-    expected = function(attention, outputs=[0, 2], normalise=True).encoder[0]
+    expected = function(attention, positions=[0, 2], normalise=True).encoder[0]
     np.testing.assert_allclose(explanation.attribution.encoder, expected, rtol=1e-6)
     assert explanation.bottleneck is None
     assert explanation.attribution.saturation is None
@@ -57,20 +61,20 @@ def test_padding_is_taken_from_the_attention_mask(bert):
     model, tokenizer = bert
     alone = explain(model, "the old keys", tokenizer=tokenizer)
     padded = tokenizer(["the old keys"], padding="max_length", max_length=9, return_tensors="np")
-    explanation = explain(model, **padded, tokenizer=tokenizer)
+    explanation = explain(model, padded, tokenizer=tokenizer)
     assert explanation.tokens[5:] == ("[PAD]",) * 4
     np.testing.assert_array_equal(explanation.attribution.encoder[5:], 0)
     np.testing.assert_array_equal(explanation.attribution.encoder[:, 5:], 0)
     np.testing.assert_allclose(explanation.attribution.encoder[:5, :5], alone.attribution.encoder, atol=1e-5)
     np.testing.assert_allclose(explanation.bottleneck, alone.bottleneck, atol=1e-4)
-    positional = explain(model, padded["input_ids"], padded["attention_mask"])
+    positional = explain(model, (padded["input_ids"], padded["attention_mask"]))
     np.testing.assert_array_equal(positional.attribution.encoder, explanation.attribution.encoder)
 
 
 def test_a_prediction_per_token(tmp_path):
     checkpoints.save_bert(tmp_path, "FlaxBertForMaskedLM")
     model, tokenizer = load_model(tmp_path)
-    explanation = explain(model, "the [MASK]", tokenizer=tokenizer, outputs=2)
+    explanation = explain(model, "the [MASK]", tokenizer=tokenizer, positions=2)
     logits = np.asarray(model(**tokenizer(["the [MASK]"], return_tensors="np")).logits[0, 2])
     assert explanation.prediction_of(0).label == tokenizer.convert_ids_to_tokens(int(logits.argmax()))
     assert explanation.prediction_of(0).position == 2
@@ -79,32 +83,34 @@ def test_a_prediction_per_token(tmp_path):
 def test_words_are_inputs_by_their_joint_flow(agreement):
     model, tokenizer = agreement
     text = "the keys' cabinet near the doors"
-    tokens, words = (explain(model, text, tokenizer=tokenizer, outputs=0, spans=unit) for unit in (None, "words"))
+    tokens, words = (explain(model, text, tokenizer=tokenizer, positions=0, spans=unit) for unit in (None, "words"))
     assert tokens.tokens == ("[CLS]", "the", "keys", "'", "cabinet", "near", "the", "doors")
     assert words.tokens == ("[CLS]", "the", "keys'", "cabinet", "near", "the", "doors")
     assert words.output_tokens == tokens.output_tokens, "outputs stay tokens"
     np.testing.assert_array_equal(np.delete(words.scores, 2, axis=1), np.delete(tokens.scores, [2, 3], axis=1))
     masks = span_masks([(i, i + 1) for i in (0, 1)] + [(2, 4)] + [(i, i + 1) for i in range(4, 8)], 8)
     _, attention = capture(model, **tokenizer([text]))
-    np.testing.assert_array_equal(words.scores, attention_flow(attention, outputs=0, encoder_spans=masks).encoder[0])
+    np.testing.assert_array_equal(
+        words.scores, AttentionFlow()(attention, positions=0, spans=Spans(encoder=masks)).encoder[0]
+    )
     assert words.bottleneck.sum() == pytest.approx(1)
 
 
 def test_named_spans(agreement):
     model, tokenizer = agreement
-    options = {"tokenizer": tokenizer, "outputs": [0], "spans": [(1, 3, "subject"), (3, 6)]}
+    options = {"tokenizer": tokenizer, "positions": [0], "spans": [(1, 3, "subject"), (3, 6)]}
     explanation = explain(model, "the keys to the cabinet", **options)
     assert explanation.tokens == ("[CLS]", "subject", "to the cabinet")
-    shares = explain(model, "the keys to the cabinet", method="rollout", **options)
-    tokens = explain(model, "the keys to the cabinet", method="rollout", tokenizer=tokenizer, outputs=[0]).scores[0]
+    shares = explain(model, "the keys to the cabinet", "rollout", **options)
+    tokens = explain(model, "the keys to the cabinet", "rollout", tokenizer=tokenizer, positions=[0]).scores[0]
     np.testing.assert_allclose(shares.scores, [[tokens[0], tokens[1:3].sum(), tokens[3:6].sum()]], rtol=1e-6)
 
 
 @pytest.mark.parametrize("method", ["flow", "rollout"])
-def test_outputs_together(agreement, method, tmp_path):
+def test_joint_outputs(agreement, method, tmp_path):
     model, tokenizer = agreement
-    options = {"tokenizer": tokenizer, "method": method, "outputs": [0, 2, 3]}
-    one, each = (explain(model, "the keys to the cabinet", together=t, **options) for t in (True, False))
+    options = {"tokenizer": tokenizer, "method": method, "positions": [0, 2, 3]}
+    one, each = (explain(model, "the keys to the cabinet", joint=t, **options) for t in (True, False))
     assert one.scores.shape == (1, 6)
     assert one.output_tokens == ("[CLS] keys to",)
     total = each.scores.sum(0)
@@ -126,7 +132,7 @@ def test_outputs_together(agreement, method, tmp_path):
         ({"spans": [(1, 3), (2, 4)]}, "Spans 0 and 1 overlap|overlap: both hold token 2"),
         ({"spans": [(4, 9)]}, "leaves the text, which has 6 tokens"),
         ({"spans": "sentences"}, "spans is 'sentences'"),
-        ({"decoder_spans": [(0, 1)]}, "decoder_spans are for a decoder that has an encoder"),
+        ({"spans": {"decoder": [(0, 1)]}}, "spans are given for the decoder; the model has encoder tokens alone"),
     ],
 )
 def test_spans_that_do_not_fit(agreement, options, message):
@@ -143,18 +149,18 @@ def test_words_of_what_is_no_text(agreement):
 
 def test_labels_of_a_classifier(bert):
     model, tokenizer = bert
-    named = explain(model, "the keys", tokenizer=tokenizer, labels=["sad", "happy"], outputs=0)
-    own = explain(model, "the keys", tokenizer=tokenizer, outputs=0)
+    named = explain(as_model(model, labels=["sad", "happy"]), "the keys", tokenizer=tokenizer, positions=0)
+    own = explain(model, "the keys", tokenizer=tokenizer, positions=0)
     assert named.prediction_of().label == {"LABEL_0": "sad", "LABEL_1": "happy"}[own.prediction_of().label]
     with pytest.raises(ValueError, match=r"3 labels are given for 2 logits"):
-        explain(model, "the keys", tokenizer=tokenizer, labels=["a", "b", "c"], outputs=0)
+        explain(as_model(model, labels=["a", "b", "c"]), "the keys", tokenizer=tokenizer, positions=0)
 
 
 def test_independent_labels_are_no_softmax(tmp_path):
     checkpoints.save_bert(tmp_path, problem_type="multi_label_classification", num_labels=3)
     model, tokenizer = load_model(tmp_path)
     logits = np.asarray(model(**tokenizer(["the keys"], return_tensors="np")).logits[0])
-    prediction = explain(model, "the keys", tokenizer=tokenizer, outputs=0).prediction_of()
+    prediction = explain(model, "the keys", tokenizer=tokenizer, positions=0).prediction_of()
     assert prediction.probability == pytest.approx(1 / (1 + np.exp(-logits.max())), rel=1e-5)
 
 
@@ -166,7 +172,9 @@ def test_a_linen_module_of_the_user():
 
     x = jax.random.normal(jax.random.key(0), (1, 3, 8))
     variables = Encoder().init(jax.random.key(1), x)
-    explanation = explain(Encoder(), x, variables=variables, tokens=["a", "b", "c"], labels=["no", "yes"])
+    explanation = explain(
+        as_model(Encoder(), variables=variables, labels=["no", "yes"]), Example(x, tokens=["a", "b", "c"])
+    )
     assert explanation.tokens == ("a", "b", "c")
     assert explanation.model == "Encoder"
     assert explanation.prediction_of().label in ("no", "yes")
@@ -179,8 +187,8 @@ def explanation(request, agreement):
     if request.param == "weighted heads":
         _, attention = capture(model, **tokenizer([TEXT]))
         heads = np.full(attention.encoder.shape[1:3], 0.2, np.float32)
-        return explain(model, TEXT, tokenizer=tokenizer, heads=heads, outputs=[3, 1])
-    return explain(model, TEXT, tokenizer=tokenizer, method=request.param)
+        return explain(model, TEXT, AttentionFlow(heads=heads), tokenizer=tokenizer, positions=[3, 1])
+    return explain(model, TEXT, request.param, tokenizer=tokenizer)
 
 
 @pytest.mark.parametrize("suffix", [".json", ".npz"])
@@ -195,20 +203,47 @@ def test_saved_and_loaded_it_is_the_same(explanation, tmp_path, suffix):
         np.testing.assert_array_equal(a, b)
         assert getattr(a, "dtype", None) == getattr(b, "dtype", None)
 
-    jax.tree.map(same, dataclasses.asdict(explanation), dataclasses.asdict(loaded))
+    def record(explanation):
+        names = (
+            "encoder_tokens",
+            "decoder_tokens",
+            "output_tokens",
+            "model",
+            "method",
+            "conventions",
+            "version",
+            "words",
+        )
+        return {
+            **{
+                name: getattr(explanation, name)
+                for name in (*names, "bottleneck", "word_scores", "patches", "image", "notes")
+            },
+            "attribution": dataclasses.asdict(explanation.attribution),
+            "predictions": [dataclasses.asdict(prediction) for prediction in explanation.predictions],
+            "flow_graphs": [dataclasses.asdict(graph) for graph in explanation.flow_graphs],
+        }
+
+    jax.tree.map(same, record(explanation), record(loaded))
     assert [path.name for path in tmp_path.iterdir()] == [f"x{suffix}"]
     assert loaded.version
-    assert loaded.conventions["residual"] == (0.0 if explanation.method == "raw" else 0.5)
+    assert loaded.conventions.get("residual") == (None if explanation.method == "raw" else 0.5)
 
 
 def test_bad_method(agreement):
-    with pytest.raises(ValueError, match=r"method is 'shap'; expected one of 'flow', 'shapley', 'rollout', 'raw'"):
-        explain(agreement[0], TEXT, tokenizer=agreement[1], method="shap")
+    with pytest.raises(
+        ValueError, match=r"'shap' is no method; expected one of flow, .*rollout, raw, .*leave_one_out, random"
+    ):
+        explain(agreement[0], TEXT, "shap", tokenizer=agreement[1])
 
 
-def test_raw_attention_has_no_residual(agreement):
-    with pytest.raises(ValueError, match=r"raw attention has no residual"):
-        explain(agreement[0], TEXT, tokenizer=agreement[1], method="raw", residual=0.5)
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [(AttentionFlow, "the class AttentionFlow"), (3, "int"), (lambda evidence: evidence, "function")],
+)
+def test_what_is_no_method(agreement, method, expected):
+    with pytest.raises(TypeError, match=f"method is {expected}; expected a name .*attribute.evidence"):
+        explain(agreement[0], TEXT, method, tokenizer=agreement[1])
 
 
 @pytest.mark.parametrize("text", ["", "  \n"])
@@ -254,7 +289,7 @@ def test_more_than_one_example(bert):
 
 def test_words_that_do_not_fit(bert):
     with pytest.raises(ValueError, match=r"tokens holds 2 words; the model's attention is over 4 tokens"):
-        explain(bert[0], np.ones((1, 4), np.int32), tokens=["a", "b"])
+        explain(bert[0], Example(np.ones((1, 4), np.int32), tokens=["a", "b"]))
 
 
 def test_a_mask_that_is_no_padding_mask():
@@ -268,8 +303,8 @@ def test_a_mask_that_is_no_padding_mask():
     with pytest.raises(
         ValueError, match=r"attention_mask has shape \(1, 1, 3, 3\).*pass encoder_mask of shape \(1, 3\)"
     ):
-        explain(Encoder(), x, mask, variables=variables)
-    assert explain(Encoder(), x, mask, variables=variables, encoder_mask=np.ones((1, 3), bool)).tokens
+        explain(Encoder(), (x, mask), variables=variables)
+    assert explain(Encoder(), Example((x, mask), encoder_mask=np.ones((1, 3), bool)), variables=variables).tokens
 
 
 def causal_model(ids):
@@ -285,7 +320,7 @@ def causal_model(ids):
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit, functools.partial], ids=["function", "jit", "partial"])
 def test_functions(wrap):
     words = ("a", "b", "c", "d")
-    explanation = explain(wrap(causal_model), jnp.asarray([[1, 2, 3, 4]]), tokens=words)
+    explanation = explain(wrap(causal_model), Example(jnp.asarray([[1, 2, 3, 4]]), tokens=words))
     assert explanation.tokens == words
     assert explanation.model == "causal_model"
     np.testing.assert_array_equal(np.triu(explanation.attribution.encoder, 1), 0)
@@ -301,8 +336,8 @@ def test_nnx_modules():
             return inputs + self.attention(inputs * scale)
 
     x = jax.random.normal(jax.random.key(0), (1, 3, 8))
-    explanation = explain(Model(), inputs=x, scale=2.0, tokens=["x", "y", "z"])
+    explanation = explain(Model(), Example({"inputs": x, "scale": 2.0}, tokens=["x", "y", "z"]))
     assert explanation.model == "Model"
     assert explanation.scores.shape == (3, 3)
     with pytest.raises(ValueError, match=r"tokens holds 2 words; the model's attention is over 3 tokens"):
-        explain(Model(), x, scale=2.0, tokens=["x", "y"])
+        explain(Model(), Example({"inputs": x, "scale": 2.0}, tokens=["x", "y"]))

@@ -1,4 +1,5 @@
 import dataclasses
+import sys
 
 import numpy as np
 import pytest
@@ -8,20 +9,17 @@ from jaxflow import (
     Attention,
     Capacities,
     attention_flow,
-    barrier_flow,
     explain,
-    flow_graph,
     flow_network,
-    join_inputs,
     joint_capacities,
     load,
     load_model,
     max_flow,
-    span_masks,
 )
-from jaxflow.explain._bottleneck import find_bottleneck
+from jaxflow.explain import flow_graph
 from jaxflow.explain._flow_graph import ARC_KINDS
-from jaxflow.network._selection import select
+from jaxflow.network import join_inputs, span_masks
+from jaxflow.solve import barrier_flow
 
 TEXT = "the keys to the old cabinet"
 
@@ -152,7 +150,7 @@ def test_unrolled_feedback_passes_on_what_was_written():
 
 def test_bad_input():
     network = network_of()
-    with pytest.raises(ValueError, match=r"players has shape \(2,\)"):
+    with pytest.raises(ValueError, match=r"inputs has shape \(2,\)"):
         flow_graph(network, network.outputs[0], inputs=np.ones(2, bool))
     with pytest.raises(ValueError, match="and 0 of them; expected one or more of 4 inputs"):
         flow_graph(network, network.outputs[0], inputs=np.zeros(4, bool))
@@ -179,26 +177,25 @@ def test_an_explanation_carries_one_for_each_output(explanation, tmp_path, suffi
             np.testing.assert_array_equal(getattr(loaded, name), value)
 
 
-@pytest.mark.parametrize(
-    ("graphs", "cheap", "expected"),
-    [(None, 96, 2), (None, 95, 1), (None, 47, 0), (True, 0, 2), (False, 96, 0)],
-)
-def test_unasked_for_only_where_it_is_cheap(monkeypatch, graphs, cheap, expected):
-    monkeypatch.setattr("jaxflow.explain._bottleneck.CHEAP_ARCS", cheap)
-    network, capacities = network_of(), joint_capacities(attention())
-    found, share = find_bottleneck(
-        network, select(capacities, outputs=[0, 2]), graphs=graphs, solver="certified", progress=False
-    )
-    assert len(network.senders) == 48
-    assert len(found) == expected
-    np.testing.assert_allclose(share, flow_graph(network, network.outputs[0]).cut_share, atol=1e-9)
+@pytest.mark.parametrize(("cheap", "expected"), [(81, 3), (80, 1), (26, 0)])
+def test_a_page_draws_them_where_it_is_cheap(monkeypatch, cheap, expected):
+    model, tokenizer = load_model("agreement")
+    found = explain(model, "the keys", tokenizer=tokenizer)  # 3 layers, 3 tokens: 27 arcs for each of 3 outputs
+    monkeypatch.setattr(sys.modules["jaxflow.explain._picture"], "CHEAP_ARCS", cheap)
+    assert len(found.flow_graphs) == expected
+    last = found.flow_graph(2)
+    np.testing.assert_allclose(last.layer_cut.sum(1), found.scores[2], atol=1e-8)
+    np.testing.assert_allclose(found.bottleneck, found.flow_graph(0).cut_share, atol=1e-9)
+    with pytest.raises(ValueError, match="row is 3; expected 0 to 2"):
+        found.flow_graph(3)
 
 
 def test_other_methods_have_no_flow_to_draw():
     model, tokenizer = load_model("agreement")
-    assert explain(model, TEXT, tokenizer=tokenizer, method="rollout").flow_graphs == ()
-    with pytest.raises(ValueError, match="flow_graph is for method='flow'; method is 'rollout'"):
-        explain(model, TEXT, tokenizer=tokenizer, method="rollout", flow_graph=True)
+    found = explain(model, TEXT, "rollout", tokenizer=tokenizer)
+    assert found.flow_graphs == ()
+    with pytest.raises(ValueError, match="has no flow graph: its method is no flow"):
+        found.flow_graph(0)
 
 
 def test_scores_are_those_of_the_attribution():

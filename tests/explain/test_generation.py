@@ -8,22 +8,27 @@ import numpy as np
 import pytest
 
 from jaxflow import (
+    AttentionFlow,
+    Example,
+    Generate,
+    Rollout,
+    as_model,
     attention_flow,
     attention_gradients,
     capture,
     contrast,
     explain,
-    explain_generation,
-    generate,
-    generate_with,
     joint_capacities,
     load_model,
     log_probability,
     logit,
-    rollout,
 )
-from jaxflow.attribute._targeted import sum_of
+from jaxflow.attribute import rollout
 from jaxflow.cli._main import main
+from jaxflow.explain._targets import sum_of
+from jaxflow.models import generate
+from jaxflow.models._generation import generate_with
+from jaxflow.network import Spans
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")  # models of transformers run here
 
@@ -56,6 +61,10 @@ def inputs_of(tokenizer):
     return {name: np.asarray(values) for name, values in tokenizer([TEXT]).items() if name != "token_type_ids"}
 
 
+def generated(model, tokenizer, **options):
+    return generate(as_model(model), inputs_of(tokenizer), **options)
+
+
 def named(tokenizer, ids):
     """The tiny models know more tokens than their tokenizers."""
     return [word or f"#{i}" for word, i in zip(tokenizer.convert_ids_to_tokens(ids), ids, strict=True)]
@@ -68,19 +77,19 @@ def step_by_step(model, tokenizer, sequence, position, **options):
         _, attention = capture(model, **inputs_of(tokenizer), decoder_input_ids=prefix)
     else:
         _, attention = capture(model, input_ids=prefix)
-    return attention_flow(attention, outputs=position, **options)
+    return attention_flow(attention, positions=position, **options)
 
 
 @pytest.mark.parametrize("how", DECODING)
 @pytest.mark.parametrize("name", ["GPT2", "Llama", "Marian", "Bart", "T5"])
 def test_one_pass_explains_every_step_of_what_was_generated(loaded, name, how):
     model, tokenizer = loaded(name)
-    explanation = explain_generation(model, TEXT, tokenizer=tokenizer, max_new_tokens=4, **DECODING[how])
-    sequence, n_prompt = generate(model, inputs_of(tokenizer), max_new_tokens=4, **DECODING[how])
+    explanation = explain(model, TEXT, tokenizer=tokenizer, generate=Generate(max_new_tokens=4, **DECODING[how]))
+    sequence, n_prompt = generated(model, tokenizer, max_new_tokens=4, **DECODING[how])
     given = inputs_of(tokenizer)["input_ids"][0]
     assert n_prompt == (1 if model.config.is_encoder_decoder else len(given))
     assert explanation.decoder_tokens == tuple(named(tokenizer, sequence))
-    assert explanation.attribution.outputs.tolist() == list(range(n_prompt - 1, len(sequence) - 1))
+    assert explanation.attribution.positions.tolist() == list(range(n_prompt - 1, len(sequence) - 1))
     if model.config.is_encoder_decoder:
         assert explanation.encoder_tokens == tuple(tokenizer.convert_ids_to_tokens(given))
         logits = model(**inputs_of(tokenizer), decoder_input_ids=sequence[None]).logits[0]
@@ -88,7 +97,7 @@ def test_one_pass_explains_every_step_of_what_was_generated(loaded, name, how):
         np.testing.assert_array_equal(sequence[:n_prompt], given)
         logits = model(input_ids=sequence[None]).logits[0]
     probabilities = jax.nn.softmax(logits)
-    for row, position in enumerate(explanation.attribution.outputs.tolist()):
+    for row, position in enumerate(explanation.attribution.positions.tolist()):
         prediction = explanation.prediction_of(row)
         assert prediction.label == explanation.decoder_tokens[position + 1]
         assert prediction.probability == pytest.approx(float(probabilities[position, sequence[position + 1]]), rel=1e-3)
@@ -103,14 +112,14 @@ def test_one_pass_explains_every_step_of_what_was_generated(loaded, name, how):
 def test_greedy_takes_the_likeliest_and_draws_depend_on_the_seed(loaded, name):
     model, tokenizer = loaded(name)
     inputs = inputs_of(tokenizer)
-    greedy, n_prompt = generate(model, inputs, max_new_tokens=5)
+    greedy, n_prompt = generated(model, tokenizer, max_new_tokens=5)
     whole = {"input_ids": greedy[None]}
     if name == "Marian":
         whole = {**inputs, "decoder_input_ids": greedy[None]}
     likeliest = np.asarray(model(**whole).logits[0]).argmax(-1)
     free = slice(n_prompt - 1, len(greedy) - 2)  # the last one may be forced to be the end
     np.testing.assert_array_equal(greedy[1:][free], likeliest[free])
-    drawn = [tuple(generate(model, inputs, max_new_tokens=8, sample=True, seed=seed)[0]) for seed in (0, 0, 1, 2)]
+    drawn = [tuple(generated(model, tokenizer, max_new_tokens=8, sample=True, seed=seed)[0]) for seed in (0, 0, 1, 2)]
     assert drawn[0] == drawn[1]
     assert len(set(drawn)) > 1
 
@@ -118,8 +127,8 @@ def test_greedy_takes_the_likeliest_and_draws_depend_on_the_seed(loaded, name):
 @pytest.mark.parametrize("name", ["GPT2", "Marian"])
 def test_a_continuation_that_is_given(loaded, name):
     model, tokenizer = loaded(name)
-    explanation = explain_generation(model, TEXT, tokenizer=tokenizer, continuation="the key")
-    written = explanation.decoder_tokens[explanation.attribution.outputs[0] + 1 :]
+    explanation = explain(model, TEXT, generate=Generate(continuation="the key"), tokenizer=tokenizer)
+    written = explanation.decoder_tokens[explanation.attribution.positions[0] + 1 :]
     assert [prediction.label for prediction in map(explanation.prediction_of, range(len(written)))] == list(written)
     ids = tokenizer("the key", add_special_tokens=name == "Marian")["input_ids"]
     assert list(written) == tokenizer.convert_ids_to_tokens(ids)
@@ -127,8 +136,12 @@ def test_a_continuation_that_is_given(loaded, name):
 
 def test_unrolled_feedback_leaves_what_was_given_as_inputs(loaded):
     model, tokenizer = loaded("GPT2")
-    explanation = explain_generation(
-        model, TEXT, tokenizer=tokenizer, continuation="the key", feedback="unrolled", correction="uniform"
+    explanation = explain(
+        model,
+        TEXT,
+        AttentionFlow(feedback="unrolled", correction="uniform"),
+        generate=Generate(continuation="the key"),
+        tokenizer=tokenizer,
     )
     n_prompt = inputs_of(tokenizer)["input_ids"].shape[-1]
     assert explanation.scores[:, :n_prompt].all()
@@ -157,19 +170,14 @@ def test_any_function_of_tokens_and_a_linen_decoder_by_its_own_steps():
     whole = attention_flow(attention)
     for position in range(1, 5):
         _, attention = capture(Decoder(), sequence[None, : position + 1], variables=variables, roles={"": "decoder"})
-        alone = attention_flow(attention, outputs=position)
+        alone = attention_flow(attention, positions=position)
         np.testing.assert_allclose(whole.decoder[0, position, : position + 1], alone.decoder[0, 0], atol=1e-5)
 
     names = [f"word {i}" for i in range(11)]
     explanation = explain(
-        Decoder(),
-        sequence[None],
-        variables=variables,
-        roles={"": "decoder"},
-        outputs=range(1, 5),
-        labels=names,
-        produced=np.append(sequence[1:], -1),
-        tokens=[names[i] for i in sequence],
+        as_model(Decoder(), variables=variables, roles={"": "decoder"}, labels=names),
+        Example(sequence[None], tokens=[names[i] for i in sequence], produced=np.append(sequence[1:], -1)),
+        positions=range(1, 5),
     )
     np.testing.assert_array_equal(explanation.attribution.decoder, whole.decoder[0, 1:5])
     probabilities = jax.nn.softmax(step(sequence[None])[0])
@@ -198,7 +206,7 @@ def test_the_command_line_does_it_by_itself(capsys, directory, name):
 
 def test_options_for_writing_need_a_model_that_writes(capsys):
     assert main(["explain", "--continuation", "x", "the keys"]) == 1
-    assert "--continuation: for models that write, and AgreementEncoder does not" in capsys.readouterr().err
+    assert "--continuation: for models that generate, and AgreementEncoder does not" in capsys.readouterr().err
 
 
 def test_an_output_in_the_prompt(loaded):
@@ -207,13 +215,13 @@ def test_an_output_in_the_prompt(loaded):
     with pytest.raises(
         ValueError, match=f"Output 0 wrote no token: generated are the tokens after positions {n_prompt - 1} to"
     ):
-        explain_generation(model, TEXT, tokenizer=tokenizer, continuation="the key", outputs=0)
+        explain(model, TEXT, generate=Generate(continuation="the key"), tokenizer=tokenizer, positions=0)
 
 
 def test_a_continuation_longer_than_the_models_positions(loaded):
     model, tokenizer = loaded("GPT2")
     with pytest.raises(ValueError, match=r"has 24 positions"):
-        explain_generation(model, TEXT, tokenizer=tokenizer, continuation="the " * 30)
+        explain(model, TEXT, generate=Generate(continuation="the " * 30), tokenizer=tokenizer)
 
 
 def test_a_generation_of_nothing(loaded, monkeypatch):
@@ -221,7 +229,7 @@ def test_a_generation_of_nothing(loaded, monkeypatch):
     ended = np.append(inputs_of(tokenizer)["input_ids"], [[model.config.eos_token_id, 0]], axis=1)
     monkeypatch.setattr(model, "generate", lambda *a, **k: type("Output", (), {"sequences": ended}), raising=False)
     with pytest.raises(ValueError, match="ended at once and wrote nothing"):
-        explain_generation(model, TEXT, tokenizer=tokenizer)
+        explain(model, TEXT, generate=Generate(), tokenizer=tokenizer)
 
 
 @pytest.mark.parametrize(
@@ -234,32 +242,32 @@ def test_a_generation_of_nothing(loaded, monkeypatch):
 def test_bad_options(loaded, options, message):
     model, tokenizer = loaded("GPT2")
     with pytest.raises(ValueError, match=message):
-        explain_generation(model, TEXT, tokenizer=tokenizer, **options)
+        explain(model, TEXT, tokenizer=tokenizer, generate=Generate(**options))
 
 
 def test_a_model_that_does_not_generate():
     model, tokenizer = load_model("agreement")
     for options in ({}, {"continuation": "are"}):
         with pytest.raises(ValueError, match="AgreementEncoder does not generate"):
-            explain_generation(model, "the keys", tokenizer=tokenizer, **options)
+            explain(model, "the keys", tokenizer=tokenizer, generate=Generate(**options))
 
 
-def test_feedback_without_a_flow(loaded):
+def test_feedback_of_what_was_not_generated(loaded):
     model, _ = loaded("GPT2")
-    with pytest.raises(ValueError, match="are for the methods 'flow' and 'shapley'; method is 'rollout'"):
-        explain(model, np.array([[3, 4, 5]]), method="rollout", feedback="unrolled", n_prompt=2)
+    with pytest.raises(ValueError, match="feedback='unrolled' follows what a decoder generated, and nothing was"):
+        explain(model, np.array([[3, 4, 5]]), AttentionFlow(feedback="unrolled"))
 
 
 @pytest.mark.parametrize("name", ["GPT2", "T5"])
 def test_words_read_and_words_written(loaded, name):
     model, tokenizer = loaded(name)
     given, written = "the keys", "the old keys"
-    options = {"tokenizer": tokenizer, "continuation": f" {written}"}
-    explanation = explain_generation(model, given, spans="words", **options)
+    options = {"tokenizer": tokenizer, "generate": Generate(continuation=f" {written}")}
+    explanation = explain(model, given, spans="words", **options)
     words = [*given.split(), *written.split()]
     assert [token for token in explanation.tokens if token not in ("<pad>", "</s>")] == words
-    tokens = explain_generation(model, given, **options)
-    assert explanation.attribution.outputs.tolist() == tokens.attribution.outputs.tolist()
+    tokens = explain(model, given, **options)
+    assert explanation.attribution.positions.tolist() == tokens.attribution.positions.tolist()
     assert explanation.scores.shape[1] < tokens.scores.shape[1] or name == "T5"  # whose tokens are words
     assert (explanation.scores.sum(1) <= tokens.scores.sum(1) + 1e-9).all()
 
@@ -268,8 +276,8 @@ def test_words_read_and_words_written(loaded, name):
 def test_how_much_a_paragraph_could_contribute_to_the_answer(loaded, feedback):
     model, tokenizer = loaded("GPT2")
     text = "the keys\n\nthe old\n\nkeys."
-    options = {"tokenizer": tokenizer, "continuation": " the keys", "feedback": feedback}
-    explanation = explain_generation(model, text, spans="paragraphs", together=True, **options)
+    options = {"tokenizer": tokenizer, "generate": Generate(continuation=" the keys")}
+    explanation = explain(model, text, AttentionFlow(feedback=feedback), spans="paragraphs", joint=True, **options)
     paragraphs = [explanation.tokens.index(name) for name in ("the keys", "the old", "keys.")]
     assert explanation.scores.shape == (1, len(explanation.tokens))
     assert (explanation.scores[0, paragraphs] > 0).all()
@@ -283,12 +291,10 @@ def test_how_much_a_paragraph_could_contribute_to_the_answer(loaded, feedback):
     spans = np.zeros((1, 1, len(sequence)), bool)
     spans[0, 0, : len(second)] = second
     outputs = (np.arange(len(sequence)) >= n_prompt - 1) & (np.arange(len(sequence)) < len(sequence) - 1)
-    alone = attention_flow(
+    alone = AttentionFlow(feedback=feedback)(
         attention,
-        decoder_spans=spans,
-        output_spans=outputs[None],
-        feedback=feedback,
         n_prompt=n_prompt if feedback == "unrolled" else None,
+        spans=Spans(decoder=spans, outputs=outputs[None]),
     )
     assert explanation.scores[0, paragraphs[1]] == pytest.approx(alone.decoder.item(), abs=1e-9)
 
@@ -298,19 +304,19 @@ def one_by_one(model, given, positions, targets, **options):
     for position, target in zip(positions, targets, strict=True):
         _, attention, gradients = attention_gradients(model, target=target, **given)
         capacities = joint_capacities(attention, weighting="attention_gradient", gradients=gradients)
-        yield attention_flow(capacities, outputs=position, **options)
+        yield attention_flow(capacities, positions=position, **options)
 
 
 @pytest.mark.parametrize("name", ["GPT2", "Marian"])
 def test_each_written_token_by_gradients_of_its_own(loaded, name):
     model, tokenizer = loaded(name)
-    options = {"tokenizer": tokenizer, "max_new_tokens": 2, "weighting": "attention_gradient"}
-    sequence, n_prompt = generate(model, inputs_of(tokenizer), max_new_tokens=2)
+    options = {"tokenizer": tokenizer, "generate": Generate(max_new_tokens=2)}
+    sequence, n_prompt = generated(model, tokenizer, max_new_tokens=2)
     positions = list(range(n_prompt - 1, len(sequence) - 1))
     given = {"input_ids": sequence[None]}
     if name == "Marian":
         given = {**inputs_of(tokenizer), "decoder_input_ids": sequence[None]}
-    explanation = explain_generation(model, TEXT, **options)
+    explanation = explain(model, TEXT, AttentionFlow(weighting="attention_gradient"), **options)
     targets = [logit(int(sequence[p + 1]), position=p) for p in positions]
     for row, alone in enumerate(one_by_one(model, given, positions, targets)):
         for stack in ("encoder", "decoder") if name == "Marian" else ("decoder",):
@@ -323,20 +329,20 @@ def test_each_written_token_by_gradients_of_its_own(loaded, name):
 
 def test_other_targets_of_written_tokens(loaded):
     model, tokenizer = loaded("GPT2")
-    options = {"tokenizer": tokenizer, "max_new_tokens": 2, "weighting": "gradient", "method": "rollout"}
+    options = {"tokenizer": tokenizer, "generate": Generate(max_new_tokens=2), "method": Rollout(weighting="gradient")}
     why = functools.partial(contrast, other=3)
-    found = [explain_generation(model, TEXT, target=target, **options) for target in (None, log_probability, why, 3)]
+    found = [explain(model, TEXT, target=target, **options) for target in (None, log_probability, why, 3)]
     assert [each.conventions["target"] for each in found] == [
         "each token's logit", "each token's log_probability", "each token's target", 3,
     ]  # fmt: skip
     assert all(np.abs(a.scores - b.scores).max() > 1e-6 for i, a in enumerate(found) for b in found[:i])
-    joined = explain_generation(model, TEXT, together=True, **options)
-    sequence, n_prompt = generate(model, inputs_of(tokenizer), max_new_tokens=2)
+    joined = explain(model, TEXT, joint=True, **options)
+    sequence, n_prompt = generated(model, tokenizer, max_new_tokens=2)
     positions = list(range(n_prompt - 1, len(sequence) - 1))
     total = sum_of([logit(int(sequence[p + 1]), position=p) for p in positions])
     _, attention, gradients = attention_gradients(model, input_ids=sequence[None], target=total)
     capacities = joint_capacities(attention, weighting="gradient", gradients=gradients)
-    expected = rollout(capacities, outputs=positions).decoder[0].sum(0)
+    expected = rollout(capacities, positions=positions).decoder[0].sum(0)
     np.testing.assert_allclose(joined.scores[0], expected, rtol=1e-4, atol=1e-7)
 
 
@@ -350,7 +356,12 @@ def test_gradients_of_a_generation_from_a_shell(capsys, directory):
 
 def test_targets_that_do_not_fit(loaded):
     model, tokenizer = loaded("GPT2")
-    with pytest.raises(ValueError, match="target is each token's log_probability, but weighting='attention'"):
-        explain_generation(model, TEXT, tokenizer=tokenizer, target=log_probability)
+    with pytest.raises(ValueError, match="target is given, but the method 'flow' is the same for every target"):
+        explain(model, TEXT, generate=Generate(), tokenizer=tokenizer, target=log_probability)
     with pytest.raises(ValueError, match="2 targets are given for 3 outputs; expected one for each"):
-        explain(model, np.array([[3, 4, 5]]), weighting="gradient", target=[logit(1, position=0), logit(1, position=1)])
+        explain(
+            model,
+            np.array([[3, 4, 5]]),
+            AttentionFlow(weighting="gradient"),
+            target=[logit(1, position=0), logit(1, position=1)],
+        )

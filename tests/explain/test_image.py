@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 from transformers import FlaxViTModel, ViTConfig
 
-from jaxflow import explain, gradient_norm, load
+from jaxflow import explain, load
+from jaxflow.attribute import gradient_norm
 from jaxflow.explain._image import as_read, grey, ground
-from jaxflow.explain._inputs import name_patches
+from jaxflow.explain._reading import _name_patches as name_patches
 from jaxflow.views.html._page import to_page
 
 SIZES = {"image_size": 16, "patch_size": 8, "hidden_size": 8, "intermediate_size": 8}
@@ -14,11 +15,11 @@ def test_a_vision_model_s_explanation_holds_its_image(standard_promotion, tmp_pa
     model = FlaxViTModel(ViTConfig(num_hidden_layers=2, num_attention_heads=2, **SIZES))
     image = np.random.default_rng(0).random((16, 16, 3))
     pixels = np.moveaxis(2 * image - 1, -1, 0)[None].astype(np.float32)
-    explanation = explain(model, pixel_values=pixels, outputs=0)
+    explanation = explain(model, {"pixel_values": pixels}, positions=0)
     assert explanation.patches == (2, 2)
     assert explanation.tokens == explanation.output_tokens == ("0", "0,0", "0,1", "1,0", "1,1")
     assert "Output 0" in to_page(explanation)
-    assert "Output 2: 0,1" in to_page(explain(model, pixel_values=pixels, outputs=2))
+    assert "Output 2: 0,1" in to_page(explain(model, {"pixel_values": pixels}, positions=2))
     seen = grey(image)
     stretched = (seen - seen.min()) / (seen.max() - seen.min())
     np.testing.assert_allclose(explanation.image / 255, stretched, atol=0.51 / 255)

@@ -2,7 +2,8 @@ import checkpoints
 import numpy as np
 import pytest
 
-from jaxflow import load_model, text_spans
+from jaxflow import load_model
+from jaxflow.explain import text_spans
 from jaxflow.explain._words import cover, written_spans
 
 TEXT = "the keys'  old, cabinet\nis on.\n \n the key"

@@ -1,0 +1,213 @@
+"""What a model reads: a text, a mapping or arrays as the inputs of one example, with the names and the padding of its tokens."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import ArrayLike, Bool, Int
+
+from jaxflow._attention import Attention
+from jaxflow.explain._words import Span
+from jaxflow.models import Model
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Example:
+    """One example: a model's inputs, with what is known about them. `explain` takes it where the inputs alone do not say it.
+
+    Attributes:
+        inputs: a text (with a tokenizer), a mapping of the model's own inputs by name, an array, or a tuple of them by position.
+        tokens: names of the input's tokens: the encoder's, or those of a decoder without encoder; by default the tokenizer's, row
+            and column of the patches of an image, or positions.
+        decoder_tokens: names of the decoder's tokens, where there is an encoder too.
+        encoder_mask: `[1, source]`, False where padded; the input `attention_mask` by default.
+        decoder_mask: `[1, target]`, likewise; the input `decoder_attention_mask` by default.
+        words: spans of tokens that are words, `(start, stop, word)`, which a page shows beside the tokens; those of the text by
+            default.
+        produced: `[target]`, the token that each position of a decoder produced; the likeliest by default.
+    """
+
+    inputs: Any
+    tokens: Sequence[str] | None = None
+    decoder_tokens: Sequence[str] | None = None
+    encoder_mask: Bool[ArrayLike, "*batch source"] | None = None
+    decoder_mask: Bool[ArrayLike, "*batch target"] | None = None
+    words: Sequence[Span] | None = None
+    produced: Int[ArrayLike, " target"] | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Reading:
+    """An example as a model is called with it.
+
+    Attributes:
+        args: inputs by position.
+        kwargs: inputs by name.
+        example: what is said about them.
+        text: the text that they were made of; None for other inputs.
+        n_prompt: how many of the decoder's first tokens were not generated; None where nothing was.
+        sequence: `[target]`, all tokens of the decoder, where some were generated.
+        written_spans: spans of the decoder's tokens that were written, where spans of a unit of text were asked for.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    example: Example
+    text: str | None = None
+    n_prompt: int | None = None
+    sequence: Int[np.ndarray, " target"] | None = None
+    written_spans: Sequence[Span] | None = None
+
+
+def read(inputs: Any, tokenizer: Any) -> Reading:
+    """Turn what `explain` is given into a model's inputs.
+
+    Raises:
+        ValueError: a text without tokenizer, an empty one, or one longer than the model reads.
+        TypeError: nothing that can be inputs.
+    """
+    example = inputs if isinstance(inputs, Example) else Example(inputs)
+    given = example.inputs
+    if isinstance(given, str):
+        return Reading((), encode(tokenizer, given), example, text=given)
+    if isinstance(given, Mapping) or (
+        hasattr(given, "keys") and hasattr(given, "items")
+    ):  # a tokenizer's BatchEncoding too
+        return Reading((), dict(given), example)
+    if isinstance(given, tuple):
+        return Reading(given, {}, example)
+    if isinstance(given, np.ndarray | jax.Array):
+        return Reading((given,), {}, example)
+    raise TypeError(
+        f"inputs is {type(given).__name__}; expected a text, a mapping of the model's inputs by name, an array, a tuple of "
+        "inputs by position, an Example, or a list of these."
+    )
+
+
+def encode(tokenizer: Any, text: str) -> dict[str, np.ndarray]:
+    """Turn one text into a model's inputs, `[1, token]` each.
+
+    Raises:
+        ValueError: no tokenizer, an empty text, or one longer than the tokenizer says the model reads; never cut.
+    """
+    if tokenizer is None:
+        raise ValueError(
+            f"A text is given ({text[:40]!r}), but no tokenizer: pass tokenizer=, as load_model returns it."
+        )
+    if not text.strip():
+        raise ValueError("The text is empty: there is no token to explain.")
+    inputs = {name: np.asarray(values) for name, values in tokenizer([text]).items()}
+    n_tokens, limit = inputs["input_ids"].shape[-1], tokenizer.model_max_length
+    if n_tokens > limit:
+        raise ValueError(
+            f"The text is {n_tokens} tokens long; the model reads {limit} at most. It is not cut, since that would explain "
+            "another text: shorten or split it."
+        )
+    return inputs
+
+
+def read_by(attention: Attention) -> dict[str, tuple[int, str, str]]:
+    """Return of each stack how many tokens it reads, and the names under which a model is given them and their padding mask."""
+    if attention.decoder is None:
+        assert attention.encoder is not None
+        return {"encoder": (attention.encoder.shape[-1], "input_ids", "attention_mask")}
+    n_target = attention.decoder.shape[-1]
+    if attention.cross is None:
+        return {"decoder": (n_target, "input_ids", "attention_mask")}
+    n_source = attention.cross.shape[-1]
+    if attention.encoder is None:  # what the decoder attends to came ready
+        return {
+            "encoder": (n_source, "encoder_input_ids", "encoder_attention_mask"),
+            "decoder": (n_target, "input_ids", "attention_mask"),
+        }
+    return {
+        "encoder": (n_source, "input_ids", "attention_mask"),
+        "decoder": (n_target, "decoder_input_ids", "decoder_attention_mask"),
+    }
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Names:
+    """Names and padding of the tokens of each stack, "encoder" and "decoder"; no names of a stack that is not there.
+
+    Attributes:
+        tokens: names.
+        masks: `[*batch, token]`, False where padded; None where nothing is.
+        patches: how many patches of an image, down and across, the last inputs are; None for other inputs.
+    """
+
+    tokens: dict[str, tuple[str, ...]]
+    masks: dict[str, Any]
+    patches: tuple[int, int] | None
+
+
+def name(model: Model, reading: Reading, attention: Attention, tokenizer: Any) -> Names:
+    """Name what a model has read, and find its padding.
+
+    Raises:
+        ValueError: more or fewer names than tokens; a padding mask that does not say it for each token.
+    """
+    example = reading.example
+    stack = attention.decoder if attention.decoder is not None else attention.encoder
+    assert stack is not None  # or capture would have raised
+    batch = stack.shape[:-4]
+    given_inputs = model.arguments(reading.args, reading.kwargs)
+    sides = read_by(attention)
+    tokens: dict[str, tuple[str, ...]] = {"encoder": (), "decoder": ()}
+    masks = {"encoder": example.encoder_mask, "decoder": example.decoder_mask}
+    given = {"encoder": example.tokens, "decoder": example.decoder_tokens}
+    if "encoder" not in sides and example.decoder_tokens is None:
+        given["decoder"] = example.tokens
+    for side, (n_tokens, ids_name, mask_name) in sides.items():
+        tokens[side] = _names(given[side], tokenizer, given_inputs.get(ids_name), n_tokens)
+        if masks[side] is None:
+            masks[side] = padding_mask(given_inputs.get(mask_name), mask_name, side, (*batch, n_tokens))
+    patches = model.facts.patches if tokenizer is None and example.tokens is None else None
+    if patches is not None and patches[0] * patches[1] > len(tokens["encoder"]):
+        patches = None
+    if patches is not None:
+        tokens["encoder"] = _name_patches(patches, len(tokens["encoder"]))
+    return Names(tokens, masks, patches)
+
+
+def _names(given: Sequence[str] | None, tokenizer: Any, ids: Any, n_tokens: int) -> tuple[str, ...]:
+    """Name a stack's tokens: as given, by the tokenizer, or by position."""
+    if given is None and tokenizer is not None and ids is not None:
+        given = words_of(tokenizer, np.ravel(ids))
+    words = tuple(map(str, range(n_tokens) if given is None else given))
+    if len(words) != n_tokens:
+        raise ValueError(f"tokens holds {len(words)} words; the model's attention is over {n_tokens} tokens.")
+    return words
+
+
+def _name_patches(grid: tuple[int, int], n_tokens: int) -> tuple[str, ...]:
+    """Name the last tokens by row and column of the grid, from 0 at the top left, and those before them by position."""
+    down, across = grid
+    first = n_tokens - down * across
+    return (*map(str, range(first)), *(f"{row},{column}" for row in range(down) for column in range(across)))
+
+
+def words_of(tokenizer: Any, ids: Int[np.ndarray, " token"]) -> list[str]:
+    """Name tokens; by number those that the tokenizer does not know, as models have spare ones."""
+    words = tokenizer.convert_ids_to_tokens(ids)
+    return [f"#{number}" if word is None else word for word, number in zip(words, ids.tolist(), strict=True)]
+
+
+def padding_mask(mask: Any, name: str, side: str, shape: tuple[int, ...]) -> Bool[np.ndarray, "*batch token"] | None:
+    """Return what a model was given as padding mask, if it says so for each token.
+
+    Raises:
+        ValueError: a mask of another shape.
+    """
+    if mask is None:
+        return None
+    if np.shape(mask) != shape:
+        raise ValueError(
+            f"{name} has shape {np.shape(mask)}, which does not say for each of the {shape[-1]} tokens whether it is "
+            f"padding: pass {side}_mask of shape {shape}, in Example(inputs, {side}_mask=...)."
+        )
+    return np.asarray(mask, bool)

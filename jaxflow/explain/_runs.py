@@ -1,0 +1,54 @@
+"""Runs of a model on one example, as methods ask for them: operation by operation, each once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from jaxflow._attention import Attention
+from jaxflow.attribute import Attribution, EmbeddingScore, Without, lost_without_each
+from jaxflow.capture import Heads, Target, pull_gradients, run_capture
+from jaxflow.models import Model
+
+
+class EagerRuns:
+    """Runs a model when something is asked for, and keeps its outputs and its attention."""
+
+    def __init__(self, model: Model, args: tuple, kwargs: dict[str, Any], targets: Sequence[Target]) -> None:
+        """Run nothing yet."""
+        self._model, self._args, self._kwargs = model, args, kwargs
+        self._targets = targets
+        self._forward: tuple[Any, Attention, Heads | None] | None = None
+        self._pulled: tuple[Any, Attention, Any] | None = None
+        self.n_targets = len(targets)
+
+    def forward(self, heads: Heads | None, *, for_gradients: bool = False) -> tuple[Any, Attention]:
+        """Return outputs and attention; of the pass that gradients need, where they will be asked for."""
+        if for_gradients:
+            return self._pull()[:2]
+        if self._forward is None or self._forward[2] is not heads:
+            outputs, attention = run_capture(self._model, self._args, self._kwargs, heads=heads)
+            self._forward = (outputs, attention, heads)
+        return self._forward[:2]
+
+    def attention(self, heads: Heads | None) -> Attention:
+        """Return the attention of a forward pass, one head made of all if `heads` is given."""
+        return self.forward(heads)[1]
+
+    def gradients(self, row: int) -> tuple[Attention, Attention]:
+        """Return the attention, and the gradients of target `row` by it: one backward pass."""
+        _, attention, pull = self._pull()
+        return attention, pull(row)
+
+    def by_embeddings(self, score: EmbeddingScore, row: int) -> Attribution:
+        """Return what `score` makes of target `row`."""
+        return score(self._model, self._args, self._kwargs, target=self._targets[row])
+
+    def without_each(self, row: int, without: Without | None) -> Attribution:
+        """Return what target `row` loses without each token."""
+        return lost_without_each(self._model, self._args, self._kwargs, target=self._targets[row], without=without)
+
+    def _pull(self) -> tuple[Any, Attention, Any]:
+        if self._pulled is None:
+            self._pulled = pull_gradients(self._model, self._args, self._kwargs, targets=self._targets)
+        return self._pulled

@@ -1,0 +1,152 @@
+"""What explain is given: mappings whose names collide with no option, tuples, arrays, lists, and methods of the user's own."""
+
+import sys
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxflow import (
+    AttentionFlow,
+    Example,
+    IntegratedGradients,
+    LeaveOneOut,
+    Rollout,
+    capture,
+    explain,
+    load_model,
+    logit,
+)
+from jaxflow.attribute import METHODS, leave_one_out
+from jaxflow.attribute import integrated_gradients as by_path
+
+TEXT = "the keys to the old cabinet"
+
+
+@pytest.fixture(scope="module")
+def agreement():
+    return load_model("agreement")
+
+
+def attend(x):
+    weights = jax.nn.softmax(jnp.einsum("bqd,bkd->bqk", x, x))
+    return weights @ x
+
+
+def test_arguments_of_the_model_may_have_the_names_of_options():
+    def model(params, tokens, positions, method):
+        return attend(params[tokens] + method * params[positions])
+
+    params = jax.random.normal(jax.random.key(0), (9, 8))
+    ids, places = jnp.array([[3, 1, 4]]), jnp.array([[0, 1, 2]])
+    inputs = {"params": params, "tokens": ids, "positions": places, "method": 0.5}
+    explanation = explain(model, Example(inputs, tokens=["a", "b", "c"]), positions=[1])
+    assert explanation.tokens == ("a", "b", "c")
+    by_position = explain(model, (params, ids, places, 0.5), positions=[1])
+    np.testing.assert_array_equal(by_position.scores, explanation.scores)
+
+
+def test_a_method_of_a_linen_module():
+    class Model(nn.Module):
+        def setup(self):
+            self.attention = nn.MultiHeadDotProductAttention(num_heads=2)
+
+        def __call__(self, x):
+            return self.encode(x).mean(1)
+
+        def encode(self, x):
+            return self.attention(x)
+
+    x = jax.random.normal(jax.random.key(0), (1, 3, 8))
+    variables = Model().init(jax.random.key(1), x)
+    explanation = explain(Model(), {"x": x, "method": "encode"}, variables=variables)
+    _, attention = capture(Model(), x, method="encode", variables=variables)
+    np.testing.assert_array_equal(explanation.scores, AttentionFlow()(attention).encoder[0])
+
+
+def test_a_list_gives_a_list(agreement):
+    model, tokenizer = agreement
+    texts = [TEXT, "the guards"]
+    found = explain(model, texts, "rollout", tokenizer=tokenizer, positions=0)
+    assert [len(each.tokens) for each in found] == [7, 3]
+    for text, each in zip(texts, found, strict=True):
+        np.testing.assert_array_equal(
+            each.scores, explain(model, text, Rollout(), tokenizer=tokenizer, positions=0).scores
+        )
+
+
+@pytest.mark.parametrize("inputs", [3, None, [[1, 2]], object()])
+def test_what_is_no_input(agreement, inputs):
+    with pytest.raises(
+        TypeError, match=r"inputs is .*; expected a text, a mapping of the model's inputs by name, an array"
+    ):
+        explain(agreement[0], inputs)
+
+
+class LastLayerMaximum:
+    """A method of the user's own: the largest attention of any head of the last layer."""
+
+    def attribute(self, evidence):
+        heads = np.asarray(evidence.attention.encoder)[-1]
+        return heads.max(0)[list(evidence.positions)]
+
+
+def test_a_method_of_the_users_own(agreement, tmp_path):
+    model, tokenizer = agreement
+    explanation = explain(model, TEXT, LastLayerMaximum(), tokenizer=tokenizer, positions=[0, 2])
+    _, attention = capture(model, **tokenizer([TEXT]))
+    np.testing.assert_allclose(explanation.scores, np.asarray(attention.encoder)[0, -1].max(0)[[0, 2]], rtol=1e-6)
+    assert explanation.method == "LastLayerMaximum"
+    assert "LastLayerMaximum" in str(explanation)
+    explanation.save(tmp_path / "x.html")
+    assert "LastLayerMaximum" in (tmp_path / "x.html").read_text()
+    words = explain(model, "the keys' cabinet", LastLayerMaximum(), tokenizer=tokenizer, positions=0, spans="words")
+    tokens = explain(model, "the keys' cabinet", LastLayerMaximum(), tokenizer=tokenizer, positions=0)
+    np.testing.assert_allclose(words.scores[0, 2], tokens.scores[0, 2:4].sum(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_explains_by_name(agreement, name, tmp_path):
+    model, tokenizer = agreement
+    explanation = explain(model, TEXT, name, tokenizer=tokenizer, positions=0)
+    assert explanation.scores.shape == (1, 7)
+    assert np.isfinite(explanation.scores).all()
+    assert METHODS[name].name == explanation.method
+    assert str(explanation)
+    explanation.save(tmp_path / "x.html")
+
+
+def test_methods_that_depend_on_a_target_take_the_predicted_one(agreement):
+    model, tokenizer = agreement
+    inputs = {name: np.asarray(values) for name, values in tokenizer([TEXT]).items()}
+    for method, function in ((IntegratedGradients(steps=8), by_path), (LeaveOneOut(), leave_one_out)):
+        options = {"steps": 8} if function is by_path else {}
+        predicted = explain(model, TEXT, method, tokenizer=tokenizer, positions=0)
+        assert predicted.conventions["target"] == "plural"
+        expected = function(model, target=logit(1), **options, **inputs).encoder[0]
+        np.testing.assert_allclose(predicted.scores, expected, rtol=1e-4, atol=1e-6)
+        other = explain(model, TEXT, method, tokenizer=tokenizer, positions=0, target="singular")
+        expected = function(model, target=logit(0), **options, **inputs).encoder[0]
+        np.testing.assert_allclose(other.scores, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_scores_that_do_not_add_up_have_no_spans(agreement):
+    model, tokenizer = agreement
+    with pytest.raises(ValueError, match="spans are given, but the method scores tokens one by one"):
+        explain(model, TEXT, "leave_one_out", tokenizer=tokenizer, positions=0, spans=[(1, 3)])
+
+
+def test_nothing_is_computed_before_it_is_looked_at(agreement, monkeypatch):
+    model, tokenizer = agreement
+    picture = sys.modules["jaxflow.explain._picture"]
+    monkeypatch.setattr(picture, "flow_graph", None)
+    monkeypatch.setattr(picture, "bottleneck", None)
+    explanation = explain(model, TEXT, tokenizer=tokenizer)
+    assert repr(explanation) == "Explanation(AgreementEncoder, method='flow', 7 outputs x 7 inputs)"
+    with pytest.raises(TypeError):
+        explanation.flow_graphs  # noqa: B018
+    monkeypatch.undo()
+    assert explanation.flow_graphs[0] is explanation.flow_graph(0)
+    assert len(explanation.flow_graphs) == 7
