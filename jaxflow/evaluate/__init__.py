@@ -13,31 +13,33 @@
 | `SanityCheck.correlations` | are scores the same without what was learned? | nearer to 0 | Adebayo et al. 2018 |
 """
 
+from jaxflow.evaluate._bootstrap import Bootstrap
 from jaxflow.evaluate._compare import compare
 from jaxflow.evaluate._comparison import Comparison
 from jaxflow.evaluate._curves import ErasureCurves, erasure_curves
-from jaxflow.evaluate._decisions import Question
+from jaxflow.evaluate._decisions import Decision, next_token, predicted_label
 from jaxflow.evaluate._erasure import BINS, Faithfulness, erase
 from jaxflow.evaluate._masking import masked_value
-from jaxflow.evaluate._methods import METHODS
 from jaxflow.evaluate._metrics import METRICS
 from jaxflow.evaluate._ranks import rank_correlation
 from jaxflow.evaluate._sanity import SanityCheck, layer_groups, randomise, sanity_check
 
 __all__ = [
     "BINS",
-    "METHODS",
     "METRICS",
+    "Bootstrap",
     "Comparison",
+    "Decision",
     "ErasureCurves",
     "Faithfulness",
-    "Question",
     "SanityCheck",
     "compare",
     "erase",
     "erasure_curves",
     "layer_groups",
     "masked_value",
+    "next_token",
+    "predicted_label",
     "randomise",
     "rank_correlation",
     "sanity_check",

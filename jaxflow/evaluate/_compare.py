@@ -1,4 +1,4 @@
-"""Compare attribution methods, ours or not, by what the model does: methods x metrics on a file of texts."""
+"""compare: methods x metrics on a file of texts, ours or not, by what the model does."""
 
 from __future__ import annotations
 
@@ -8,18 +8,22 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxflow._progress import progress_bar
-from jaxflow.capture import model_name
+from jaxflow._progress import no_progress, progress_bar
+from jaxflow.attribute import METHODS, Method, as_method, method_label
+from jaxflow.evaluate._bootstrap import Bootstrap
+from jaxflow.evaluate._cases import Case, ReadText, decide, read_text
 from jaxflow.evaluate._comparison import Comparison
-from jaxflow.evaluate._compiled import Asked, Model, ask, compile_model, read_text
-from jaxflow.evaluate._decisions import Question, next_token, predicted_label, question_of
+from jaxflow.evaluate._compiled import CompiledModel
+from jaxflow.evaluate._decisions import Decision, default_decision, predicted_label
 from jaxflow.evaluate._erasure import BINS
-from jaxflow.evaluate._methods import METHODS, Answers, Method, score
+from jaxflow.evaluate._evidence import CompiledRuns, evidence_of, score_text
 from jaxflow.evaluate._metrics import METRICS, measure
 from jaxflow.evaluate._sanity import randomise
 from jaxflow.explain import words_of
+from jaxflow.models import Model, as_model
 
-__all__ = ["METHODS", "METRICS", "Answers", "Comparison", "Question", "compare", "next_token", "predicted_label"]
+DEFAULT_METHODS = tuple(name for name in METHODS if name != "shapley")  # which takes longer than all others together
+DEFAULT_BOOTSTRAP = Bootstrap()
 
 
 def compare(
@@ -27,16 +31,12 @@ def compare(
     texts: Sequence[str],
     *,
     tokenizer: Any,
-    methods: Sequence[str] | None = None,
-    more: Mapping[str, Method] | None = None,
+    methods: Sequence[Method | str] | Mapping[str, Method | str] | None = None,
     metrics: Sequence[str] | None = None,
-    question: Question | None = None,
-    variables: Mapping | None = None,
+    decision: Decision | None = None,
     bins: Sequence[float] = BINS,
-    level: float = 0.95,
-    n_resamples: int = 2000,
-    seed: int = 0,
-    progress: bool = False,
+    bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
+    variables: Mapping | None = None,
 ) -> Comparison:
     """Score the tokens of texts by several methods, and measure which scores predict what the model does.
 
@@ -45,27 +45,24 @@ def compare(
     through the model together, in one compiled program.
 
     Args:
-        model: what `capture` takes and `input_ids` and `attention_mask` go into: a classifier, a model that writes on, or a
+        model: what `capture` takes and `input_ids` and `attention_mask` go into: a classifier, a model that generates, or a
             sequence-to-sequence model. Modules have embeddings and parameters; of a function neither is known: choose methods and
             metrics without "gradient", "input_x_gradient", "integrated_gradients" and "sanity".
         texts: one or more, of 2 tokens or more.
         tokenizer: the model's.
-        methods: names from `METHODS`; all by default.
-        more: other methods by name: a function of `Answers` that returns a score for each token, or an `Attribution`.
+        methods: methods or their names, `METHODS`; or a mapping from what they are to be called to them, your own methods among
+            them. All but "shapley" by default.
         metrics: names from `METRICS`; all by default.
-        question: what is explained, where the default does not fit: a model without a head, several labels at once.
-        variables: those of an unbound linen module.
+        decision: what is explained, where the default does not fit: a model without a head, several labels at once.
         bins: shares of the tokens that count as best, as in `erase`.
-        level: of the intervals.
-        n_resamples: of the bootstrap.
-        seed: of the bootstrap, of random scores and of the parameters that are shuffled for "sanity".
-        progress: show a bar.
+        bootstrap: how intervals are found; its seed shuffles the parameters for "sanity", too.
+        variables: those of an unbound linen module.
 
     Returns:
         `Comparison`.
 
     Raises:
-        TypeError: a model that is not supported here.
+        TypeError: a model or a method that is none.
         ValueError: no text; a method or metric that does not exist; a text that is empty, too long, or has fewer than 2 tokens
             that can be hidden; a model without a head.
 
@@ -81,70 +78,74 @@ def compare(
         >>> compared.values.shape, compared.decisions
         ((1, 2, 1), ('plural',))
     """
-    methods, metrics, functions = _check(texts, methods, more, metrics, level, n_resamples)
-    read = _read(model, tokenizer, texts)
-    asked, compiled = _ask(model, texts, read, question, variables)
-    shuffled = _shuffled(model, compiled, seed) if "sanity" in metrics else None
-    values = np.zeros((len(texts), len(methods), len(metrics)))
+    named, metrics = _methods(methods), _metrics(metrics)
+    if isinstance(texts, str) or not len(texts):
+        raise ValueError(f"texts is {texts!r}; expected one or more texts, in a list.")
+    subject = as_model(model, variables=variables)
+    read = _read(subject, tokenizer, texts)
+    if decision is None:
+        first = CompiledModel(subject, predicted_label())
+        decision = default_decision(subject, first.predict(first.parameters, read[0].inputs))
+    compiled = CompiledModel(subject, decision)
+    cases = [decide(compiled, decision, each) for each in read]
+    shuffled = _shuffled(subject, bootstrap.seed) if "sanity" in metrics else None
+    values = np.zeros((len(texts), len(named), len(metrics)))
     scores = []
-    with progress_bar(len(texts), "texts", unit="text", shown=progress) as bar:
-        for row, each in enumerate(asked):
-            answers = Answers(compiled, each, compiled.parameters, seed)
-            scored = [score(function, answers) for function in functions]
+    with progress_bar(len(texts), "texts", unit="text") as bar, no_progress():
+        for row, case in enumerate(cases):
+            runs = CompiledRuns(compiled, case, compiled.parameters)
+            scored = [score_text(method, evidence_of(runs, seed=0)) for method in named.values()]
             randomised = None
             if shuffled is not None:
-                others = Answers(compiled, each, shuffled, seed + (1 if "random" in methods else 0))
-                randomised = [score(function, others)[0] for function in functions]
+                others = evidence_of(CompiledRuns(compiled, case, shuffled), seed=1)
+                randomised = [score_text(method, others)[0] for method in named.values()]
             rows = [found for found, _ in scored]
-            for number, found in enumerate(measure(answers, rows, randomised, metrics=metrics, bins=bins)):
+            for number, found in enumerate(measure(runs, rows, randomised, metrics=metrics, bins=bins)):
                 measured = {**found, "saturation": scored[number][1]}
                 values[row, number] = [measured[name] for name in metrics]
-            scores.append(np.stack(rows)[:, : len(each.tokens)])
+            scores.append(np.stack(rows)[:, : len(case.read.tokens)])
             bar.update()
     return Comparison(
-        model=model_name(model),
+        model=subject.name,
         texts=tuple(texts),
-        tokens=tuple(each.tokens for each in asked),
-        decisions=tuple(_name(model, tokenizer, each) for each in asked),
-        methods=tuple(methods),
+        tokens=tuple(each.tokens for each in read),
+        decisions=tuple(_name(subject, tokenizer, case) for case in cases),
+        methods=tuple(named),
         metrics=tuple(metrics),
         values=values,
         scores=tuple(scores),
-        candidates=tuple(each.candidates[: len(each.tokens)] for each in asked),
-        level=level,
-        n_resamples=n_resamples,
-        seed=seed,
+        candidates=tuple(each.candidates[: len(each.tokens)] for each in read),
+        bootstrap=bootstrap,
     )
 
 
-def _check(
-    texts: Sequence[str],
-    methods: Sequence[str] | None,
-    more: Mapping[str, Method] | None,
-    metrics: Sequence[str] | None,
-    level: float,
-    n_resamples: int,
-) -> tuple[list[str], list[str], list[Method]]:
-    if isinstance(texts, str) or not len(texts):
-        raise ValueError(f"texts is {texts!r}; expected one or more texts, in a list.")
-    known = {**METHODS, **(more or {})}
-    names = list(METHODS if methods is None else methods)
-    for name in names:
-        if name not in METHODS:
-            raise ValueError(f"{name!r} is no method; expected some of {', '.join(METHODS)}.")
-    names += [name for name in more or {} if name not in names]
-    if not names:
+def _methods(methods: Sequence[Method | str] | Mapping[str, Method | str] | None) -> dict[str, Method]:
+    """Return methods by what they are called."""
+    if isinstance(methods, Mapping):
+        named = {name: as_method(method) for name, method in methods.items()}
+    else:
+        found = [as_method(method) for method in (DEFAULT_METHODS if methods is None else methods)]
+        labels = [method_label(method) for method in found]
+        twice = sorted({label for label in labels if labels.count(label) > 1})
+        if twice:
+            raise ValueError(
+                f"Several methods are called {twice[0]!r}: pass a mapping from names of your own to methods."
+            )
+        named = dict(zip(labels, found, strict=True))
+    if not named:
         raise ValueError(f"No method is to be compared; expected some of {', '.join(METHODS)}.")
+    return named
+
+
+def _metrics(metrics: Sequence[str] | None) -> list[str]:
     wanted = list(METRICS if metrics is None else metrics)
     for name in wanted:
         if name not in METRICS:
             raise ValueError(f"{name!r} is no metric; expected some of {', '.join(METRICS)}.")
-    if not 0 < level < 1 or n_resamples < 1:
-        raise ValueError(f"level is {level} and n_resamples {n_resamples}; expected a share in (0, 1), and 1 or more.")
-    return names, wanted, [known[name] for name in names]
+    return wanted
 
 
-def _read(model: Any, tokenizer: Any, texts: Sequence[str]) -> list:
+def _read(model: Model, tokenizer: Any, texts: Sequence[str]) -> list[ReadText]:
     """Read every text; say which one cannot be read."""
     read = []
     for number, text in enumerate(texts, start=1):
@@ -155,34 +156,22 @@ def _read(model: Any, tokenizer: Any, texts: Sequence[str]) -> list:
     return read
 
 
-def _ask(model: Any, texts: Sequence[str], read: list, question: Question | None, variables: Mapping | None) -> tuple:
-    """Compile the model, and let it decide on every text."""
-    if question is None:
-        probe = compile_model(model, predicted_label(), variables)
-        question = question_of(model, probe.predict(probe.parameters, read[0][0]))
-    compiled = compile_model(model, question, variables)
-    return [ask(compiled, question, text, each) for text, each in zip(texts, read, strict=True)], compiled
-
-
-def _shuffled(model: Any, compiled: Model, seed: int) -> Any:
+def _shuffled(model: Model, seed: int) -> Any:
     """Shuffle a model's parameters."""
-    if not jax.tree.leaves(compiled.parameters):
+    if not jax.tree.leaves(model.parameters):
         raise ValueError(
-            f"{model_name(model)} holds its parameters itself, so they cannot be shuffled: choose metrics without 'sanity', or "
-            "pass the module that computes it."
+            f"{model.name} holds its parameters itself, so they cannot be shuffled: choose metrics without 'sanity', or pass the "
+            "module that computes it."
         )
-    return randomise(compiled.parameters, seed=seed)
+    return randomise(model.parameters, seed=seed)
 
 
-def _name(model: Any, tokenizer: Any, asked: Asked) -> str:
+def _name(model: Model, tokenizer: Any, case: Case) -> str:
     """Name what a model decided, where that is a label or a token."""
-    number = np.ravel(np.asarray(asked.decision[0] if isinstance(asked.decision, tuple) else asked.decision))
+    number = np.ravel(np.asarray(case.decided[0] if isinstance(case.decided, tuple) else case.decided))
     if number.size != 1 or not np.issubdtype(number.dtype, np.integer):
         return "—"
-    labels = getattr(model, "labels", None)
-    if labels is not None:
-        return str(labels[int(number[0])])
-    if isinstance(asked.decision, tuple):
+    label, labels = int(number[0]), model.facts.labels
+    if isinstance(case.decided, tuple) and (labels is None or label >= len(labels) or model.facts.n_words is not None):
         return words_of(tokenizer, number)[0]
-    names = getattr(getattr(model, "config", None), "id2label", None) or {}
-    return str(names.get(int(number[0]), int(number[0])))
+    return str(labels[label]) if labels is not None and label < len(labels) else str(label)

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from jaxflow._version import __version__
+from jaxflow.evaluate._bootstrap import Bootstrap
 from jaxflow.evaluate._metrics import METRICS
 from jaxflow.evaluate._ranks import rank_correlation
 
@@ -31,9 +32,7 @@ class Comparison:
         values: `[text, method, metric]`; NaN where a metric says nothing (equal scores have no order).
         scores: of each text, `[method, token]`, special tokens included.
         candidates: of each text, `[token]`, whether a token could be hidden: metrics are of these alone.
-        level: of the intervals.
-        n_resamples: how many times texts were drawn again.
-        seed: of that, of random scores, and of shuffled parameters.
+        bootstrap: how intervals are found.
     """
 
     model: str
@@ -45,9 +44,7 @@ class Comparison:
     values: Float[np.ndarray, "text method metric"]
     scores: tuple[Float[np.ndarray, "method token"], ...]
     candidates: tuple[Bool[np.ndarray, " token"], ...]
-    level: float
-    n_resamples: int
-    seed: int
+    bootstrap: Bootstrap
 
     @property
     def mean(self) -> Float[np.ndarray, "method metric"]:
@@ -57,7 +54,7 @@ class Comparison:
     @property
     def interval(self) -> Float[np.ndarray, "2 method metric"]:
         """`[2, method, metric]`, lower and upper end of the interval of each mean."""
-        return bootstrap_interval(self.values, level=self.level, n_resamples=self.n_resamples, seed=self.seed)
+        return self.bootstrap.interval(self.values)
 
     def difference(self, method: str, other: str) -> Float[np.ndarray, "3 metric"]:
         """Return `[3, metric]`: mean of `method` less that of `other` on the same texts, lower and upper end of its interval.
@@ -69,7 +66,7 @@ class Comparison:
             if name not in self.methods:
                 raise ValueError(f"{name!r} was not compared; expected one of {', '.join(self.methods)}.")
         paired = self.values[:, self.methods.index(method)] - self.values[:, self.methods.index(other)]
-        ends = bootstrap_interval(paired, level=self.level, n_resamples=self.n_resamples, seed=self.seed)
+        ends = self.bootstrap.interval(paired)
         return np.concatenate([_mean(paired)[None], ends])
 
     @property
@@ -94,9 +91,7 @@ class Comparison:
             "version": __version__,
             "model": self.model,
             "n_texts": len(self.texts),
-            "level": self.level,
-            "n_resamples": self.n_resamples,
-            "seed": self.seed,
+            **dataclasses.asdict(self.bootstrap),
             "better": {name: METRICS[name] for name in self.metrics},
             "methods": {
                 method: {
@@ -150,7 +145,7 @@ class Comparison:
         ]
         widths = [max(map(len, column)) for column in columns]
         n_texts = f"{len(self.texts)} text{'s' * (len(self.texts) != 1)}"
-        lines = [f"{self.model}: {n_texts}, mean and {self.level:.0%} interval, * best"]
+        lines = [f"{self.model}: {n_texts}, mean and {self.bootstrap.level:.0%} interval, * best"]
         start = 0
         while start < len(columns):
             stop = start + 1
@@ -180,41 +175,6 @@ class Comparison:
         merit = np.stack([signs[METRICS[name]][:, j] for j, name in enumerate(self.metrics)], axis=1)
         merit[[name == "random" for name in self.methods]] = np.nan
         return merit == np.nanmax(np.where(np.isnan(merit), -np.inf, merit), axis=0)
-
-
-def bootstrap_interval(
-    values: Float[np.ndarray, "text ..."], *, level: float, n_resamples: int, seed: int
-) -> Float[np.ndarray, "2 ..."]:
-    """Find the interval of means over texts, by drawing as many texts again and again.
-
-    All numbers of a text are drawn together, so the intervals of methods and metrics are paired.
-
-    Args:
-        values: of each text; NaN where there is none.
-        level: share of the resampled means inside, in (0, 1).
-        n_resamples: how many.
-        seed: same seed, same interval.
-
-    Returns:
-        `[2, *shape]`, lower and upper end; NaN where no text has a value.
-
-    Example:
-        >>> bootstrap_interval(np.arange(100.0), level=0.95, n_resamples=1000, seed=0).round()
-        array([44., 55.])
-
-    Source: Efron 1979, by percentiles.
-    """
-    drawn = np.random.default_rng(seed).integers(len(values), size=(n_resamples, len(values)))
-    counts = np.zeros((n_resamples, len(values)))
-    np.add.at(counts, (np.arange(n_resamples)[:, None], drawn), 1)
-    there = np.isfinite(values)
-    total = np.tensordot(counts, np.where(there, values, 0.0), axes=1)
-    number = np.tensordot(counts, there.astype(np.float64), axes=1)
-    means = np.divide(total, number, out=np.full_like(total, np.nan), where=number > 0)
-    ends = np.full((2, *values.shape[1:]), np.nan)
-    some = there.any(0)
-    ends[:, some] = np.nanquantile(means[:, some], [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return ends
 
 
 def _mean(values: Float[np.ndarray, "text ..."]) -> np.ndarray:

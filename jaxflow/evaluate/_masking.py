@@ -12,8 +12,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jaxflow.attribute import with_mask
-from jaxflow.capture import Target, arguments, call_model, evaluate, take_apart
+from jaxflow.capture import Target, evaluate_target
 from jaxflow.evaluate._erasure import Value
+from jaxflow.models import as_model
 
 
 def masked_value(
@@ -48,23 +49,22 @@ def masked_value(
         ValueError: more than one example; a model that takes no `input_ids`, or no `attention_mask` (pass `replacement`); of
             what is returned: masks of another length.
     """
-    named = {**kwargs, **arguments(model, args, kwargs)}
+    subject = as_model(model, variables=variables)
+    named = {**kwargs, **subject.arguments(args, kwargs)}
     shape = np.shape(named.get("input_ids", 0))
     if len(shape) != 2 or shape[0] != 1:
         raise ValueError(f"input_ids has shape {shape}; expected one example, [1, token], whose tokens can be hidden.")
     if replacement is None:
-        named = with_mask(model, named, shape)
-    bind, parameters = take_apart(model, variables)
+        named = with_mask(subject, named, shape)
     arrays = {name: np.asarray(value) for name, value in named.items() if np.ndim(value)}
     others = {name: value for name, value in named.items() if not np.ndim(value)}
 
     @jax.jit
     def run(parameters: Any, arrays: dict[str, Any], kept: Bool[Array, "mask token"]) -> Float[Array, " mask"]:
         hidden = hide(arrays, kept, replacement=replacement)
-        bound, own = bind(parameters)
-        return evaluate(target, call_model(bound, **{**own, **hidden, **others}), (len(kept),))
+        return evaluate_target(target, subject.bind(parameters).call(**hidden, **others), (len(kept),))
 
-    return batched(functools.partial(run, parameters, arrays), shape[-1], batch_size)
+    return batched(functools.partial(run, subject.parameters, arrays), shape[-1], batch_size)
 
 
 def hide(

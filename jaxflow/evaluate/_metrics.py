@@ -8,9 +8,10 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
+from jaxflow.attribute import METHODS
 from jaxflow.evaluate._curves import curve_counts, erasure_curves
 from jaxflow.evaluate._erasure import Value, bin_counts, erase, erasing_masks, ranked
-from jaxflow.evaluate._methods import METHODS, Answers, score
+from jaxflow.evaluate._evidence import CompiledRuns, evidence_of, score_text
 from jaxflow.evaluate._ranks import rank_correlation
 
 N_STEPS = 10  # of curves
@@ -29,7 +30,7 @@ METRICS: Mapping[str, Literal["more", "less", "near 0"]] = {
 
 
 def measure(
-    answers: Answers,
+    runs: CompiledRuns,
     scores: Sequence[Float[np.ndarray, " token"]],
     randomised: Sequence[Float[np.ndarray, " token"]] | None,
     *,
@@ -43,7 +44,7 @@ def measure(
     (`sanity`, 1 where they are the same).
 
     Args:
-        answers: of the trained model.
+        runs: of the trained model.
         scores: by each method.
         randomised: the same with shuffled parameters; None leaves `sanity` out.
         metrics: those that are wanted; what only others need is not computed.
@@ -52,13 +53,13 @@ def measure(
     Returns:
         The wanted metrics of each method, by name, without `saturation`.
     """
-    candidates = answers.asked.candidates
-    value = _looked_up(answers, scores, bins)
+    candidates = runs.case.read.candidates
+    value = _looked_up(runs, scores, bins)
     orders = {}  # what ranks are correlated with
     if "blank_out" in metrics:
-        orders["blank_out"] = np.abs(answers.left_out[0])[candidates]
+        orders["blank_out"] = np.abs(runs.lost[0])[candidates]
     if "gradient" in metrics:
-        orders["gradient"] = score(METHODS["gradient"], answers)[0][candidates]
+        orders["gradient"] = score_text(METHODS["gradient"], evidence_of(runs, seed=0))[0][candidates]
     measured = []
     for number, row in enumerate(scores):
         erased = erase(value, row, bins=bins, candidates=candidates)
@@ -79,13 +80,13 @@ def measure(
     return measured
 
 
-def _looked_up(answers: Answers, scores: Sequence[Float[np.ndarray, " token"]], bins: Sequence[float]) -> Value:
+def _looked_up(runs: CompiledRuns, scores: Sequence[Float[np.ndarray, " token"]], bins: Sequence[float]) -> Value:
     """Return the value as a function of masks, computed for all those that the methods' erasures need."""
     wanted = []
     for row in scores:
-        order, may_hide = ranked(row, answers.asked.candidates)
+        order, may_hide = ranked(row, runs.case.read.candidates)
         counts = np.union1d(bin_counts(len(order), bins), curve_counts(len(order), N_STEPS))
         wanted.append(erasing_masks(order, may_hide, counts))
     masks = np.unique(np.concatenate(wanted), axis=0)
-    values = dict(zip(map(bytes, masks), answers.numbers(masks)[0], strict=True))
+    values = dict(zip(map(bytes, masks), runs.numbers(masks)[0], strict=True))
     return lambda kept: np.array([values[bytes(mask)] for mask in kept])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy.stats
 from jaxtyping import ArrayLike, Float
 
 
@@ -24,16 +25,10 @@ def rank_correlation(scores: Float[ArrayLike, " token"], other: Float[ArrayLike,
     a, b = finite_row(scores), finite_row(other)
     if a.shape != b.shape or len(a) < 2:
         raise ValueError(f"got {len(a)} and {len(b)} scores; expected as many of both, 2 or more.")
-    x, y = _ranks(a) - (len(a) - 1) / 2, _ranks(b) - (len(b) - 1) / 2
+    middle = (len(a) + 1) / 2
+    x, y = scipy.stats.rankdata(a) - middle, scipy.stats.rankdata(b) - middle
     spread = np.sqrt((x @ x) * (y @ y))
     return float(x @ y / spread) if spread else float("nan")
-
-
-def _ranks(row: Float[np.ndarray, " token"]) -> Float[np.ndarray, " token"]:
-    """Rank from 0, equal numbers by the mean of their places."""
-    _, group, counts = np.unique(row, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    return ((ends - counts + ends - 1) / 2)[group]
 
 
 def finite_row(scores: Float[ArrayLike, " token"]) -> Float[np.ndarray, " token"]:

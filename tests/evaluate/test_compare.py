@@ -10,23 +10,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxflow import (
-    attention_flow,
-    attention_gradients,
-    compare,
-    erase,
-    erasure_curves,
-    gradient_norm,
-    joint_capacities,
-    leave_one_out,
-    load_model,
-    logit,
-    masked_value,
-    rank_correlation,
-)
+from jaxflow import attention_flow, attention_gradients, compare, joint_capacities, load_model, logit
+from jaxflow.attribute import METHODS, gradient_norm, leave_one_out
 from jaxflow.cli._main import main
-from jaxflow.evaluate import BINS, METHODS, METRICS
-from jaxflow.evaluate._comparison import bootstrap_interval
+from jaxflow.evaluate import BINS, METRICS, Bootstrap, erase, erasure_curves, masked_value, rank_correlation
 
 TEXTS = ["the keys to the old cabinet", "the guards near the door"]
 
@@ -36,15 +23,22 @@ def agreement():
     return load_model("agreement")
 
 
+class First:
+    """A method of the user's own: the earlier a token, the more."""
+
+    def attribute(self, evidence):
+        return np.arange(len(evidence.tokens["encoder"]))[::-1]
+
+
 @pytest.fixture(scope="module")
 def compared(agreement):
     model, tokenizer = agreement
-    ours = {"first": lambda answers: np.arange(len(answers.asked.tokens))[::-1]}
-    return compare(model, TEXTS, tokenizer=tokenizer, more=ours)
+    methods = {name: name for name in METHODS if name != "shapley"} | {"first": First()}
+    return compare(model, TEXTS, tokenizer=tokenizer, methods=methods)
 
 
 def test_all_methods_and_metrics(compared):
-    assert compared.methods == (*METHODS, "first")
+    assert compared.methods == (*(name for name in METHODS if name != "shapley"), "first")
     assert compared.metrics == tuple(METRICS)
     assert compared.decisions == ("plural", "plural")
     assert compared.tokens[1] == ("[CLS]", "the", "guards", "near", "the", "door")
@@ -70,8 +64,8 @@ def test_numbers_are_those_of_the_measures(agreement, compared):
     gradient = gradient_norm(model, target=logit(1), **inputs).encoder[0, 0]
     words = np.arange(6) > 0
     rows = {
-        "flow": attention_flow(attention, outputs=0).encoder[0, 0],
-        "flow_attention_gradient": attention_flow(capacities, outputs=0).encoder[0, 0],
+        "flow": attention_flow(attention, positions=0).encoder[0, 0],
+        "flow_attention_gradient": attention_flow(capacities, positions=0).encoder[0, 0],
         "gradient": gradient,
         "leave_one_out": np.where(words, leave_one_out(model, target=logit(1), **inputs).encoder[0, 0], 0.0),
     }
@@ -96,23 +90,23 @@ def test_intervals_are_paired_and_seeded():
     text = rng.normal(size=(40, 1)) * 10
     values = np.concatenate([text, text + 1], axis=1) + rng.normal(size=(40, 2)) * 0.01
     options = {"level": 0.9, "n_resamples": 2000, "seed": 1}
-    lower, upper = bootstrap_interval(values, **options)
+    lower, upper = Bootstrap(**options).interval(values)
     assert lower[0] < values.mean(0)[0] < upper[0]
     expected = 1.645 * values.std(0) / np.sqrt(40)
     np.testing.assert_allclose((upper - lower) / 2, expected, rtol=0.1)
-    low, high = bootstrap_interval(values[:, 1] - values[:, 0], **options)
+    low, high = Bootstrap(**options).interval(values[:, 1] - values[:, 0])
     assert 0.99 < low < high < 1.01  # though the means are uncertain
-    np.testing.assert_array_equal(bootstrap_interval(values, **options), (lower, upper))
+    np.testing.assert_array_equal(Bootstrap(**options).interval(values), (lower, upper))
     values[:39, 0] = np.nan
-    one = bootstrap_interval(values, **options)
+    one = Bootstrap(**options).interval(values)
     np.testing.assert_array_equal(one[:, 0], values[39, 0])
-    assert np.isnan(bootstrap_interval(np.full((3, 1), np.nan), **options)).all()
+    assert np.isnan(Bootstrap(**options).interval(np.full((3, 1), np.nan))).all()
 
 
 def test_tables_and_json(compared):
     text = compared.to_text(100)
     assert max(map(len, text.splitlines())) <= 100
-    for name in (*METHODS, *METRICS, "AgreementEncoder: 2 texts, mean and 95% interval"):
+    for name in (*compared.methods, *METRICS, "AgreementEncoder: 2 texts, mean and 95% interval"):
         assert name in text
     content = json.loads(compared.to_json(scores=True))
     entry = content["methods"]["rollout"]["deletion"]
@@ -224,6 +218,11 @@ class Maskless(nn.Module):
         return nn.Dense(2)(nn.Embed(200, 4, name="tokens")(input_ids).sum(1))
 
 
+class Odd:
+    def attribute(self, evidence):
+        return [1, 2, 3]
+
+
 def test_refusals(agreement):
     model, tokenizer = agreement
 
@@ -231,17 +230,18 @@ def test_refusals(agreement):
         with pytest.raises(ValueError, match=match):
             compare(model, texts, tokenizer=tokenizer, **options)
 
-    refused("'shap' is no method; expected some of flow, flow_gradient", methods=["shap"])
+    refused("'shap' is no method; expected one of flow, flow_gradient", methods=["shap"])
     refused("'auc' is no metric; expected some of comprehensiveness", metrics=["auc"])
     refused("No method is to be compared", methods=[])
     refused("expected one or more texts", texts=[])
     refused("expected one or more texts, in a list", texts="the keys")
     refused("The text 'keys' has 1 tokens that can be hidden", texts=["the keys", "keys"])
-    refused(r"level is 95 and n_resamples 2000; expected a share in \(0, 1\)", level=95)
-    refused(r"scores of shape \(3,\) for 7 tokens", methods=[], more={"odd": lambda answers: [1, 2, 3]})
+    with pytest.raises(ValueError, match=r"level is 95 and n_resamples 2000; expected a share in \(0, 1\)"):
+        Bootstrap(level=95)
+    refused(r"scores of shape \(3,\); expected \(1, 8\)", methods={"odd": Odd()})
     ids = jnp.ones((1, 3), int)
     headless = Headless().bind(Headless().init(jax.random.key(0), ids, attention_mask=ids))
-    refused("Headless has no head: it returns dict, and no logits. Pass question=", model=headless)
+    refused("Headless has no head: it returns dict, and no logits. Pass decision=", model=headless)
     maskless = Maskless().bind(Maskless().init(jax.random.key(0), ids))
     refused("Maskless takes no attention_mask to hide tokens by", model=maskless)
 

@@ -6,17 +6,9 @@ import numpy as np
 import pytest
 from planted_models import IDS, MODEL, NNX, PLANTED, VARIABLES
 
-from jaxflow import (
-    contrast,
-    erase,
-    erasure_curves,
-    gradient_norm,
-    leave_one_out,
-    load_model,
-    masked_value,
-    random_scores,
-    rank_correlation,
-)
+from jaxflow import contrast, load_model
+from jaxflow.attribute import gradient_norm, leave_one_out, random_scores
+from jaxflow.evaluate import erase, erasure_curves, masked_value, rank_correlation
 
 TARGET = contrast(1, 0)
 MASKS = np.random.default_rng(0).random((2, 5, 5)) < 0.6

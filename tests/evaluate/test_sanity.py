@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from planted_models import IDS, MODEL, VARIABLES
 
-from jaxflow import gradient_norm, layer_groups, logit, randomise, sanity_check
+from jaxflow import logit
+from jaxflow.attribute import gradient_norm
+from jaxflow.evaluate import layer_groups, randomise, sanity_check
 
 PARAMS = {
     "tokens": {"embedding": np.arange(40.0).reshape(8, 5)},

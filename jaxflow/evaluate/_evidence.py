@@ -1,0 +1,113 @@
+"""Evidence about one text of a comparison, from compiled programs."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float
+
+from jaxflow._attention import Attention
+from jaxflow.attribute import (
+    Attribution,
+    EmbeddingScore,
+    Evidence,
+    Method,
+    Without,
+    as_attribution,
+    lost_without_each,
+)
+from jaxflow.capture import Heads, reduce_heads
+from jaxflow.evaluate._cases import Case
+from jaxflow.evaluate._compiled import CompiledModel
+from jaxflow.evaluate._masking import batched
+
+BATCH = 32  # masks that go through the model at once
+
+
+class CompiledRuns:
+    """What a model with some parameters computes about one text; each part when it is first asked for."""
+
+    n_targets = 1
+
+    def __init__(self, model: CompiledModel, case: Case, parameters: Any) -> None:
+        """Run nothing yet."""
+        self.model, self.case, self.parameters = model, case, parameters
+
+    @functools.cached_property
+    def attended(self) -> tuple[Attention, Attention]:
+        """Attention, and the gradients of the target by it, `[1, layer, head, query, key]`."""
+        return jax.device_get(self.model.attend(self.parameters, self.case.read.inputs, self.case.decided))
+
+    @functools.cached_property
+    def numbers(self) -> Callable[[Bool[np.ndarray, "mask token"]], tuple[np.ndarray, np.ndarray]]:
+        """A function of which tokens are kept: the value and the target for each mask."""
+        run = functools.partial(self.model.numbers, self.parameters, self.case.read.inputs, self.case.decided)
+        return batched(run, len(self.case.read.candidates), BATCH)
+
+    @functools.cached_property
+    def lost(self) -> tuple[np.ndarray, np.ndarray]:
+        """What value and target lose without each token, `[token]`; 0 for tokens that are never hidden."""
+        candidates = self.case.read.candidates
+        places = np.flatnonzero(candidates)
+        masks = np.ones((len(places) + 1, len(candidates)), bool)
+        masks[np.arange(len(places)) + 1, places] = False
+        lost = []
+        for number in self.numbers(masks):
+            scores = np.zeros(masks.shape[1])
+            scores[places] = number[0] - number[1:]
+            lost.append(scores)
+        return lost[0], lost[1]
+
+    def attention(self, heads: Heads | None) -> Attention:
+        """Return the attention, one head made of all if `heads` is given."""
+        return self.attended[0] if heads is None else reduce_heads(self.attended[0], heads)
+
+    def gradients(self, row: int) -> tuple[Attention, Attention]:
+        """Return the attention, and the gradients of the target by it."""
+        return self.attended
+
+    def by_embeddings(self, score: EmbeddingScore, row: int) -> Attribution:
+        """Return what `score` makes of the target."""
+        return self.model.by_embeddings(score)(self.parameters, self.case.read.inputs, self.case.decided)
+
+    def without_each(self, row: int, without: Without | None) -> Attribution:
+        """Return what the target loses without each token."""
+        inputs = self.case.read.inputs
+        if without is not None:
+            bound, target = self.model.model.bind(self.parameters), self.model.target_of(inputs, self.case.decided)
+            return lost_without_each(bound, (), inputs, target=target, without=without)
+        rows = self.lost[1][None, None]
+        stack = self.model.model.facts.stacks[0]
+        return Attribution(
+            encoder=rows if stack == "encoder" else None,
+            decoder=rows if stack == "decoder" else None,
+            positions=np.array([0]),
+        )
+
+
+def evidence_of(runs: CompiledRuns, *, seed: int) -> Evidence:
+    """Put together what methods may ask about a text, padding included."""
+    read = runs.case.read
+    stack = runs.model.model.facts.stacks[0]
+    tokens = {"encoder": (), "decoder": (), stack: (*read.tokens, *("",) * (len(read.candidates) - len(read.tokens)))}
+    if "decoder_input_ids" in read.inputs:
+        tokens["decoder"] = ("",) * read.inputs["decoder_input_ids"].shape[-1]
+    masks = {"encoder": None, "decoder": None, stack: np.asarray(read.inputs["attention_mask"], bool)[0]}
+    return Evidence(runs, tokens=tokens, positions=runs.case.positions, masks=masks, seed=seed)
+
+
+def score_text(method: Method, evidence: Evidence) -> tuple[Float[np.ndarray, " token"], float]:
+    """Return a method's scores of a text's tokens, padding included, and the share of them that is saturated.
+
+    Scores of several explained positions are averaged. The share is NaN for methods that have no bound.
+
+    Raises:
+        ValueError: scores of another shape.
+    """
+    found = as_attribution(method.attribute(evidence), evidence)
+    stacks = [np.asarray(stack, np.float64) for stack in (found.encoder, found.decoder) if stack is not None]
+    return stacks[0].mean(0), float("nan") if found.saturation is None else found.saturation
