@@ -9,7 +9,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from monitored import Encoder
 from strategies import make_attention
 
-from jaxflow import Attention, attention_flow, capture_capacities, flow_bounds, joint_capacities, rollout
+from jaxflow import Attention, attention_flow, joint_capacities
+from jaxflow.attribute import rollout
+from jaxflow.network import capture_capacities
+from jaxflow.solve import flow_bounds
 
 BATCH, LAYERS, HEADS, TOKENS = 4, 3, 4, 8
 WHOLE = make_attention("softmax", 0, (BATCH, LAYERS, HEADS, TOKENS, TOKENS))
@@ -51,7 +54,7 @@ def check(spec):
     assert_same(rollout(sharded, encoder_mask=MASK), rollout(MASKED, encoder_mask=MASK), atol=1e-6)
     many, one = (flow_bounds(joint_capacities(Attention(encoder=w), encoder_mask=MASK)) for w in (sharded, MASKED))
     assert_same(many, one, atol=1e-6)
-    options = {"encoder_mask": MASK, "outputs": [0, 2]}
+    options = {"encoder_mask": MASK, "positions": [0, 2]}
     assert_same(attention_flow(sharded, **options), attention_flow(MASKED, **options))
 
 

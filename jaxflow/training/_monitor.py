@@ -6,24 +6,25 @@ import contextlib
 import logging
 import operator
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import ArrayLike, Bool
 
 from jaxflow._attention import STACKS
-from jaxflow.attribute import attribution_scores
-from jaxflow.capture import DEFAULT_NAME, Role
-from jaxflow.network import Capacities, DecoderLayer, Heads, flow_network, select
+from jaxflow._progress import no_progress
+from jaxflow.attribute import AttentionFlow, RawAttention, Rollout, SetShapley, as_method, method_name
+from jaxflow.explain import Example
+from jaxflow.models import as_model
+from jaxflow.network import Capacities, DecoderLayer, flow_network, select
 from jaxflow.training._images import score_images
-from jaxflow.training._summary import flow_summary
-from jaxflow.training._tracked_batch import Probe, make_probe
-from jaxflow.training._writer import write_with
+from jaxflow.training._summary import check_method, flow_summary
+from jaxflow.training._tracked_batch import TrackedBatch, track_batch
+from jaxflow.training._writer import adapt_writer
 
 MAX_PENDING = 2  # batches that wait to be solved before training waits for them
 logger = logging.getLogger("jaxflow")
@@ -62,52 +63,42 @@ class FlowMonitor:
     def __init__(
         self,
         model: Any,
-        *args: Any,
+        inputs: Any,
+        method: AttentionFlow | SetShapley | Rollout | RawAttention | str = "flow",
+        *,
         writer: Any,
         every_steps: int,
         state: Any = None,
-        outputs: int | Sequence[int] | None = None,
-        heads: Heads = "mean",
-        residual: float = 0.5,
-        encoder_mask: Bool[ArrayLike, "*batch source"] | None = None,
-        decoder_mask: Bool[ArrayLike, "*batch target"] | None = None,
-        decoder_layer: DecoderLayer = "sublayers",
+        positions: int | Sequence[int] | None = None,
         images: int = 4,
-        prefix: str = "attention_flow",
+        prefix: str | None = None,
         background: bool = True,
-        sown: str = DEFAULT_NAME,
-        roles: Mapping[str, Role] | None = None,
-        **inputs: Any,
     ) -> None:
         """Trace the model over the shapes of the batch, and refuse what could not be reported later.
 
         Args:
             model: what `capture` takes: an instance of a Flax class of transformers 4, a linen module, an NNX module, or a
-                function `model(state, *args, **inputs)`. An NNX module is probed in the mode (train or eval) that it is in now.
-            *args: the batch that is looked at, as the model is called with it; [*batch, ...]. A few examples do: each has as
-                many solves as explained outputs times inputs.
+                function `model(state, ...)`; or `as_model(...)` of it, which says more. An NNX module is run in the mode (train
+                or eval) that it is in now.
+            inputs: the batch that is tracked: a mapping of the model's own inputs by name, an array, or a tuple of inputs by
+                position, [*batch, ...]; or an `Example`, which says its padding masks too. A few examples do: each has as many
+                solves as explained positions times inputs.
+            method: how to score: `AttentionFlow`, `SetShapley`, `Rollout` or `RawAttention`, or the name of one.
             writer: clu's `MetricWriter` or what has its `write_scalars(step, scalars)` and `write_images(step, images)`; or a
                 `SummaryWriter` as of tensorboardX (`add_scalar`, `add_images`). It stays the caller's to flush and close.
             every_steps: N; reports are made at steps 0, N, 2N, ...
             state: a state to trace with: parameters of a function or of a transformers model, variables of a linen module or
                 its parameters alone. Not needed for what holds its own: an NNX module, a bound one, a transformers model.
-            outputs: as in `flow_summary`, like the next five.
-            heads: as in `joint_capacities`.
-            residual: as in `joint_capacities`.
-            encoder_mask: False where padded; the input `attention_mask` by default.
-            decoder_mask: likewise; the input `decoder_attention_mask` by default.
-            decoder_layer: as in `flow_network`.
+            positions: as in `flow_summary`.
             images: of how many examples, the first ones, the scores are written as an image: outputs as rows, inputs as columns.
-            prefix: before the names of scalars and images.
+            prefix: before the names of scalars and images; "attention_flow" for attention flow, else the method's name.
             background: whether to solve and to write in a thread of the monitor's. False does it within the call: for a writer
                 that must be called where the training runs, and where training itself needs the host's cores.
-            sown: as in `capture`.
-            roles: as in `capture`.
-            **inputs: the batch by name.
 
         Raises:
             ValueError: `every_steps` below 1; a batch that does not fit the model; attention that cannot be captured; a writer
-                that cannot write; options that `flow_summary` would refuse.
+                that cannot write; a method that needs more of a model than its attention; options that `flow_summary` would
+                refuse.
             TypeError: `model` is nothing that can be run.
         """
         self._every = operator.index(every_steps)
@@ -115,23 +106,22 @@ class FlowMonitor:
             raise ValueError(f"every_steps is {every_steps}; expected 1 or more, after how many steps to report again.")
         if operator.index(images) < 0:
             raise ValueError(f"images is {images}; expected 0 or more examples.")
-        self._write = write_with(writer, images=images > 0)
-        self._probe = make_probe(
-            model,
-            args,
-            inputs,
+        self._write = adapt_writer(writer, images=images > 0)
+        self._method: Any = check_method(as_method(method))
+        self._batch = track_batch(
+            as_model(model),
+            inputs if isinstance(inputs, Example) else Example(inputs),
             state=state,
-            heads=heads,
-            residual=residual,
-            masks={"encoder": encoder_mask, "decoder": decoder_mask},
-            options={"sown": sown, "roles": roles},
+            heads=self._method.heads,
+            residual=self._method.residual,
         )
-        _check_structure(self._probe, outputs=outputs, residual=residual, decoder_layer=decoder_layer)
-        self._outputs, self._decoder_layer = outputs, decoder_layer
-        self._largest = (
-            2.0 - residual if decoder_layer == "parallel" and self._probe.attention.cross is not None else 1.0
-        )
-        self._images, self._prefix = images, prefix
+        decoder_layer: Any = getattr(self._method, "decoder_layer", "sublayers")
+        _check_structure(self._batch, positions, self._method.residual, decoder_layer)
+        self._positions = positions
+        is_parallel = decoder_layer == "parallel" and self._batch.attention.cross is not None
+        self._largest = 2.0 - self._method.residual if is_parallel else 1.0
+        default = "attention_flow" if isinstance(self._method, AttentionFlow) else method_name(self._method)
+        self._images, self._prefix = images, default if prefix is None else prefix
         self._capture: Callable | None = None
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="jaxflow-monitor") if background else None
         self._pending: deque[Future[None]] = deque()
@@ -157,10 +147,10 @@ class FlowMonitor:
                 "step is a jax.Array: reading it would wait for the device at every step. Count steps in Python, such as by "
                 "enumerate, and pass that number."
             )
-        if state is None and not self._probe.is_live:
+        if state is None and not self._batch.model.is_live:
             raise ValueError(
-                f"The monitor is called without a state, and {self._probe.name} does not change as it is trained. Hand over the "
-                "parameters after the step: monitor(step, params)."
+                f"The monitor is called without a state, and {self._batch.model.name} does not change as it is trained. Hand "
+                "over the parameters after the step: monitor(step, params)."
             )
         if self._closed:
             raise ValueError(
@@ -168,8 +158,8 @@ class FlowMonitor:
             )
         if operator.index(step) % self._every:
             return False
-        state = self._probe.read(state)
-        self._probe.check(state)
+        state = self._batch.model.state_of(state)
+        self._batch.check(state)
         leaves = [leaf for leaf in jax.tree.leaves(state) if isinstance(leaf, jax.Array)]
         spans_processes = not all(leaf.is_fully_addressable for leaf in leaves)
         is_first = jax.process_index() == 0
@@ -177,9 +167,9 @@ class FlowMonitor:
             return True
         if self._capture is None:
             self._capture = jax.jit(
-                self._probe.capacities, out_shardings=_everywhere(leaves) if spans_processes else None
+                self._batch.capacities, out_shardings=_everywhere(leaves) if spans_processes else None
             )
-        capacities = self._capture(state, self._probe.arrays)
+        capacities = self._capture(state, self._batch.arrays)
         if not is_first:
             return True
         if self._pool is None:
@@ -202,7 +192,7 @@ class FlowMonitor:
         if self._pool is not None:
             self._pool.shutdown()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> FlowMonitor:
         """Return the monitor, to be closed at the end of the block."""
         return self
 
@@ -215,11 +205,9 @@ class FlowMonitor:
     def _report(self, step: int, capacities: Capacities) -> None:
         """Solve and write; on failure log the first, and let the training go on."""
         try:
-            with _on_cpu():  # the little that is done in JAX must not queue behind training steps
-                summary = flow_summary(
-                    jax.device_get(capacities), outputs=self._outputs, decoder_layer=self._decoder_layer
-                )
-            scores = attribution_scores(summary.attribution)
+            with _on_cpu(), no_progress():  # the little that is done in JAX must not queue behind training steps
+                summary = flow_summary(jax.device_get(capacities), self._method, positions=self._positions)
+            scores = summary.attribution.scores
             drawn = score_images(scores.reshape(-1, *scores.shape[-2:])[: self._images], largest=self._largest)
             scalars = {f"{self._prefix}/{name}": value for name, value in summary.scalars().items()}
             self._write(step, scalars, {f"{self._prefix}/scores": drawn} if self._images else {})
@@ -233,17 +221,19 @@ class FlowMonitor:
                 )
 
 
-def _check_structure(probe: Probe, *, outputs: Any, residual: float, decoder_layer: DecoderLayer) -> None:
+def _check_structure(
+    batch: TrackedBatch, positions: int | Sequence[int] | None, residual: float, decoder_layer: DecoderLayer
+) -> None:
     """Raise now what `flow_summary` would raise at the first report: make a network of even attention of that shape."""
-    shapes = {name: stack.shape for name in STACKS if (stack := getattr(probe.attention, name)) is not None}
+    shapes = {name: stack.shape for name in STACKS if (stack := getattr(batch.attention, name)) is not None}
     one: dict[str, Any] = {name: np.ones(shape[-4:-3] + shape[-2:], np.float32) for name, shape in shapes.items()}
     if "decoder" in one:
         one["decoder"] = np.tril(one["decoder"])  # it is causal
     flow_network(Capacities(**one, residual=np.float32(residual)), decoder_layer=decoder_layer)
-    batch = next(iter(shapes.values()))[:-4]
-    padding: dict[str, Any] = {f"{side}_mask": mask for side, mask in probe.masks.items()}
-    whole: dict[str, Any] = {name: np.broadcast_to(stack, (*batch, *stack.shape)) for name, stack in one.items()}
-    select(Capacities(**whole, **padding), outputs=outputs)
+    axes = next(iter(shapes.values()))[:-4]
+    padding: dict[str, Any] = {f"{side}_mask": mask for side, mask in batch.masks.items()}
+    whole: dict[str, Any] = {name: np.broadcast_to(stack, (*axes, *stack.shape)) for name, stack in one.items()}
+    select(Capacities(**whole, **padding), positions=positions)
 
 
 def _everywhere(leaves: Sequence[jax.Array]) -> NamedSharding:

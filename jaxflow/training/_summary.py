@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,9 +11,17 @@ from flax import struct
 from jaxtyping import ArrayLike, Float
 
 from jaxflow._attention import Attention
-from jaxflow.attribute import Attribution, attention_flow, attribution_scores
-from jaxflow.network import Capacities, DecoderLayer, as_capacities, batch_of, flow_network, real_tokens
-from jaxflow.solve import cut_layers
+from jaxflow.attribute import (
+    AttentionFlow,
+    Attribution,
+    RawAttention,
+    Rollout,
+    SetShapley,
+    as_method,
+    method_label,
+)
+from jaxflow.network import Capacities, as_capacities, batch_of, flow_network, real_tokens
+from jaxflow.solve import cut_capacities, layer_share
 
 
 @struct.dataclass
@@ -24,7 +33,8 @@ class FlowSummary:
     Attributes:
         attribution: the scores that all else is made of.
         bottleneck: `[layer]`, share of the minimum cuts' capacity that lies in each layer (the encoder's, then the
-            decoder's), over the cuts between every input and every output, each the one nearest its input. Sums to 1.
+            decoder's), over the cuts between every input and every output, each the one nearest its input. Sums to 1. None for
+            methods other than attention flow, like the next.
         saturation: share in [0, 1] of the scores that equal their trivial bound.
         entropy: of an output's scores, in nats: 0 where one input has all, log(n) where n inputs have as much.
         source_share: share of the encoder's inputs; None unless there are an encoder and a decoder.
@@ -35,8 +45,8 @@ class FlowSummary:
     """
 
     attribution: Attribution
-    bottleneck: Float[np.ndarray, " layer"]
-    saturation: float
+    bottleneck: Float[np.ndarray, " layer"] | None
+    saturation: float | None
     entropy: float
     source_share: float | None
     prefix_share: float | None
@@ -45,10 +55,12 @@ class FlowSummary:
 
     def scalars(self) -> dict[str, float]:
         """Name the numbers: `bottleneck_layer` (from 1), `cut_share/layer_01` and on, and each of the other fields."""
-        n_digits = len(str(len(self.bottleneck)))
-        named: dict[str, float | None] = {
-            "bottleneck_layer": float(np.argmax(self.bottleneck) + 1),
-            **{f"cut_share/layer_{i:0{n_digits}}": float(share) for i, share in enumerate(self.bottleneck, 1)},
+        named: dict[str, float | None] = {}
+        if self.bottleneck is not None:
+            n_digits = len(str(len(self.bottleneck)))
+            named["bottleneck_layer"] = float(np.argmax(self.bottleneck) + 1)
+            named |= {f"cut_share/layer_{i:0{n_digits}}": float(share) for i, share in enumerate(self.bottleneck, 1)}
+        named |= {
             "saturation": self.saturation,
             "entropy": self.entropy,
             "source_share": self.source_share,
@@ -61,26 +73,25 @@ class FlowSummary:
 
 def flow_summary(
     attention: Attention | Capacities | Float[ArrayLike, "*batch layer head source source"],
+    method: AttentionFlow | SetShapley | Rollout | RawAttention | str = "flow",
     *,
-    outputs: int | Sequence[int] | None = None,
-    decoder_layer: DecoderLayer = "sublayers",
+    positions: int | Sequence[int] | None = None,
 ) -> FlowSummary:
-    """Summarise the attention flow of a batch: where it is bounded, how it is spread, how far it is saturated.
+    """Summarise the scores of a batch: where its flow is bounded, how scores are spread, how far they are saturated.
 
-    Runs on the host, like `attention_flow`, and takes about twice as long: a minimum cut for each score.
+    Runs on the host, like `attention_flow`, and with attention flow takes about twice as long: a minimum cut for each score.
 
     Args:
-        attention: what `attention_flow` takes. Heads, residual and masks other than its defaults are given to
-            `joint_capacities`, whose `Capacities` go in here.
-        outputs: positions to explain, in the decoder if there is one; None for all. In a causal stack early outputs have
-            few inputs, which raises the first one's share: choose later ones to leave that out.
-        decoder_layer: as in `flow_network`.
+        attention: what `attention_flow` takes. Masks are given to `joint_capacities`, whose `Capacities` go in here.
+        method: how to score: `AttentionFlow`, `SetShapley`, `Rollout` or `RawAttention`, or the name of one.
+        positions: outputs to explain, positions in the decoder if there is one; None for all. In a causal stack early outputs
+            have few inputs, which raises the first one's share: choose later ones to leave that out.
 
     Returns:
         `FlowSummary`.
 
     Raises:
-        ValueError: as `attention_flow`.
+        ValueError: as `attention_flow`; a method that needs more of a model than its attention.
 
     Example:
         >>> import jax.numpy as jnp
@@ -91,10 +102,12 @@ def flow_summary(
 
     Source: scores as Metzger et al. 2022 (2205.15389); cuts nearest the source as Picard & Queyranne 1980.
     """
-    capacities = jax.device_get(as_capacities(attention))
-    attribution = attention_flow(capacities, outputs=outputs, decoder_layer=decoder_layer)
-    scores = attribution_scores(attribution)
-    scores = scores[scores.sum(-1) > 0]  # [output, player]: rows of padded outputs are 0
+    how = check_method(as_method(method))
+    making = {} if isinstance(attention, Capacities) else {"heads": how.heads, "residual": how.residual}
+    capacities = jax.device_get(as_capacities(attention, **making))
+    attribution = jax.device_get(how(capacities, positions=positions))
+    scores = attribution.scores
+    scores = scores[scores.sum(-1) > 0]  # [output, input]: rows of padded outputs are 0
     shares = scores / scores.sum(-1, keepdims=True)
     encoder, decoder = attribution.encoder, attribution.decoder
     n_encoder = 0 if encoder is None else encoder.shape[-1]
@@ -103,8 +116,8 @@ def flow_summary(
     first_source, first_prefix = _first_shares(attribution, capacities)
     return FlowSummary(
         attribution=attribution,
-        bottleneck=_bottleneck(capacities, attribution, decoder_layer),
-        saturation=float(attribution.saturation or 0.0),
+        bottleneck=_bottleneck(capacities, attribution, how) if isinstance(how, AttentionFlow) else None,
+        saturation=attribution.saturation,
         entropy=float(-np.where(shares > 0, shares * np.log(np.where(shares > 0, shares, 1)), 0).sum(-1).mean()),
         source_share=float(source) if both else None,
         prefix_share=float(prefix) if both else None,
@@ -113,9 +126,23 @@ def flow_summary(
     )
 
 
+def check_method(method: Any) -> Any:
+    """Return a method that scores arrays of attention.
+
+    Raises:
+        ValueError: it needs more of a model than that.
+    """
+    if not isinstance(method, AttentionFlow | SetShapley | Rollout | RawAttention) or "gradients" in method.needs:
+        raise ValueError(
+            f"The method {method_label(method)!r} needs more of a model than its attention, and a batch is followed by that "
+            "alone: expected AttentionFlow, SetShapley, Rollout or RawAttention with weighting='attention'."
+        )
+    return method
+
+
 def _first_shares(attribution: Attribution, capacities: Capacities) -> tuple[float | None, float | None]:
     """Return the mean share of each stack's first token that is no padding; None for a stack that is not there."""
-    total = attribution_scores(attribution).sum(-1)
+    total = attribution.scores.sum(-1)
     shares: list[float | None] = []
     for scores, real in zip((attribution.encoder, attribution.decoder), real_tokens(capacities), strict=True):
         if scores is None:
@@ -126,16 +153,14 @@ def _first_shares(attribution: Attribution, capacities: Capacities) -> tuple[flo
     return shares[0], shares[1]
 
 
-def _bottleneck(
-    capacities: Capacities, attribution: Attribution, decoder_layer: DecoderLayer
-) -> Float[np.ndarray, " layer"]:
+def _bottleneck(capacities: Capacities, attribution: Attribution, method: AttentionFlow) -> Float[np.ndarray, " layer"]:
     """Add up, per layer, the minimum cuts between all pairs of all examples."""
     assert attribution.certificate is not None
-    total = np.zeros(1)
+    found = []
     for index in np.ndindex(*batch_of(capacities)):
         one = jax.tree.map(lambda leaf, index=index: leaf[index], capacities)
-        network = flow_network(one, decoder_layer=decoder_layer)
-        output, player = np.nonzero(attribution.certificate.lower[index] > 0)
-        sinks = network.outputs[attribution.outputs[output]]
-        total = total + cut_layers(network, network.inputs[player], sinks).sum(0)
-    return total / total.sum()
+        network = flow_network(one, decoder_layer=method.decoder_layer)
+        output, source = np.nonzero(attribution.certificate.lower[index] > 0)
+        sinks = network.outputs[attribution.positions[output]]
+        found.append(cut_capacities(network, network.inputs[source], sinks))
+    return layer_share(np.concatenate(found))

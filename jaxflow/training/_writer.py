@@ -1,4 +1,4 @@
-"""A training loop's metric writer, whichever it is, as one function; none is imported."""
+"""The metric writers of training loops, CLU's and TensorBoard's, as one function. None of them is imported."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 
-def write_with(writer: Any, *, images: bool) -> Callable[[int, dict, dict], None]:
-    """Make one function of a writer's, which is told by what it can do.
+def adapt_writer(writer: Any, *, images: bool) -> Callable[[int, dict, dict], None]:
+    """Adapt a CLU or TensorBoard writer to `write(step, scalars, images)`.
 
     Raises:
-        ValueError: it can do neither.
+        ValueError: it has the functions of neither.
     """
 
     def can(*methods: str) -> bool:

@@ -18,7 +18,8 @@ from monitored import TOKENS, WIDTH, Encoder, Writer
 from tensorboardX.proto.event_pb2 import Event
 
 import jaxflow
-from jaxflow import FlowMonitor, flow_summary, load_model
+from jaxflow import AttentionFlow, Example, FlowMonitor, SetShapley, load_model
+from jaxflow.training import flow_summary
 
 X = np.asarray(jax.random.normal(jax.random.key(0), (2, TOKENS, WIDTH)))
 BATCHES = np.asarray(jax.random.normal(jax.random.key(1), (9, 4, TOKENS, WIDTH)))
@@ -63,7 +64,7 @@ def monitored(writer, **options):
 @pytest.mark.parametrize("background", [True, False])
 def test_a_plain_loop_is_reported_at_the_steps_that_are_due(background):
     writer, seen = Writer(), {}
-    with monitored(writer, background=background, outputs=[0, 3]) as monitor:
+    with monitored(writer, background=background, positions=[0, 3]) as monitor:
         params, state = PARAMS, OPTIMISER.init(PARAMS)
         for step in range(5):
             seen[step] = params
@@ -73,7 +74,7 @@ def test_a_plain_loop_is_reported_at_the_steps_that_are_due(background):
     assert sorted(writer.scalars) == sorted(writer.images) == [0, 2, 4]
     for step, scalars in writer.scalars.items():
         _, attention = jaxflow.capture(Encoder(), X, variables={"params": seen[step]})
-        expected = flow_summary(attention, outputs=[0, 3]).scalars()
+        expected = flow_summary(attention, positions=[0, 3]).scalars()
         assert scalars == pytest.approx({f"attention_flow/{name}": value for name, value in expected.items()}, abs=1e-5)
         assert writer.images[step]["attention_flow/scores"].shape == (2, 2 * 12, TOKENS * 12, 3)
     assert writer.scalars[0] != writer.scalars[4]
@@ -144,9 +145,8 @@ def test_a_function_of_parameters_and_its_masks():
     params = {"embedding": jnp.asarray(X[0]), "query": jnp.eye(WIDTH)}
     ids, mask = np.array([[0, 1, 2, 3], [4, 2, 0, 0]]), np.array([[1, 1, 1, 1], [1, 1, 0, 0]], bool)
     writer = Writer()
-    with FlowMonitor(
-        forward, ids, state=params, writer=writer, every_steps=1, attention_mask=mask, prefix="p"
-    ) as monitor:
+    inputs = {"ids": ids, "attention_mask": mask}
+    with FlowMonitor(forward, inputs, state=params, writer=writer, every_steps=1, prefix="p") as monitor:
         monitor(0, params)
     _, attention = jaxflow.capture(forward, params, ids, mask)
     attention = jaxflow.Attention(encoder=attention.encoder.reshape(2, 1, 1, 4, 4))
@@ -160,12 +160,12 @@ def test_an_encoder_decoder_of_transformers_with_padding():
     ids = np.array([[5, 6, 7, 2], [8, 9, 2, 0]])
     inputs = {"input_ids": ids, "attention_mask": ids != 0, "decoder_input_ids": np.array([[3, 5, 6], [3, 9, 8]])}
     writer = Writer()
-    options = {"decoder_layer": "parallel", "residual": 0.3, "writer": writer, "every_steps": 5}
-    with FlowMonitor(model, **inputs, **options) as monitor:
+    method = AttentionFlow(decoder_layer="parallel", residual=0.3)
+    with FlowMonitor(model, inputs, method, writer=writer, every_steps=5) as monitor:
         monitor(5, model.params)
     _, attention = jaxflow.capture(model, **inputs)
     capacities = jaxflow.joint_capacities(attention, encoder_mask=ids != 0, residual=0.3)
-    expected = flow_summary(capacities, decoder_layer="parallel").scalars()
+    expected = flow_summary(capacities, AttentionFlow(decoder_layer="parallel")).scalars()
     assert writer.scalars[5] == pytest.approx({f"attention_flow/{name}": v for name, v in expected.items()}, abs=1e-5)
 
 
@@ -311,21 +311,26 @@ def test_a_summary_writer_of_tensorboard(tmp_path):
         ({"every_steps": -3}, "every_steps is -3; expected 1 or more"),
         ({"images": -1}, "images is -1; expected 0 or more"),
         ({"writer": object()}, r"writer is a object; expected write_scalars\(step, scalars\) and write_images"),
-        ({"outputs": 7}, "Output 7 does not exist: outputs are positions 0 to 4"),
-        ({"residual": 1.5}, r"residual is 1.5; expected a number in \[0, 1\]"),
-        ({"heads": 5}, "5"),
-        ({"encoder_mask": np.ones((2, 3), bool)}, r"encoder_mask has shape \(2, 3\); expected \(2, 5\)"),
+        ({"positions": 7}, "Output 7 does not exist: outputs are positions 0 to 4"),
+        ({"method": AttentionFlow(residual=1.5)}, r"residual is 1.5; expected a number in \[0, 1\]"),
+        ({"method": AttentionFlow(heads=5)}, "5"),
+        (
+            {"inputs": Example(X, encoder_mask=np.ones((2, 3), bool))},
+            r"encoder_mask has shape \(2, 3\); expected \(2, 5\)",
+        ),
         ({"state": None}, "Encoder is given without a state; expected state="),
+        ({"method": "gradient"}, "The method 'gradient' needs more of a model than its attention"),
+        ({"method": "flow_gradient"}, "expected AttentionFlow, SetShapley, Rollout or RawAttention"),
     ],
 )
 def test_refused_at_construction(options, message):
     with pytest.raises(ValueError, match=message):
-        FlowMonitor(Encoder(), X, **{"state": PARAMS, "writer": Writer(), "every_steps": 2, **options})
+        FlowMonitor(Encoder(), **{"inputs": X, "state": PARAMS, "writer": Writer(), "every_steps": 2, **options})
 
 
 def test_a_batch_that_does_not_fit_the_model_is_refused_at_construction():
     with pytest.raises(
-        ValueError, match=r"(?s)The probe batch does not fit Encoder, which says: .*Given were 0 \(2, 5, 3\)"
+        ValueError, match=r"(?s)The tracked batch does not fit Encoder, which says: .*Given were 0 \(2, 5, 3\)"
     ):
         FlowMonitor(Encoder(), X[..., :3], state=PARAMS, writer=Writer(), every_steps=2)
     model, _ = load_model("agreement")
@@ -370,3 +375,30 @@ def test_calls_that_make_no_sense_are_refused():
     monitor.close()
     with pytest.raises(ValueError, match="The monitor is closed"):
         monitor(2, PARAMS)
+
+
+@pytest.mark.parametrize("method", ["rollout", "raw", SetShapley(residual=0.3)], ids=str)
+def test_other_methods_are_followed(method):
+    writer = Writer()
+    with monitored(writer, method=method) as monitor:
+        monitor(2, PARAMS)
+    assert monitor.failure is None
+    name = method if isinstance(method, str) else "shapley"
+    _, attention = jaxflow.capture(Encoder(), X, variables={"params": PARAMS})
+    expected = flow_summary(attention, method).scalars()
+    assert "bottleneck_layer" not in expected
+    assert writer.scalars[2] == pytest.approx({f"{name}/{key}": value for key, value in expected.items()}, abs=1e-5)
+
+
+def test_inputs_of_the_model_do_not_collide_with_options():
+    def forward(params, images, prefix):
+        x = images + prefix
+        weights = jax.nn.softmax(jnp.einsum("bqd,bkd->bqk", x @ params, x))
+        return weights @ x
+
+    writer = Writer()
+    inputs = {"images": X, "prefix": np.float32(0.5)}
+    with FlowMonitor(forward, inputs, state=jnp.eye(WIDTH), writer=writer, every_steps=1) as monitor:
+        monitor(0, jnp.eye(WIDTH))
+    assert monitor.failure is None
+    assert "attention_flow/entropy" in writer.scalars[0]

@@ -17,7 +17,7 @@ def start(n_devices, *arguments):
     path = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
     return subprocess.Popen(
-        [sys.executable, HERE / "monitored.py", *arguments],
+        [sys.executable, HERE.parent / "monitored.py", *arguments],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

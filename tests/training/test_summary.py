@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 from strategies import make_attention
 
-from jaxflow import Attention, attention_flow, explain_cut, flow_network, flow_summary, joint_capacities
+from jaxflow import Attention, AttentionFlow, attention_flow, flow_network, joint_capacities, min_cut
+from jaxflow.training import flow_summary
 
 ENCODER_DECODER = Attention(
     encoder=make_attention("softmax", 0, (2, 3, 2, 5, 5)),
@@ -25,8 +26,8 @@ def test_numbers_of_one_layer_are_those_of_its_capacities():
 
 @pytest.mark.parametrize("decoder_layer", ["sublayers", "parallel"])
 def test_shares_and_bottleneck_are_what_their_definitions_say(decoder_layer):
-    summary = flow_summary(ENCODER_DECODER, decoder_layer=decoder_layer, outputs=[1, 3])
-    result = attention_flow(ENCODER_DECODER, decoder_layer=decoder_layer, outputs=[1, 3])
+    summary = flow_summary(ENCODER_DECODER, AttentionFlow(decoder_layer=decoder_layer), positions=[1, 3])
+    result = attention_flow(ENCODER_DECODER, decoder_layer=decoder_layer, positions=[1, 3])
     sources, firsts, cuts = [], [], np.zeros(5)
     for example in range(2):
         capacities = joint_capacities(jax.tree.map(lambda leaf, i=example: leaf[i], ENCODER_DECODER))
@@ -36,7 +37,7 @@ def test_shares_and_bottleneck_are_what_their_definitions_say(decoder_layer):
             sources.append(encoder.sum() / (encoder.sum() + decoder.sum()))
             firsts.append(decoder[0] / (encoder.sum() + decoder.sum()))
             for player in network.inputs[np.append(encoder, decoder) > 0]:
-                cut = explain_cut(network, player, network.outputs[output])  # by OR-Tools, where the summary's are not
+                cut = min_cut(network, player, network.outputs[output], solver="ortools")  # the summary's are not
                 cuts += cut.share * cut.value
     np.testing.assert_allclose(summary.source_share, np.mean(sources))
     np.testing.assert_allclose(summary.prefix_share, 1 - np.mean(sources))
@@ -66,7 +67,7 @@ def test_scalars_are_named_in_the_order_of_layers():
     assert scalars["bottleneck_layer"] == summary.bottleneck.argmax() + 1
     assert all(isinstance(value, float) for value in scalars.values())
     assert "source_share" not in scalars
-    assert set(flow_summary(ENCODER_DECODER, outputs=0).scalars()) > {
+    assert set(flow_summary(ENCODER_DECODER, positions=0).scalars()) > {
         "source_share",
         "prefix_share",
         "first_prefix_share",
