@@ -3,9 +3,11 @@
 import jax
 import numpy as np
 
-from jaxflow import Attention, Explanation, Prediction, attention_flow, flow_network, joint_capacities, rollout
-from jaxflow.explain._bottleneck import find_bottleneck
-from jaxflow.network._selection import select
+from jaxflow import Attention, AttentionFlow, Explanation
+from jaxflow.attribute import Evidence, as_method, method_options
+from jaxflow.capture import reduce_heads
+from jaxflow.explain import Prediction, known_picture
+from jaxflow.explain._picture import picture_of
 
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "&amp;", "日本", "שלום", "' onmouseover='x")
 SOURCE = ("▁Das", "▁alte", "▁Haus", "</s>")
@@ -20,17 +22,29 @@ def attention(rng, n_layers, n_queries, n_keys, *, causal=False):
     return weights / weights.sum(-1, keepdims=True)
 
 
+class Attended:
+    """Runs of a model that has this attention, for methods that need no more."""
+
+    n_targets = 1
+
+    def __init__(self, attention):
+        self._attention = attention
+
+    def attention(self, heads):
+        return self._attention if heads is None else reduce_heads(self._attention, heads)
+
+
 def explained(
     source=(),
     target=(),
     *,
     n_layers=3,
-    outputs=None,
-    graphs=None,
+    positions=None,
     predictions=(),
     model="Model",
     feedback=None,
     method="flow",
+    graphs=None,
 ):
     """Explain random attention over the words that an encoder reads, a decoder, or both."""
     rng, n, m = np.random.default_rng(0), len(source), len(target)
@@ -39,32 +53,32 @@ def explained(
         stacks["decoder"] = attention(rng, n_layers, m, m, causal=True)
     if n and m:
         stacks["cross"] = attention(rng, n_layers, m, n)
-    capacities = joint_capacities(Attention(**stacks))
-    shared = {
-        "encoder_tokens": tuple(source),
-        "decoder_tokens": tuple(target),
-        "output_tokens": tuple(target or source),
-        "predictions": tuple(predictions),
-        "model": model,
-        "method": method,
-        "version": "0",
-    }
-    conventions = {"heads": "mean", "residual": 0.5, "normalise": False, "together": None, "solver": "certified"}
-    if method == "rollout":
-        attribution = jax.device_get(rollout(capacities, outputs=outputs))
-        return Explanation(attribution=attribution, bottleneck=None, conventions=conventions, **shared)
-    structure = {} if feedback is None else {"feedback": "unrolled", "n_prompt": feedback}
-    flow_graphs, bottleneck = find_bottleneck(
-        flow_network(capacities, **structure),
-        select(capacities, outputs=outputs, n_prompt=None if feedback is None else np.asarray(feedback)),
-        graphs=graphs, solver="certified", progress=False,
-    )  # fmt: skip
+    how = (
+        AttentionFlow(feedback="prefix" if feedback is None else "unrolled") if method == "flow" else as_method(method)
+    )
+    tokens = {"encoder": tuple(source), "decoder": tuple(target)}
+    evidence = Evidence(
+        Attended(Attention(**stacks)),
+        tokens=tokens,
+        positions=range(m or n) if positions is None else np.atleast_1d(positions).tolist(),
+        n_prompt=feedback,
+    )
+    attribution = jax.device_get(how.attribute(evidence))
+    picture = picture_of(how, evidence, attribution, names=tokens, words=None)
+    if graphs is not None:  # all of them, or none, whatever they cost
+        rows = range(len(attribution.positions)) if graphs else ()
+        picture = known_picture([picture.flow_graph(row) for row in rows], picture.bottleneck)
     return Explanation(
-        attribution=attention_flow(capacities, outputs=outputs, **structure),
-        bottleneck=bottleneck,
-        conventions=conventions,
-        flow_graphs=flow_graphs,
-        **shared,
+        encoder_tokens=tuple(source),
+        decoder_tokens=tuple(target),
+        output_tokens=tuple(target or source),
+        attribution=attribution,
+        predictions=tuple(predictions),
+        model=model,
+        method=method,
+        conventions={**method_options(how), "target": None, "n_prompt": feedback, "joint": None},
+        version="0",
+        picture=picture,
     )
 
 

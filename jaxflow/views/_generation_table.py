@@ -1,4 +1,4 @@
-"""What an encoder-decoder read on one side, what it wrote step by step on the other, and what decided each step."""
+"""A generation as a table: each token that an encoder-decoder generated, and the inputs that decided it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ MOST = 3
 HEADER = ("it wrote", "", "decided by, of what it read", "and of what it had written")
 
 
-def are_steps(explanation: Explanation) -> bool:
-    """Tell whether an explanation's outputs are steps of writing: each its own, with what was written there."""
+def is_generation(explanation: Explanation) -> bool:
+    """Tell whether each explained output generated a token, by a model that reads by an encoder."""
     return bool(
         explanation.encoder_tokens
         and explanation.decoder_tokens
@@ -24,27 +24,27 @@ def are_steps(explanation: Explanation) -> bool:
     )
 
 
-def step_table(explanation: Explanation, *, rows: Sequence[int]) -> list[tuple[str, ...]]:
-    """List the steps of writing, below a header.
+def generation_table(explanation: Explanation, *, rows: Sequence[int]) -> list[tuple[str, ...]]:
+    """List the tokens that were generated, below a header.
 
     Args:
-        explanation: of an encoder-decoder.
+        explanation: one that `is_generation`.
         rows: which of the explained outputs.
 
     Returns:
-        Of each step what was written, its probability, and the inputs with the highest scores on either side, with their
-        position among the tokens of that side.
+        The header and a line per output: the generated token, its probability, and the encoder's and the decoder's inputs
+        with the largest absolute scores, each with its position.
     """
     n_read = len(explanation.encoder_tokens)
     table: list[tuple[str, ...]] = [HEADER]
     for row in rows:
-        written = explanation.prediction_of(row)
-        assert written is not None
+        generated = explanation.prediction_of(row)
+        assert generated is not None
         scores = explanation.scores[row]
         table.append(
             (
-                written.label,
-                f"{written.probability:.1%}",
+                generated.label,
+                f"{generated.probability:.1%}",
                 _most(explanation.encoder_tokens, scores[:n_read]),
                 _most(explanation.decoder_tokens, scores[n_read:]),
             )
@@ -52,6 +52,7 @@ def step_table(explanation: Explanation, *, rows: Sequence[int]) -> list[tuple[s
     return table
 
 
-def _most(tokens: Sequence[str], scores: Float[np.ndarray, " player"]) -> str:
-    best = [i for i in np.argsort(-np.nan_to_num(scores), kind="stable")[:MOST] if scores[i] > 0]
+def _most(tokens: Sequence[str], scores: Float[np.ndarray, " input"]) -> str:
+    sizes = np.abs(np.nan_to_num(scores))
+    best = [i for i in np.argsort(-sizes, kind="stable")[:MOST] if sizes[i] > 0]
     return ", ".join(f"{tokens[i]} ({i}) {score_text(scores[i])}" for i in best)

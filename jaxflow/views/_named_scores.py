@@ -1,16 +1,18 @@
-"""What a view shows: scores with the names of inputs and outputs, of whatever was given."""
+"""What a view shows: scores with the names of their inputs and outputs."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import ArrayLike, Bool, Float
 
-from jaxflow.attribute import Attribution, attribution_scores
+from jaxflow.attribute import Attribution
 from jaxflow.explain import Explanation, Prediction
-from jaxflow.views._sentences import output_name
+from jaxflow.views._scale import largest_score, scale_shares
+from jaxflow.views._sentences import joint_positions, output_name
 from jaxflow.views._tokens import shown_tokens
 
 Given = Explanation | Attribution | ArrayLike
@@ -18,7 +20,7 @@ LONGEST = 24  # letters of a token; a longer one is cut
 
 
 @dataclasses.dataclass(frozen=True)
-class Shown:
+class NamedScores:
     """Scores as they are shown.
 
     Attributes:
@@ -28,6 +30,7 @@ class Shown:
         inputs: names of the inputs, those of the encoder first.
         outputs: names of the outputs.
         titles: what each output is and what was predicted for it.
+        positions: position of each output in its stack.
         n_encoder: how many of the inputs are the encoder's.
         explanation: what it comes from, if from one.
     """
@@ -38,11 +41,29 @@ class Shown:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     titles: tuple[str, ...]
+    positions: tuple[int, ...]
     n_encoder: int
     explanation: Explanation | None
 
+    @functools.cached_property
+    def largest(self) -> float:
+        """The largest absolute score of all outputs, which has the fullest colour; 0 where none is known."""
+        return largest_score(self.scores)
 
-def read(given: Given, *, tokens: Sequence[str] | None = None, output_tokens: Sequence[str] | None = None) -> Shown:
+    @functools.cached_property
+    def shares(self) -> Float[np.ndarray, "output input"]:
+        """`[output, input]` in [-1, 1], what share of the scale each score has; 0 where unknown."""
+        return scale_shares(self.scores, self.largest)
+
+    @functools.cached_property
+    def has_negative(self) -> bool:
+        """Whether a score is below 0, as those of gradients and of leave-one-out may be."""
+        return bool((self.shares < 0).any())
+
+
+def read_scores(
+    given: Given, *, tokens: Sequence[str] | None = None, output_tokens: Sequence[str] | None = None
+) -> NamedScores:
     """Read scores and names off an explanation, an attribution or an array.
 
     Raises:
@@ -51,10 +72,10 @@ def read(given: Given, *, tokens: Sequence[str] | None = None, output_tokens: Se
     explanation = given if isinstance(given, Explanation) else None
     attribution = given.attribution if isinstance(given, Explanation) else given
     if isinstance(attribution, Attribution):
-        scores = attribution_scores(attribution)
+        scores = attribution.scores
         n_encoder = 0 if attribution.encoder is None else np.shape(attribution.encoder)[-1]
         errors = attribution.standard_error
-        positions = np.asarray(attribution.outputs)
+        positions = np.asarray(attribution.positions)
     else:
         scores = np.atleast_2d(np.asarray(attribution, np.float64))
         n_encoder, errors, positions = scores.shape[-1], None, np.arange(len(scores))
@@ -78,19 +99,20 @@ def read(given: Given, *, tokens: Sequence[str] | None = None, output_tokens: Se
             raise ValueError(
                 f"{name} holds {len(names)} names; expected {n_expected}, for scores [output, input] of shape {scores.shape}."
             )
-    return Shown(
+    return NamedScores(
         scores=scores,
         reachable=_reachable(attribution, scores, n_encoder),
         errors=None if errors is None or not np.any(errors) else np.asarray(errors),
         inputs=tuple(inputs),
         outputs=tuple(outputs),
         titles=tuple(_title(explanation, row, int(positions[row]), name) for row, name in enumerate(outputs)),
+        positions=tuple(positions.tolist()),
         n_encoder=n_encoder,
         explanation=explanation,
     )
 
 
-def check_row(shown: Shown, row: int) -> int:
+def check_row(shown: NamedScores, row: int) -> int:
     """Return the number of a row of the scores, or raise if there is none."""
     if not 0 <= row < len(shown.scores):
         raise ValueError(
@@ -99,7 +121,7 @@ def check_row(shown: Shown, row: int) -> int:
     return row
 
 
-def check_grid(shown: Shown, grid: tuple[int, int] | None) -> tuple[int, int] | None:
+def check_grid(shown: NamedScores, grid: tuple[int, int] | None) -> tuple[int, int] | None:
     """Return how many patches there are, down and across: as given, or as the explanation says; None where neither does.
 
     Raises:
@@ -122,19 +144,19 @@ def cut(name: str, *, longest: int = LONGEST) -> str:
 
 
 def name_outputs(explanation: Explanation) -> list[str]:
-    """Name explained outputs in a word, with what each produced, where each produced something."""
-    n_outputs, n_tokens = len(explanation.attribution.outputs), len(explanation.output_tokens)
+    """Name explained outputs by their tokens, with an arrow to what each predicted or generated, if it did."""
+    n_outputs, n_tokens = len(explanation.attribution.positions), len(explanation.output_tokens)
     own = [own_prediction(explanation, row) for row in range(n_outputs)]
-    # All together, since it takes all to tell how a tokenizer writes blanks.
+    # In one call, since it takes all tokens to tell how a tokenizer writes blanks.
     words = shown_tokens([*explanation.output_tokens, *("" if one is None else one.label for one in own)])
     return [
         words[position].text if one is None else f"{words[position].text} → {words[n_tokens + row].text}"
-        for row, (position, one) in enumerate(zip(explanation.attribution.outputs.tolist(), own, strict=True))
+        for row, (position, one) in enumerate(zip(explanation.attribution.positions.tolist(), own, strict=True))
     ]
 
 
 def own_prediction(explanation: Explanation, row: int) -> Prediction | None:
-    """Return what an output predicts or wrote itself; None where there is one prediction for the sequence, or none."""
+    """Return what an output itself predicted or generated; None if the prediction is the sequence's, or there is none."""
     prediction = explanation.prediction_of(row)
     return None if prediction is None or prediction.position is None else prediction
 
@@ -142,7 +164,7 @@ def own_prediction(explanation: Explanation, row: int) -> Prediction | None:
 def _title(explanation: Explanation | None, row: int, position: int, name: str) -> str:
     if explanation is None:
         return f"output {position}" if name == str(position) else f"output {position} ({name})"
-    if explanation.conventions["together"] is not None:
+    if joint_positions(explanation) is not None:
         return output_name(explanation, row)
     own = own_prediction(explanation, row)
     return f"output {position} ({name})" if own is None else f"output {position} ({name}, {own.probability:.1%})"

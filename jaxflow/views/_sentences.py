@@ -1,4 +1,4 @@
-"""The sentences that all views share: what was explained, how, and what to make of it."""
+"""The sentences that all views share: what was explained, by which method, and what the scores can tell."""
 
 from __future__ import annotations
 
@@ -9,40 +9,71 @@ from jaxflow.solve import UNFINISHED
 
 METHOD_NAMES = {
     "flow": "attention flow",
+    "contribution_flow": "contribution flow",
+    "contributions": "contributions",
     "shapley": "Shapley values of joint attention flow",
     "rollout": "attention rollout",
     "raw": "raw attention",
+    "gradient": "gradient norm",
+    "input_x_gradient": "input x gradient",
+    "integrated_gradients": "integrated gradients",
+    "leave_one_out": "leave one out",
+    "random": "random scores",
 }
-
 WEIGHTED = {"gradient": "gradients", "attention_gradient": "attention x gradients"}
+UNPROVED = ("shapley",)  # methods that are made of maximum flows, and have no certificate
+NO_RESIDUAL = ("raw",)  # methods whose convention on the residual stream changes nothing
+
+NO_PATH, UNKNOWN = "no path", "unknown"
+BRIEF, FULL = 3, 6  # digits of a score behind the point
 
 
 def headline(explanation: Explanation) -> str:
-    """Say model, method and conventions in one line."""
+    """Say model, method and conventions in one line; a convention that the method has none of is left out."""
     conventions = explanation.conventions
-    heads = conventions["heads"]
-    parts = [
-        f"{explanation.model}: {METHOD_NAMES[explanation.method]}",
-        f"{heads} over heads"
-        if isinstance(heads, str)
-        else f"head {heads}"
-        if isinstance(heads, int)
-        else "weighted heads",
-    ]
-    if conventions.get("target") is not None:
-        parts.insert(1, f"{WEIGHTED[conventions['weighting']]} of {conventions['target']}")
-    if explanation.method != "raw":
+    parts = [f"{explanation.model}: {METHOD_NAMES.get(explanation.method, explanation.method)}"]
+    target = conventions.get("target")
+    if target is not None:
+        weighted = WEIGHTED.get(conventions.get("weighting", ""))
+        parts.append(f"{weighted} of {target}" if weighted else f"target {target}")
+    if "heads" in conventions:
+        parts.append(_heads(conventions["heads"]))
+    if "residual" in conventions and explanation.method not in NO_RESIDUAL:
         parts.append(f"residual {conventions['residual']:g}")
-    parts.append("normalised" if conventions["normalise"] else "not normalised")
+    if "normalise" in conventions:
+        parts.append("normalised" if conventions["normalise"] else "not normalised")
     return ", ".join(parts)
 
 
+def certificate_sentence(explanation: Explanation) -> str:
+    """Say what proves the scores."""
+    certificate = explanation.attribution.certificate
+    if certificate is None:
+        return "scores without certificate" if explanation.method in UNPROVED else "no maximum flow involved"
+    settled = ", ".join(f"{count} by {stage}" for stage, count in certificate.stages.items() if count)
+    exact = (
+        "every score exact: a flow and an upper bound of equal value" if certificate.exact.all() else "not all exact"
+    )
+    solver = explanation.conventions.get("solver")
+    saturation = explanation.attribution.saturation
+    return (
+        f"{'' if solver is None else f'solver {solver}: '}{exact} ({settled}), "
+        f"capacities rounded to {float(np.max(certificate.quantum)):.2g}"
+        f"{'' if saturation is None else f'; {saturation:.0%} saturated'}"
+    )
+
+
+def joint_positions(explanation: Explanation) -> list[int] | None:
+    """Return the positions whose joint scores are explained; None where each output has scores of its own."""
+    return explanation.conventions.get("joint")
+
+
 def output_name(explanation: Explanation, row: int) -> str:
-    """Name an explained output by its position and word, or the set of them that is explained together."""
-    together = explanation.conventions["together"]
-    if together is not None:
-        return f"outputs {_ranges(together)} together ({explanation.output_tokens[0]})"
-    position = int(explanation.attribution.outputs[row])
+    """Name an explained output by its position and token, or the set of outputs that are explained jointly."""
+    joint = joint_positions(explanation)
+    if joint is not None:
+        return f"outputs {_ranges(joint)} together ({explanation.output_tokens[0]})"
+    position = int(explanation.attribution.positions[row])
     return f"output {position} ({explanation.output_tokens[position]})"
 
 
@@ -61,9 +92,9 @@ def output_sentence(explanation: Explanation, row: int) -> str:
     return name if prediction is None or prediction.position is None else f"{name}: {_prediction(prediction)}"
 
 
-def score_text(score: float) -> str:
+def score_text(score: float, digits: int = BRIEF) -> str:
     """Write a score; "unknown" where time ran out."""
-    return "unknown" if np.isnan(score) else f"{score:.3f}"
+    return UNKNOWN if np.isnan(score) else f"{score:.{digits}f}"
 
 
 def proof_sentence(explanation: Explanation) -> str | None:
@@ -112,7 +143,7 @@ def error_bars(explanation: Explanation, row: int) -> list[str]:
     error = explanation.attribution.standard_error
     if error is None or not np.any(error):
         return [""] * len(explanation.tokens)
-    return [f" ±{2 * one:.3f}" for one in error[row]]
+    return [f" ±{2 * one:.{BRIEF}f}" for one in error[row]]
 
 
 def bottleneck_sentence(explanation: Explanation) -> str | None:
@@ -129,12 +160,23 @@ def bottleneck_sentence(explanation: Explanation) -> str | None:
 
 
 def notes_sentence(explanation: Explanation) -> str | None:
-    """Say what the model's checker found: whether what was written is right; None for models without one."""
+    """Say whether the model's own checker found its output right; None for models without one."""
     return " ".join(explanation.notes) or None
 
 
+def _heads(heads: object) -> str:
+    """Say how heads are reduced: by name, one of them, or weighted."""
+    return (
+        f"{heads} over heads"
+        if isinstance(heads, str)
+        else f"head {heads}"
+        if isinstance(heads, int)
+        else "weighted heads"
+    )
+
+
 def _ranges(positions: list[int]) -> str:
-    """Write positions as a person would: 2, 4 to 7."""
+    """Write positions in order, runs by their ends: 2, 4 to 7."""
     runs: list[list[int]] = []
     for position in sorted(positions):
         if runs and position == runs[-1][-1] + 1:

@@ -1,4 +1,4 @@
-"""An explanation in a terminal with colours, by rich: a strip and bars, the matrix of short inputs, steps of a generation."""
+"""An explanation in a terminal with colours, by rich: strips, bars, and the matrix of short inputs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions
 from rich.text import Text
 
+from jaxflow._palette import BLUE, GREY, ORANGE, rgb
 from jaxflow.explain import Explanation
-from jaxflow.views._named_scores import Shown, read
+from jaxflow.views._named_scores import NamedScores, read_scores
+from jaxflow.views._scale import largest_score, scale_shares
 from jaxflow.views._sentences import (
     bottleneck_sentence,
     error_bars,
@@ -27,8 +29,6 @@ from jaxflow.views._sentences import (
 
 MAX_BAR, MAX_ROWS = 40, 40
 CELL, WIDEST_CELL = 5, 8  # columns of a score in the matrix
-# From what is least to what is most, and to what is most below 0: readable on light and on dark terminals.
-LEAST, MOST, BELOW = (150, 161, 175), (14, 82, 160), (190, 80, 10)
 NOTHING = 1 / 64  # of the largest score; less has no shade
 LEFT_TO_RIGHT = "\u200e"  # keeps numbers after a right-to-left word where they are
 
@@ -46,7 +46,7 @@ class InTerminal:
     rows: Sequence[int] | None = None
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
-        explanation, shown, width = self.explanation, read(self.explanation), options.max_width
+        explanation, shown, width = self.explanation, read_scores(self.explanation), options.max_width
         rows = list(range(len(shown.scores)) if self.rows is None else self.rows)
         yield Text(headline(explanation), style="bold")
         yield from _lines(prediction_sentence(explanation))
@@ -79,103 +79,104 @@ def _lines(sentence: str | None) -> Iterator[Text]:
         yield Text(sentence)
 
 
-def _strip(shown: Shown, row: int, width: int) -> Iterator[Text]:
-    """Shade the words of one output's inputs; those that no path leads from, such as the ones yet to be written, are left out."""
+def _strip(shown: NamedScores, row: int, width: int) -> Iterator[Text]:
+    """Shade the words of one output's inputs; those that no path leads from, such as tokens generated later, are left out."""
     yield Text(shown.titles[row], style="bold")
     line = Text(no_wrap=True)
-    for player in np.flatnonzero(shown.reachable[row]).tolist():
-        score = shown.scores[row, player]
-        word = f" {shown.inputs[player]}{'?' if np.isnan(score) else ''} "
+    for i in np.flatnonzero(shown.reachable[row]).tolist():
+        score = shown.scores[row, i]
+        word = f" {shown.inputs[i]}{'?' if np.isnan(score) else ''} "
         word = _fit(word, min(cell_len(word), width))
-        is_decoder = player == shown.n_encoder and player > 0
+        is_decoder = i == shown.n_encoder and i > 0
         if line and (is_decoder or line.cell_len + cell_len(word) > width):
             yield line
             line = Text(no_wrap=True)
-        line.append(word, style=_shade(score, shown)).append(" ")
+        line.append(word, style=_shade(score, shown.largest)).append(" ")
     yield line
 
 
-def _bars(explanation: Explanation, shown: Shown, row: int, width: int) -> Iterator[Text]:
-    errors = error_bars(explanation, row)
+def _bars(explanation: Explanation, shown: NamedScores, row: int, width: int) -> Iterator[Text]:
+    """Write each input's score and a bar, on a scale of this output's own."""
+    scores = shown.scores[row]
+    numbers = [score_text(score) + off for score, off in zip(scores, error_bars(explanation, row), strict=True)]
     column = max(min(max(map(cell_len, shown.inputs)), width // 2), 1)
-    longest = max(min(MAX_BAR, width - column - 11 - max(map(len, errors))), 1)
-    largest = _largest(shown.scores[row])
-    for name, score, off, reachable in zip(shown.inputs, shown.scores[row], errors, shown.reachable[row], strict=True):
+    digits = max(map(len, numbers))
+    longest = max(min(MAX_BAR, width - column - digits - 6), 1)
+    shares = scale_shares(scores, largest_score(scores))
+    for name, number, share, colour, reachable in zip(
+        shown.inputs, numbers, shares, shown.shares[row], shown.reachable[row], strict=True
+    ):
         line = Text("  " + _fit(name, column) + "  ", no_wrap=True, end="")
         if not reachable:
             yield line.append("no path\n", style="dim")
             continue
-        line.append(f"{score_text(score)}{off} ")
-        if not np.isnan(score):
-            line.append("█" * round(longest * abs(score) / largest), style=_colour(score, shown))
+        line.append(number.rjust(digits) + " ").append("█" * round(longest * abs(share)), style=_colour(colour))
         yield line.append("\n")
 
 
-def _fits(shown: Shown, rows: Sequence[int], width: int) -> bool:
+def _fits(shown: NamedScores, rows: Sequence[int], width: int) -> bool:
     return len(rows) <= MAX_ROWS and _label(shown, rows) + (CELL + 1) * len(shown.inputs) + 2 <= width
 
 
-def _label(shown: Shown, rows: Sequence[int]) -> int:
+def _label(shown: NamedScores, rows: Sequence[int]) -> int:
     return min(max(cell_len(shown.outputs[row]) for row in rows), 20)
 
 
-def _matrix(shown: Shown, rows: Sequence[int], width: int) -> Iterator[Text]:
+def _matrix(shown: NamedScores, rows: Sequence[int], width: int) -> Iterator[Text]:
     """Write the scores of outputs (lines) and inputs (columns) on shades."""
     label = _label(shown, rows)
     cell = min((width - label - 2) // len(shown.inputs) - 1, max(CELL, *map(cell_len, shown.inputs)), WIDEST_CELL)
     head = Text(" " * label, no_wrap=True)
-    for player, name in enumerate(shown.inputs):
-        head.append(" │" if player == shown.n_encoder and player else "", style="dim").append(" " + _fit(name, cell))
+    for i, name in enumerate(shown.inputs):
+        head.append(" │" if i == shown.n_encoder and i else "", style="dim").append(" " + _fit(name, cell))
     yield head
     for row in rows:
         line = Text(_fit(shown.outputs[row], label), no_wrap=True)
-        for player, score in enumerate(shown.scores[row]):
-            line.append(" │" if player == shown.n_encoder and player else "", style="dim").append(" ")
-            if not shown.reachable[row, player]:
+        for i, score in enumerate(shown.scores[row]):
+            line.append(" │" if i == shown.n_encoder and i else "", style="dim").append(" ")
+            if not shown.reachable[row, i]:
                 line.append("/" * cell, style="dim")
             elif np.isnan(score):
                 line.append("?".center(cell), style="dim")
             else:
-                line.append(f"{score:.2f}".rjust(cell), style=_shade(score, shown))
+                line.append(f"{score:.2f}".rjust(cell), style=_shade(score, shown.largest))
         yield line
 
 
-def _legend(shown: Shown) -> Text:
-    largest = _largest(shown.scores)
+def _legend(shown: NamedScores) -> Text:
+    """Write the scale of the colours, from the largest score below 0, if any, to the largest above it."""
     legend = Text()
-    if np.nanmin(shown.scores, initial=0) < 0:
-        legend.append(f"{-largest:.3g} ", style="dim")
+    if shown.has_negative:
+        legend.append(f"{-shown.largest:.3g} ", style="dim")
         for step in (-4, -3, -2, -1):
-            legend.append("  ", style=_shade(step * largest / 4, shown))
+            legend.append("  ", style=_shade(step * shown.largest / 4, shown.largest))
         legend.append(" ")
     legend.append("0 ", style="dim")
     for step in (1, 2, 3, 4):
-        legend.append("  ", style=_shade(step * largest / 4, shown))
-    return legend.append(f" {largest:.3g}", style="dim")
+        legend.append("  ", style=_shade(step * shown.largest / 4, shown.largest))
+    return legend.append(f" {shown.largest:.3g}", style="dim")
 
 
-def _largest(scores: np.ndarray) -> float:
-    """Return the largest size of a score, above 0; what is unknown has none."""
-    return float(np.fmax.reduce(np.abs(scores), axis=None, initial=np.finfo(np.float64).tiny))
+def _rgb(share: float) -> tuple[int, ...]:
+    """Return the colour of a share of the scale, from grey at 0 to blue at 1 and orange at -1."""
+    end = rgb(BLUE if share >= 0 else ORANGE)
+    return tuple(round(a + abs(share) * (b - a)) for a, b in zip(GREY, end, strict=True))
 
 
-def _rgb(score: float, shown: Shown) -> tuple[int, ...]:
-    share = abs(score) / _largest(shown.scores)
-    return tuple(round(a + share * (b - a)) for a, b in zip(LEAST, MOST if score >= 0 else BELOW, strict=True))
+def _colour(share: float) -> str:
+    return "rgb({},{},{})".format(*_rgb(share))
 
 
-def _colour(score: float, shown: Shown) -> str:
-    return "rgb({},{},{})".format(*_rgb(score, shown))
-
-
-def _shade(score: float, shown: Shown) -> str:
+def _shade(score: float, largest: float) -> str:
+    """Choose the style of a score on its colour, in dark or light letters, whichever is read better."""
     if np.isnan(score):
         return "dim"
-    if abs(score) < NOTHING * _largest(shown.scores):
+    share = float(scale_shares(score, largest))
+    if abs(share) < NOTHING:
         return ""
-    red, green, blue = _rgb(score, shown)
+    red, green, blue = _rgb(share)
     ink = "rgb(0,0,0)" if 0.299 * red + 0.587 * green + 0.114 * blue > 120 else "rgb(255,255,255)"
-    return f"{ink} on {_colour(score, shown)}"
+    return f"{ink} on {_colour(share)}"
 
 
 def _fit(name: str, columns: int) -> str:

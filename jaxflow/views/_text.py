@@ -1,4 +1,4 @@
-"""An explanation as plain text: what was predicted, a bar and a score per token, and what to make of them."""
+"""An explanation as plain text: the prediction, a score and a bar per token, and what the scores can tell."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import shutil
 import unicodedata
 from collections.abc import Sequence
 
-import numpy as np
-
 from jaxflow.explain import Explanation
-from jaxflow.views._generation_table import are_steps, step_table
+from jaxflow.views._generation_table import generation_table, is_generation
+from jaxflow.views._scale import largest_score, scale_shares
 from jaxflow.views._sentences import (
     bottleneck_sentence,
     error_bars,
@@ -24,10 +23,13 @@ from jaxflow.views._sentences import (
 )
 
 MAX_BAR = 40
+ABOVE_ZERO, BELOW_ZERO = "█", "▒"  # of bars
 
 
 def to_text(explanation: Explanation, *, rows: Sequence[int] | None = None, width: int | None = None) -> str:
-    """Render explained outputs as lists of tokens with bars; several steps of an encoder-decoder as one table.
+    """Render explained outputs as lists of tokens with bars, a generation of an encoder-decoder as one table.
+
+    Bars of scores below 0 are grey (▒). Each output's bars have a scale of their own.
 
     Args:
         explanation: what to show.
@@ -35,7 +37,7 @@ def to_text(explanation: Explanation, *, rows: Sequence[int] | None = None, widt
         width: columns to fit into; the terminal's if None.
     """
     width = shutil.get_terminal_size().columns if width is None else width
-    rows = range(len(explanation.attribution.outputs)) if rows is None else rows
+    rows = range(len(explanation.attribution.positions)) if rows is None else rows
     head = _paragraph(headline(explanation), prediction_sentence(explanation), notes_sentence(explanation))
     notes = _paragraph(
         proof_sentence(explanation),
@@ -43,8 +45,8 @@ def to_text(explanation: Explanation, *, rows: Sequence[int] | None = None, widt
         bottleneck_sentence(explanation),
         error_sentence(explanation),
     )
-    if len(rows) > 1 and are_steps(explanation):
-        blocks = [_steps(explanation, rows)]
+    if len(rows) > 1 and is_generation(explanation):
+        blocks = [_generation(explanation, rows)]
     else:
         blocks = [_block(explanation, row, width) for row in rows]
     return "\n\n".join(filter(None, [head, *blocks, notes]))
@@ -58,19 +60,19 @@ def _block(explanation: Explanation, row: int, width: int) -> str:
     scores = explanation.scores[row]
     words = [_printable(token) for token in explanation.tokens]
     column = max(map(_columns, words))
-    errors = error_bars(explanation, row)
-    bar = max(min(MAX_BAR, width - column - 10 - len(errors[0])), 1)
-    longest = np.fmax(np.fmax.reduce(scores), np.finfo(np.float64).tiny)  # which pass over what is unknown
+    numbers = [score_text(score) + off for score, off in zip(scores, error_bars(explanation, row), strict=True)]
+    digits = max(map(len, numbers))
+    bar = max(min(MAX_BAR, width - column - digits - 5), 1)
     lines = [_printable(output_sentence(explanation, row))]
-    for word, score, off in zip(words, scores, errors, strict=True):
-        drawn = "" if np.isnan(score) else "█" * round(bar * score / longest)
-        lines.append(f"  {word}{' ' * (column - _columns(word))}  {score_text(score)}{off} {drawn}".rstrip())
+    for word, number, share in zip(words, numbers, scale_shares(scores, largest_score(scores)), strict=True):
+        drawn = (BELOW_ZERO if share < 0 else ABOVE_ZERO) * round(bar * abs(share))
+        lines.append(f"  {word}{' ' * (column - _columns(word))}  {number.rjust(digits)} {drawn}".rstrip())
     return "\n".join(lines)
 
 
-def _steps(explanation: Explanation, rows: Sequence[int]) -> str:
-    """Write what was read and written, and below it what decided each step."""
-    header, *steps = step_table(explanation, rows=rows)
+def _generation(explanation: Explanation, rows: Sequence[int]) -> str:
+    """Write what was read and generated, and below it what decided each generated token."""
+    header, *steps = generation_table(explanation, rows=rows)
     read = _printable(" ".join(explanation.encoder_tokens))
     wrote = _printable(" ".join(step[0] for step in steps))
     cells = [[_printable(cell) for cell in line] for line in (header, *steps)]

@@ -1,4 +1,4 @@
-"""Tokens as people read them: a tokenizer's marks for blanks, bytes and the middle of words, written as what they stand for."""
+"""Tokens as people read them: without a tokenizer's marks for blanks, bytes and the middle of words."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BLANKS = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍"}
 SPECIAL = re.compile(r"\[(CLS|SEP|PAD|MASK|UNK|BOS|EOS)\]|</?(s|pad|unk|mask|bos|eos|start|end)>|<\|\w+\|>")
 
 
-class Shown(NamedTuple):
+class Token(NamedTuple):
     """One token.
 
     Attributes:
@@ -29,7 +29,7 @@ class Shown(NamedTuple):
     is_special: bool
 
 
-def shown_tokens(tokens: Sequence[str]) -> list[Shown]:
+def shown_tokens(tokens: Sequence[str]) -> list[Token]:
     """Write the tokens of one stack for reading.
 
     Bytes ("Ġ" for a blank, as GPT-2 writes them) are taken for such where a token of the text is marked so; "▁" is a blank of
@@ -41,10 +41,10 @@ def shown_tokens(tokens: Sequence[str]) -> list[Shown]:
     """
     in_bytes = any(token[:1] in ("Ġ", "Ċ") for token in tokens)
     in_pieces = any(token.startswith("▁") for token in tokens)
-    shown: list[Shown] = []
+    shown: list[Token] = []
     for token in tokens:
         if SPECIAL.fullmatch(token):
-            shown.append(Shown(token, token, False, True))
+            shown.append(Token(token, token, False, True))
             continue
         text, begins = token, True
         if in_bytes:
@@ -56,7 +56,7 @@ def shown_tokens(tokens: Sequence[str]) -> list[Shown]:
         elif token.startswith("##") and len(token) > 2:
             text, begins = token[2:], False
         is_first = not shown or shown[-1].is_special
-        shown.append(Shown(visible(text), token, not begins and not is_first, False))
+        shown.append(Token(visible(text), token, not begins and not is_first, False))
     return shown
 
 

@@ -9,11 +9,10 @@ import numpy as np
 from jaxtyping import Bool
 
 from jaxflow._attention import STACKS, is_traced
+from jaxflow._palette import ABOVE, BELOW, rgb
 from jaxflow.attribute import Attribution
+from jaxflow.views._scale import largest_score
 
-# From light to dark as in all views, so that 0 has no colour; and from what is below 0.
-SHADES = [(247, 251, 255), (198, 219, 239), (107, 174, 214), (33, 113, 181), (8, 48, 107)]
-BELOW = [(103, 0, 31), (178, 24, 43), (214, 96, 77), (253, 219, 199)]
 UNFOLDED = 4096  # a heatmap of more cells is folded at first
 
 
@@ -76,7 +75,7 @@ def _heatmap(array: np.ndarray, axes: tuple[str, ...], mask: np.ndarray | None, 
     names = [f"batch {axis}" for axis in range(rank - len(axes))] + list(axes)
     known = array[np.isfinite(array)]
     low, high = float(known.min(initial=0)), float(known.max(initial=0))
-    largest = max(-low, high) or 1.0
+    largest = largest_score(known) or 1.0
     figure = treescope.render_array(
         array,
         rows=[rank - 2],
@@ -87,7 +86,7 @@ def _heatmap(array: np.ndarray, axes: tuple[str, ...], mask: np.ndarray | None, 
         around_zero=False,
         vmin=-largest if low < 0 else 0.0,
         vmax=largest,
-        colormap=[*BELOW, *SHADES] if low < 0 else SHADES,
+        colormap=[rgb(colour) for colour in ((*BELOW, *ABOVE) if low < 0 else ABOVE)],
         truncate=True,
         axis_labels=dict(enumerate(names)),
     )

@@ -7,7 +7,8 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from jaxflow import Attribution, Explanation, Prediction, explain, load_model
+from jaxflow import Attribution, Explanation, explain, load_model
+from jaxflow.explain import Prediction
 from jaxflow.views._terminal import InTerminal, has_colours
 
 HOSTILE = (
@@ -55,14 +56,13 @@ def with_tokens(tokens, *, n_decoder=0, positions=None, scores=None, **fields):
         attribution=Attribution(
             encoder=scores[:, :split] if split else None,
             decoder=scores[:, split:] if n_decoder else None,
-            outputs=positions,
+            positions=positions,
             **fields,
         ),
         predictions=tuple(Prediction(f"word{i}", 0.5, i) for i in range(n_decoder)),
-        bottleneck=None,
         model="Model",
         method="rollout",
-        conventions={"heads": "mean", "residual": 0.5, "normalise": False, "together": None},
+        conventions={"heads": "mean", "residual": 0.5, "normalise": False, "joint": None},
         version="0",
     )
 
@@ -166,7 +166,7 @@ def test_tokens_neither_style_nor_command():
 
 def test_spans_are_shown_by_their_names():
     model, tokenizer = load_model("agreement")
-    spans = explain(model, "the keys' cabinet", tokenizer=tokenizer, spans=[(1, 4, "the keys'")], outputs=0)
+    spans = explain(model, "the keys' cabinet", tokenizer=tokenizer, positions=0, spans=[(1, 4, "the keys'")])
     assert " the keys' " in plain(drawn(spans))
 
 

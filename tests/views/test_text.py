@@ -47,7 +47,18 @@ def test_words_do_not_reach_the_terminal_as_commands(explanation):
 
 def test_methods_without_a_flow_claim_no_bottleneck(explanation):
     model, tokenizer = load_model("agreement")
-    text = str(explain(model, "the keys", tokenizer=tokenizer, method="rollout"))
+    text = str(explain(model, "the keys", "rollout", tokenizer=tokenizer))
     assert "attention rollout" in text
     assert "Saturated" not in text
     assert "Bottleneck" not in text
+
+
+def test_bars_of_scores_below_0_are_grey(explanation):
+    scores = np.array([[0.5, -1.0, 0.25, 0.0, np.nan, 0.125, -0.125]])
+    attribution = explanation.attribution.replace(encoder=scores, positions=np.array([0]), certificate=None)
+    text = to_text(dataclasses.replace(explanation, attribution=attribution, method="leave_one_out"), width=100)
+    lines = [line for line in text.splitlines() if line.startswith("  ")]
+    assert [line.count("█") for line in lines] == [20, 0, 10, 0, 0, 5, 0]
+    assert [line.count("▒") for line in lines] == [0, 40, 0, 0, 0, 0, 5]
+    assert "-1.000 ▒" in lines[1]
+    assert "  0.250 █" in lines[2]

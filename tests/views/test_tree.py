@@ -41,7 +41,7 @@ def test_capacities_are_drawn_a_layer_at_a_time():
 def test_scores_of_both_stacks_without_what_no_path_leads_to():
     encoder, decoder = make_attention("softmax", 0, (2, 3, 3)) / 2, make_attention("causal", 0, (2, 4, 4)) / 2
     capacities = Capacities(encoder=encoder, decoder=decoder, cross=decoder[..., :3], residual=0.5)
-    attribution = attention_flow(capacities, outputs=[0, 2])
+    attribution = attention_flow(capacities, positions=[0, 2])
     numbers, drawn, configs = heatmaps(attribution)
     np.testing.assert_array_equal(numbers[0], attribution.encoder.astype(np.float32).ravel())
     np.testing.assert_array_equal(numbers[1], attribution.decoder.astype(np.float32).ravel())
@@ -51,7 +51,7 @@ def test_scores_of_both_stacks_without_what_no_path_leads_to():
 
 def test_0_is_white_beside_negative_scores_too():
     for scores in ([[0.0, 0.5]], [[-1.0, 0.5]]):
-        _, _, (config,) = heatmaps(Attribution(encoder=np.array(scores), decoder=None, outputs=np.arange(1)))
+        _, _, (config,) = heatmaps(Attribution(encoder=np.array(scores), decoder=None, positions=np.arange(1)))
         colours, least, most = (config["colormapConfig"][name] for name in ("cmapData", "min", "max"))
         zero = (len(colours) - 1) * (0 - least) / (most - least)
         assert colours[round(zero)] == [247, 251, 255]

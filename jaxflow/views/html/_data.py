@@ -1,4 +1,4 @@
-"""What the script of a page draws from: scores and flow graphs as whole numbers of a small unit, in JSON."""
+"""What the script of a page draws from: scores and flows as whole numbers of a small unit, in JSON."""
 
 from __future__ import annotations
 
@@ -6,60 +6,65 @@ import json
 from typing import Any
 
 import numpy as np
-from jaxtyping import ArrayLike, Shaped
+from jaxtyping import Float
 
 from jaxflow.explain import Explanation, FlowGraph
-from jaxflow.views._named_scores import Shown
-from jaxflow.views._tokens import Shown as Token
-from jaxflow.views._tokens import visible
-from jaxflow.views.html._flow import SHARE
-from jaxflow.views.html._layout import Layout, input_rows, layer_name, n_arcs_each, node_columns
-from jaxflow.views.html._strip import largest_score
+from jaxflow.views._layout import layer_name
+from jaxflow.views._named_scores import NamedScores
+from jaxflow.views._sentences import BRIEF, FULL, NO_PATH, UNKNOWN
+from jaxflow.views._tokens import Token, visible
+from jaxflow.views.html._frame import Frame, whole
+from jaxflow.views.html._strip import DASH, fullest_patches
 
-UNIT = 1e5  # of a flow, a capacity, a share
-FINE_DIGITS, ROUGH_DIGITS, MANY_SCORES = 6, 3, 2**14  # of a score, and of the largest where there are many
+UNIT = 1e5  # of a flow, a capacity, a share, a standard error
+ROUGH_DIGITS, MANY_SCORES = 3, 2**14  # of the largest score where there are many
 MOST_CUTS = 2**13  # numbers of inputs' own cuts by layer
 
 
-def page_data(explanation: Explanation, shown: Shown, tokens: list[Token], layout: Layout | None) -> dict[str, Any]:
+def page_data(
+    explanation: Explanation,
+    shown: NamedScores,
+    tokens: list[Token],
+    frame: Frame | None,
+    grid: tuple[int, int] | None,
+) -> dict[str, Any]:
     """Gather all that changes when another output, token or share is looked at.
 
     Returns:
-        A record for JSON. Scores are in units of `1 / unit`, null where unknown; `far` says by 1 where no path leads. Flows
-        and capacities are in units of 1e-5.
+        A record for JSON. Scores are in units of `1 / unit`, null where unknown; `far` says by 1 where no path leads. Flows,
+        capacities and errors are in units of `1 / fineUnit`. Words and digits are here too, so that the script has none
+        of its own.
     """
     unit = 10.0 ** _digits(shown)
-    graphs, word_scores = explanation.flow_graphs, explanation.word_scores
-    has_far = not shown.reachable.all()
     record = {
         "unit": unit,
-        "largest": largest_score(shown),
+        "fineUnit": UNIT,
+        "digits": {"brief": BRIEF, "full": FULL, "percent": 1},
+        "terms": {"noPath": NO_PATH, "unknown": UNKNOWN, "dash": DASH},
+        "largest": shown.largest or 1,
         "nEncoder": shown.n_encoder,
         "tokens": [token.text for token in tokens],
         "titles": list(shown.titles),
         "outputs": list(shown.outputs),
-        "scores": [
-            [None if np.isnan(score) else round(score * unit) for score in row.tolist()] for row in shown.scores
-        ],
-        "far": ["".join("01"[int(not near)] for near in row) for row in shown.reachable] if has_far else [],
-        "errors": None if shown.errors is None else [_whole(2 * row, UNIT) for row in shown.errors],
-        "graphs": [_graph(graph, layout, len(graphs), shown.n_encoder) for graph in graphs]
-        if layout is not None
-        else [],
+        "scores": _known(shown.scores, unit),
+        "far": []
+        if shown.reachable.all()
+        else ["".join("01"[int(not near)] for near in row) for row in shown.reachable],
+        "errors": None if shown.errors is None else [whole(2 * row, UNIT) for row in shown.errors],
+        "fullest": None if grid is None else fullest_patches(shown, grid),
+        "graphs": [],
     }
-    if word_scores is not None:
+    if explanation.word_scores is not None:
         record["words"] = [[start, stop, visible(word)] for start, stop, word in explanation.words]
-        record["wordScores"] = [_whole(row, unit) for row in word_scores]
-    if layout is not None:
+        record["wordScores"] = _known(explanation.word_scores, unit)
+    if frame is not None:
+        graphs = explanation.flow_graphs
+        record["graphs"] = [
+            frame.layout_record(number, UNIT) | _cuts(graph, frame.layouts[number].n_arcs, len(graphs))
+            for number, graph in enumerate(graphs)
+        ]
         record["layerNames"] = [layer_name(graphs[0], layer) for layer in range(len(graphs[0].layer_flow))]
-        record["frame"] = {
-            "columns": [[column.x, column.name] for column in layout.columns],
-            "decoder": layout.decoder_x,
-            "rows": layout.n_rows,
-            "height": layout.row_height,
-            "scale": layout.scale,
-            "share": SHARE,
-        }
+        record["frame"] = frame.record(UNIT)
     return record
 
 
@@ -71,51 +76,31 @@ def to_json(record: dict[str, Any]) -> str:
     return text
 
 
-def _digits(shown: Shown) -> int:
+def _known(scores: Float[np.ndarray, "row column"], unit: float) -> list[list[int | None]]:
+    """Write scores as whole numbers; None where unknown."""
+    return [[None if np.isnan(score) else round(score * unit) for score in row] for row in scores.tolist()]
+
+
+def _digits(shown: NamedScores) -> int:
     """Choose how many digits of a score are written behind the point: of small ones more."""
     if shown.scores.size <= MANY_SCORES:
-        return FINE_DIGITS
-    n_zeros = int(-np.log10(min(largest_score(shown), 1.0)))  # behind the point
-    return min(ROUGH_DIGITS + n_zeros, FINE_DIGITS)
+        return FULL
+    n_zeros = int(-np.log10(min(shown.largest or 1.0, 1.0)))  # behind the point
+    return min(ROUGH_DIGITS + n_zeros, FULL)
 
 
-def _graph(graph: FlowGraph, layout: Layout, n_graphs: int, n_encoder: int) -> dict[str, Any]:
-    """Write the arcs that a page holds, and the nodes at their ends."""
-    n_arcs = min(n_arcs_each(n_graphs), len(graph.flow))
-    senders, receivers = graph.senders[:n_arcs], graph.receivers[:n_arcs]
-    used = np.unique(np.concatenate([senders, receivers, graph.inputs[graph.inputs >= 0], [graph.output]]))
-    number = np.full(len(graph.stack) + 1, -1)
-    number[used] = np.arange(len(used))
+def _cuts(graph: FlowGraph, n_arcs: int, n_graphs: int) -> dict[str, Any]:
+    """Gather what bounds a flow: each input's own minimum cut, and the numbers of each layer."""
     own = [
         [int(arc) for arc in graph.own_cut[start:stop] if arc < n_arcs]
         for start, stop in zip(graph.own_cut_start[:-1], graph.own_cut_start[1:], strict=True)
     ]
+    layers = np.stack([graph.layer_capacity, graph.layer_flow, graph.cut_share], axis=1)
     few = graph.layer_cut.size * n_graphs <= MOST_CUTS
     return {
-        "x": node_columns(graph, layout)[used].round(2).tolist(),
-        "y": graph.position[used].tolist(),
-        "through": _whole(graph.through[used], UNIT),
-        "players": number[graph.inputs].tolist(),
-        "rows": input_rows(graph, n_encoder).tolist(),
-        "output": int(number[graph.output]),
-        "from": number[senders].tolist(),
-        "to": number[receivers].tolist(),
-        "kind": graph.kind[:n_arcs].tolist(),
-        "cut": np.flatnonzero(graph.in_cut[:n_arcs]).tolist(),
-        "capacity": _whole(graph.capacity[:n_arcs], UNIT),
-        "flow": _whole(graph.flow[:n_arcs], UNIT),
-        "stronger": _whole(graph.stronger[:n_arcs], UNIT),
         "own": own,
-        "ownLayers": [_whole(row, 1e3) for row in graph.layer_cut] if few else None,
-        "layers": [
-            _whole(numbers, UNIT)
-            for numbers in np.stack([graph.layer_capacity, graph.layer_flow, graph.cut_share], axis=1)
-        ],
-        "total": float(graph.flow.sum() / graph.share) if n_arcs else 0.0,
-        "nArcs": graph.n_arcs,
+        "ownLayers": [whole(row, UNIT) for row in graph.layer_cut] if few else None,
+        "layers": [whole(row, UNIT) for row in layers],
+        "total": float(graph.flow.sum() / graph.share),
         "value": graph.value,
     }
-
-
-def _whole(values: Shaped[ArrayLike, " *number"], unit: float) -> list[int]:
-    return np.rint(np.asarray(values) * unit).astype(int).tolist()

@@ -1,126 +1,78 @@
-"""The layered flow graph as SVG, as it stands in a page whose script does not run; the script draws the same."""
+"""The flow graph of a page's first output as SVG, for readers without the script."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from html import escape
 
 import numpy as np
 
-from jaxflow.explain import ARC_KINDS, FlowGraph
-from jaxflow.views._tokens import Shown
-from jaxflow.views.html._layout import Layout, input_rows, n_arcs_each, node_columns
-
-SHARE = 0.8  # of each layer's flow that is drawn at first
-LABEL, GAP, TOP, RIGHT = 128, 104, 34, 150  # pixels: input words, a column, the numbers of layers, the output's word
-LONGEST = 16  # letters of a word beside the graph
-STYLES = {"residual": ["dash"], "feedback": ["back"]}
+from jaxflow.explain import ARC_KINDS
+from jaxflow.views._layout import STYLES, dash_lengths
+from jaxflow.views.html._frame import AXIS, GAP, LEAST_ARC, LEAST_NODE, NAME_CLASSES, NODE, PAD, SHARE, STEP, Frame
+from jaxflow.views.html._templates import render
 
 
-def flow_svg(
-    graph: FlowGraph, layout: Layout, tokens: list[Shown], *, n_encoder: int, title: str, n_graphs: int = 1
-) -> str:
-    """Draw one graph.
+def flow_svg(frame: Frame, title: str) -> str:
+    """Draw the first graph of a frame.
+
+    Arcs of equal width and style are one path, which keeps the page small.
 
     Args:
-        graph: what is drawn.
-        layout: its frame.
-        tokens: the inputs.
-        n_encoder: how many of them are the encoder's.
-        title: what the output is called.
-        n_graphs: how many graphs share the page.
+        frame: what is drawn.
+        title: what the graph is called for those who cannot see it.
     """
-    drawn = np.flatnonzero(graph.stronger[: n_arcs_each(n_graphs)] < SHARE)
-    x = LABEL + GAP * node_columns(graph, layout)
-    y = TOP + layout.row_height * (graph.position + 0.5)
-    height = TOP + layout.row_height * layout.n_rows + 6
-    width = LABEL + GAP * layout.columns[-1].x + RIGHT
-    leaves, enters = _stacked(graph, drawn, x, y, layout.scale)
+    layout = frame.layouts[0]
+    graph, drawn = layout.graph, layout.arcs(SHARE)
+    x, y = frame.left + GAP * layout.x, frame.down(layout.y)
+    leaves, enters = (STEP * np.array(steps) for steps in frame.offsets(layout))
     ghosts: dict[str, list[str]] = defaultdict(list)
-    flows: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for place, arc in enumerate(drawn):
-        kind = ARC_KINDS[graph.kind[arc]]
-        path = _path(x[graph.senders[arc]], leaves[place], x[graph.receivers[arc]], enters[place])
-        style = " ".join(["cut"] * bool(graph.in_cut[arc]) + STYLES.get(kind, []))
-        if kind != "feedback":  # what is written is read as a whole: capacities of these arcs bound nothing
-            ghosts[_width(graph.capacity[arc] * layout.scale)].append(path)
-        flows[style, _width(graph.flow[arc] * layout.scale)].append(path)
-    parts = [
-        (
-            f'<svg class="flow" role="img" width="{width:.0f}" height="{height}" viewBox="0 0 {width:.0f} {height}" '
-            f'aria-label="Layered flow graph: {escape(title)}">'
-        ),
-        *(
-            f'<text class="axis" text-anchor="middle" x="{LABEL + GAP * column.x:.0f}" y="14">{column.name}</text>'
-            for column in layout.columns
-        ),
-        '<g class="ghosts">',
-        *(f'<path stroke-width="{wide}" d="{"".join(paths)}"/>' for wide, paths in ghosts.items()),
-        '</g><g class="flows">',
-        *(
-            f'<path class="{style}"{_dashes(style, wide)} stroke-width="{wide}" d="{"".join(paths)}"/>'
-            for (style, wide), paths in flows.items()
-        ),
-        "</g><g>",
-        *(
-            f'<rect class="node" x="{x[node] - 1:.1f}" y="{y[node] - tall / 2:.1f}" width="2" height="{tall:.1f}"/>'
-            for node in np.unique(np.concatenate([graph.senders[drawn], graph.receivers[drawn], [graph.output]]))
-            for tall in [max(graph.through[node] * layout.scale, 1.5)]
-        ),
-        "</g>",
-        *_labels(graph, layout, tokens, n_encoder),
-        f'<text class="halo" x="{x[graph.output] + 8:.0f}" y="{y[graph.output] + 4:.0f}">{escape(_cut(title))}</text></svg>',
-    ]
-    return "".join(parts)
+    flows: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+    for arc in drawn:
+        style = STYLES[ARC_KINDS[graph.kind[arc]]]
+        sender, receiver = graph.senders[arc], graph.receivers[arc]
+        bend = GAP * style.bend(layout.x[receiver] - layout.x[sender])
+        path = _path(x[sender], y[sender] + leaves[arc], x[receiver], y[receiver] + enters[arc], bend=bend)
+        if style.has_capacity:
+            ghosts[_width(graph.capacity[arc] * frame.scale)].append(path)
+        css = " ".join(filter(None, ["cut" if graph.in_cut[arc] else "", style.css]))
+        width = _width(graph.flow[arc] * frame.scale)
+        dashes = " ".join(f"{length:.3g}" for length in dash_lengths(float(width))) if style.is_dashed else ""
+        flows[css, dashes, width].append(path)
+    nodes = np.unique(np.concatenate([graph.senders[drawn], graph.receivers[drawn], [graph.output]]))
+    heights = np.maximum(graph.through[nodes] * frame.scale, LEAST_NODE)
+    return render(
+        "flow.svg",
+        title=title,
+        width=round(frame.left + GAP * layout.columns[-1].x + frame.right(0)),
+        height=round(frame.height),
+        axis=AXIS,
+        columns=[(round(frame.left + GAP * column.x), column.name) for column in layout.columns],
+        ghosts=[(width, "".join(paths)) for width, paths in ghosts.items()],
+        flows=[(*key, "".join(paths)) for key, paths in flows.items()],
+        node_width=NODE,
+        nodes=[
+            (f"{x[node] - NODE / 2:.1f}", f"{y[node] - tall / 2:.1f}", f"{tall:.1f}")
+            for node, tall in zip(nodes, heights, strict=True)
+        ],
+        letters=frame.letters,
+        names=[
+            (
+                NAME_CLASSES[label.sends],
+                round(frame.left + GAP * label.x - PAD),
+                f"{frame.down(label.y) + frame.baseline:.1f}",
+                frame.names[label.input],
+            )
+            for label in layout.labels
+        ],
+        output=(round(x[graph.output] + PAD), f"{y[graph.output] + frame.baseline:.1f}", frame.outputs[0]),
+    )
 
 
-def _labels(graph: FlowGraph, layout: Layout, tokens: list[Shown], n_encoder: int) -> list[str]:
-    """Write the inputs' words left of where they enter."""
-    size = min(13, layout.row_height - 1)
-    labels = []
-    for player, row in enumerate(input_rows(graph, n_encoder)):
-        if row < 0:
-            continue
-        off = "" if graph.inputs[player] >= 0 else " off"
-        left = LABEL + GAP * (layout.decoder_x if player >= n_encoder else 0)
-        labels.append(
-            f'<text class="halo{off}" text-anchor="end" font-size="{size}" x="{left - 8:.0f}" '
-            f'y="{TOP + layout.row_height * (row + 0.5) + size * 0.33:.1f}">{escape(_cut(tokens[player].text))}</text>'
-        )
-    return labels
-
-
-def _stacked(
-    graph: FlowGraph, drawn: np.ndarray, x: np.ndarray, y: np.ndarray, scale: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Let the drawn arcs of a node leave and enter it one below the other, those that come from above on top."""
-    ends = []
-    for here, there in ((graph.senders[drawn], graph.receivers[drawn]), (graph.receivers[drawn], graph.senders[drawn])):
-        wide = graph.flow[drawn] * scale
-        at = np.zeros(len(drawn))
-        filled = np.bincount(here, wide, len(y)) / -2
-        for arc in np.lexsort((x[there], y[there])):
-            at[arc] = y[here[arc]] + filled[here[arc]] + wide[arc] / 2
-            filled[here[arc]] += wide[arc]
-        ends.append(at)
-    return ends[0], ends[1]
-
-
-def _path(x0: float, y0: float, x1: float, y1: float) -> str:
+def _path(x0: float, y0: float, x1: float, y1: float, *, bend: float) -> str:
     """Leave and enter level, to the right, also where an arc leads back to the left."""
-    bend = (x1 - x0) / 2 if x1 > x0 else GAP / 2
     return f"M{x0:.0f} {y0:.1f}c{bend:.0f} 0 {x1 - x0 - bend:.0f} {y1 - y0:.1f} {x1 - x0:.0f} {y1 - y0:.1f}"
 
 
 def _width(pixels: float) -> str:
-    """Round a width, so that arcs of equal width are one path."""
-    return f"{max(round(4 * pixels) / 4, 0.25):g}" if pixels < 4 else f"{round(2 * pixels) / 2:g}"
-
-
-def _dashes(style: str, width: str) -> str:
-    """Write the dashes of the residual stream, longer ones for wider arcs."""
-    return f' stroke-dasharray="{4 + 0.35 * float(width):.3g} {2 + 0.12 * float(width):.3g}"' if "dash" in style else ""
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+    """Round a width, so that arcs of nearly equal width are one path."""
+    return f"{max(round(4 * pixels) / 4, LEAST_ARC):g}" if pixels < 4 else f"{round(2 * pixels) / 2:g}"

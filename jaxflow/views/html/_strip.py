@@ -2,119 +2,153 @@
 
 from __future__ import annotations
 
-from html import escape
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
 
 from jaxflow.explain import Explanation, grey, ground
-from jaxflow.views._named_scores import Shown
-from jaxflow.views._sentences import score_text
-from jaxflow.views._tokens import Shown as Token
-from jaxflow.views._tokens import runs_from_the_right, shown_tokens, visible
+from jaxflow.views._named_scores import NamedScores
+from jaxflow.views._scale import largest_score, scale_shares
+from jaxflow.views._sentences import BRIEF, FULL, NO_PATH, score_text
+from jaxflow.views._tokens import Token, runs_from_the_right, shown_tokens, visible
 from jaxflow.views.html._png import png_address
 
-NO_PATH = "\N{EN DASH}"
+DASH = "\N{EN DASH}"  # below a token that no path leads from
 MOST_PIXELS = 512  # of an image's side
 
 
-def strip(
-    shown: Shown,
-    tokens: list[Token],
-    *,
-    row: int,
-    grid: tuple[int, int] | None,
-    image: UInt8[np.ndarray, "height width"] | None,
-) -> str:
-    """Write the inputs of each stack, shaded by the scores for the output in `row`; all stacks on one scale."""
-    if grid is not None:
-        return _patches(shown, tokens, row, grid, image)
-    sides = [
+class Button(NamedTuple):
+    """A token, or a word, on its shade.
+
+    Attributes:
+        kind: "i" of an input, "w" of a word.
+        number: which input or word.
+        css: classes.
+        style: how much of the colour it has; empty for none.
+        title: what the tokenizer calls it, and its score in full.
+        text: what is read.
+        note: its score.
+    """
+
+    kind: str
+    number: int
+    css: str
+    style: str
+    title: str
+    text: str
+    note: str
+
+
+class Strip(NamedTuple):
+    """The inputs of a stack, word by word."""
+
+    name: str
+    words: list[list[Button]]
+    is_from_the_right: bool
+
+
+class Patches(NamedTuple):
+    """The patches of an image as a grid, and the inputs that are none, such as the class token, before it."""
+
+    down: int
+    across: int
+    cells: list[Button]
+    others: list[Button]
+    fullest: str
+    css: str
+    style: str
+
+
+def stack_strips(shown: NamedScores, tokens: list[Token], *, row: int) -> list[Strip]:
+    """Shade the inputs of each stack by the scores for the output in `row`, all stacks on one scale."""
+    stacks = [
         ("Read by the encoder", range(shown.n_encoder)),
         ("Read by the decoder", range(shown.n_encoder, len(tokens))),
     ]
-    both = 0 < shown.n_encoder < len(tokens)
-    parts = []
-    for name, players in sides:
-        if not players:
-            continue
-        way = ' dir="rtl"' if runs_from_the_right([tokens[i].text for i in players]) else ""
-        buttons = [(tokens[player].is_joined, token_button(shown, tokens, row, player)) for player in players]
-        words = "".join(f"{'' if joined else '</span><span class=word>'}{button}" for joined, button in buttons)
-        words = words.removeprefix("</span>") + "</span>"
-        parts.append(f'<p class="side">{name}</p>' if both else "")
-        parts.append(f'<div class="strip" role="group" aria-label="{name}"{way}>{words}</div>')
-    return "".join(parts)
+    strips = []
+    for name, inputs in stacks:
+        words: list[list[Button]] = []
+        for i in inputs:
+            button = token_button(shown, tokens, row, i)
+            if tokens[i].is_joined and words:
+                words[-1].append(button)
+            else:
+                words.append([button])
+        if words:
+            strips.append(Strip(name, words, runs_from_the_right([tokens[i].text for i in inputs])))
+    return strips
 
 
-def word_strip(explanation: Explanation, shown: Shown, *, row: int) -> str:
-    """Write whole words, shaded by what their tokens send together; hidden until the reader asks for them."""
+def word_strip(explanation: Explanation, shown: NamedScores, *, row: int) -> Strip | None:
+    """Shade whole words by the joint score of their tokens; None where every word is one token, or words are not known."""
     scores = explanation.word_scores
     if scores is None or all(stop - start == 1 for start, stop, _ in explanation.words):
-        return ""
-    words = []
-    for place, (start, stop, name) in enumerate(explanation.words):
+        return None
+    buttons = []
+    for number, (start, stop, name) in enumerate(explanation.words):
         token = shown_tokens([name])[0] if stop - start == 1 else Token(visible(name), name, False, False)
-        far = not shown.reachable[row, start:stop].any()
-        number = NO_PATH if far else score_text(scores[row, place])
-        words.append(
-            f'<button type="button" class="token{" special" * token.is_special}{" far" * far}" data-w="{place}"'
-            f'{_shade(scores[row, place], shown)} title="{escape(name)}: {"no path" if far else f"{scores[row, place]:.6f}"}">'
-            f"<bdi>{escape(token.text)}</bdi><small>{number}</small></button>"
-        )
-    way = ' dir="rtl"' if runs_from_the_right([name for _, _, name in explanation.words]) else ""
-    return f'<div class="words" hidden><div class="strip" role="group" aria-label="Words"{way}>{"".join(words)}</div></div>'
+        is_far = not shown.reachable[row, start:stop].any()
+        buttons.append([_button("w", number, token, scores[row, number], shown.largest, is_far=is_far)])
+    return Strip("Words", buttons, runs_from_the_right([name for _, _, name in explanation.words]))
 
 
-def token_button(shown: Shown, tokens: list[Token], row: int, player: int) -> str:
-    """Write one input with its score below."""
-    token, score, far = tokens[player], shown.scores[row, player], not shown.reachable[row, player]
-    classes = "token" + " joined" * token.is_joined + " special" * token.is_special + " far" * far
-    error = "" if shown.errors is None else f" ±{2 * shown.errors[row, player]:.3f}"
-    number = NO_PATH if far else f"{score_text(score)}{error}"
-    exact = "no path" if far else score_text(score) if np.isnan(score) else f"{score:.6f}"
-    return (
-        f'<button type="button" class="{classes}" data-i="{player}"{_shade(score, shown)} '
-        f'title="{escape(token.raw)}: {exact}"><bdi>{escape(token.text)}</bdi><small>{number}</small></button>'
-    )
+def token_button(shown: NamedScores, tokens: Sequence[Token], row: int, i: int) -> Button:
+    """Shade one input by its score."""
+    error = "" if shown.errors is None else f" ±{2 * shown.errors[row, i]:.{BRIEF}f}"
+    is_far = not shown.reachable[row, i]
+    return _button("i", i, tokens[i], shown.scores[row, i], shown.largest, is_far=is_far, error=error)
 
 
-def largest_score(shown: Shown) -> float:
-    """Return what is drawn in the fullest colour: the largest score of all outputs."""
-    return float(np.fmax.reduce(shown.scores, axis=None, initial=np.finfo(np.float64).tiny))
-
-
-def _shade(score: float, shown: Shown) -> str:
-    share = 0.0 if np.isnan(score) else max(score, 0) / largest_score(shown)
-    return f' style="--s:{min(share, 1):.3g}"' if share else ""
-
-
-def _patches(
-    shown: Shown,
+def patch_grid(
+    shown: NamedScores,
     tokens: list[Token],
+    *,
     row: int,
     grid: tuple[int, int],
     image: UInt8[np.ndarray, "height width"] | None,
-) -> str:
-    """Write the patches as a grid, over the image if there is one, and what is none of its patches before it.
+) -> Patches:
+    """Shade the patches of an image, over the image if there is one.
 
-    Those of each output have a scale of their own, since the class token often has more than all of them, and a patch that is
-    the output more than the others.
+    The patches of each output have a scale of their own: the class token often has a larger score than all of them, and a patch
+    that is the output has a larger score than the others.
     """
     down, across = grid
-    most = float(np.fmax.reduce(shown.scores[row, -down * across :], initial=0.0))
-    scale = largest_score(shown) / most if most > 0 else 1.0
-    kind, style = "patches", f"grid-template-columns:repeat({across},max-content);--scale:{scale:.4g}"
+    fullest = fullest_patches(shown, grid)[row]
+    style = f"grid-template-columns:repeat({across},max-content);--scale:{shown.largest / (fullest or 1) or 1:.4g}"
+    css = "patches"
     if image is not None:
         step = -(-max(image.shape) // MOST_PIXELS)
         pixels = np.rint(255 * ground(grey(image[::step, ::step]))).astype(np.uint8)
-        kind, style = "patches over-image", f"{style};background-image:url({png_address(pixels[..., None])})"
-    others = range(len(tokens) - down * across)
-    cells = "".join(token_button(shown, tokens, row, player) for player in range(len(others), len(tokens)))
-    apart = "".join(token_button(shown, tokens, row, player) for player in others)
-    return (
-        (f'<p class="side">Not of the image</p><div class="strip">{apart}</div>' if apart else "")
-        + f'<p class="side">{down} by {across} patches of the image; the fullest colour is '
-        f'<span class="fullest">{most:.3g}</span></p>'
-        f'<div class="{kind}" role="group" aria-label="Patches" style="{style}">{cells}</div>'
+        css, style = "patches over-image", f"{style};background-image:url({png_address(pixels[..., None])})"
+    n_others = len(tokens) - down * across
+    buttons = [token_button(shown, tokens, row, i) for i in range(len(tokens))]
+    return Patches(down, across, buttons[n_others:], buttons[:n_others], f"{fullest:.3g}", css, style)
+
+
+def fullest_patches(shown: NamedScores, grid: tuple[int, int]) -> list[float]:
+    """Return the score that has the fullest colour among the patches, for each output."""
+    return [float(f"{largest_score(row):.3g}") for row in shown.scores[:, -grid[0] * grid[1] :]]
+
+
+def shade(score: float, largest: float) -> tuple[str, str]:
+    """Return the class and the style of a score: orange below 0, and how much of the colour it has."""
+    share = float(scale_shares(score, largest))
+    return "minus" if share < 0 else "", f"--s:{abs(share):.3g}" if share else ""
+
+
+def _button(
+    kind: str, number: int, token: Token, score: float, largest: float, *, is_far: bool, error: str = ""
+) -> Button:
+    sign, style = shade(score, largest)
+    flags = {"joined": token.is_joined, "special": token.is_special, "far": is_far, sign: bool(sign)}
+    return Button(
+        kind=kind,
+        number=number,
+        css=" ".join(["token", *(name for name, is_set in flags.items() if is_set)]),
+        style=style,
+        title=f"{token.raw}: {NO_PATH if is_far else score_text(score, FULL)}",
+        text=token.text,
+        note=DASH if is_far else f"{score_text(score)}{error}",
     )

@@ -1,9 +1,6 @@
-// The layered flow graph: draws what flow.py wrote, from the same numbers, for any output, any share and any node that is looked at.
+// The flow graph of the output that is looked at. Places, sizes, styles and names come from the page's data; the script chooses how much
+// is drawn, how far columns are apart, and which node is looked at.
 const SVG = "http://www.w3.org/2000/svg";
-const RESIDUAL = 1, FEEDBACK = 3;
-const cut = (text, longest = 16) => text.length > longest ? text.slice(0, longest - 1) + "…" : text;
-const percent = (x) => (100 * x).toFixed(1) + "%";
-const flowUnits = 1e5;
 
 function element(name, attributes, text) {
   const made = document.createElementNS(SVG, name);
@@ -18,75 +15,60 @@ function flowGraph(data, state, find, say) {
   let place = null;
   if (!svg) return { draw() {}, drawParts() {}, drawLayers() {} };
   const shownGraph = () => data.graphs[state.row];
-  const wide = (units) => units / flowUnits * frame.scale;
+  const percent = (share) => (100 * share).toFixed(data.digits.percent) + "%";
+  const isDrawn = (shown, arc) => shown.stronger[arc] / data.fineUnit < state.share;
 
   function draw() {
     const shown = shownGraph();
     for (const part of [box, find(".legend"), find(".share-readout")]) part.hidden = !shown;
     place = null;
-    if (!shown) { say(".flow-readout", "The flow to this output was not asked for: explain(..., flow_graph=True) finds it."); return; }
-    const last = frame.columns[frame.columns.length - 1][0];
-    const letters = (texts) => Math.max(...texts.map((text) => cut(text).length));
-    const label = Math.min(140, 24 + 7.4 * letters(data.tokens)), right = Math.min(150, 24 + 7.4 * letters([data.outputs[state.row]]));
-    const gap = Math.max(44, Math.min(260, ((box.clientWidth || 800) - label - right) / last));
-    const top = 34, size = Math.min(13, frame.height - 1);
-    const x = shown.x.map((column) => label + gap * column);
-    const y = shown.y.map((row) => top + frame.height * (row + 0.5));
-    const width = label + gap * last + right, height = top + frame.height * frame.rows + 6;
+    if (!shown) { say(".flow-readout", "The page does not hold the flow to this output: explanation.flow_graph(row) finds it."); return; }
+    const [narrowest, usual, widest] = frame.gaps, last = frame.columns[frame.columns.length - 1][0];
+    const room = (box.clientWidth - frame.left - shown.right) / last;
+    const gap = box.clientWidth ? Math.max(narrowest, Math.min(widest, room)) : usual;
+    const across = (column) => frame.left + gap * column;
+    const down = (row) => frame.rows[0] + frame.rows[1] * row;
+    const x = shown.x.map(across), y = shown.y.map(down);
+    const width = across(last) + shown.right, height = frame.height;
     svg.replaceChildren();
     for (const [key, value] of Object.entries({ width, height, viewBox: `0 0 ${width} ${height}` })) svg.setAttribute(key, value);
     svg.setAttribute("aria-label", "Layered flow graph: " + data.titles[state.row]);
     for (const [column, name] of frame.columns)
-      svg.append(element("text", { class: "axis", "text-anchor": "middle", x: label + gap * column, y: 14 }, name));
+      svg.append(element("text", { class: "axis", "text-anchor": "middle", x: across(column), y: frame.axis }, name));
 
-    const drawn = shown.from.map((_, arc) => arc).filter((arc) => shown.stronger[arc] / flowUnits < state.share);
-    const leaves = stacked(drawn, shown.from, shown.to), enters = stacked(drawn, shown.to, shown.from);
-    function stacked(arcs, here, there) {
-      const filled = {}, at = {};
-      for (const arc of arcs) filled[here[arc]] = (filled[here[arc]] || 0) - wide(shown.flow[arc]) / 2;
-      for (const arc of [...arcs].sort((a, b) => y[there[a]] - y[there[b]] || x[there[a]] - x[there[b]])) {
-        at[arc] = y[here[arc]] + filled[here[arc]] + wide(shown.flow[arc]) / 2;
-        filled[here[arc]] += wide(shown.flow[arc]);
-      }
-      return at;
-    }
-    function line(arc, units, least, style) {
-      const x0 = x[shown.from[arc]], x1 = x[shown.to[arc]], bend = x1 > x0 ? (x1 - x0) / 2 : gap / 2;
-      const width = Math.max(wide(units), least), isBack = shown.kind[arc] === FEEDBACK;
-      const made = element("path", { "stroke-width": width,
-        d: `M${x0} ${leaves[arc]}C${x0 + bend} ${leaves[arc]} ${x1 - bend} ${enters[arc]} ${x1} ${enters[arc]}` });
-      if (style || isBack) made.setAttribute("class", style + (isBack ? " back" : ""));
-      if (shown.kind[arc] === RESIDUAL && style !== "ghost")
-        made.setAttribute("stroke-dasharray", `${4 + 0.35 * width} ${2 + 0.12 * width}`);
+    const drawn = shown.from.map((_, arc) => arc).filter((arc) => isDrawn(shown, arc));
+    function line(arc, units, least, css, isDashed) {
+      const from = shown.from[arc], to = shown.to[arc], style = frame.styles[shown.kind[arc]];
+      const x0 = x[from], x1 = x[to], y0 = y[from] + frame.step * shown.leaves[arc], y1 = y[to] + frame.step * shown.enters[arc];
+      const bend = style.level * (x1 - x0) + style.beyond * gap, wide = Math.max(units * frame.scale, least);
+      const made = element("path", { "stroke-width": wide, d: `M${x0} ${y0}C${x0 + bend} ${y0} ${x1 - bend} ${y1} ${x1} ${y1}` });
+      const all = [css, style.css].filter((one) => one).join(" ");
+      if (all) made.setAttribute("class", all);
+      if (isDashed && style.is_dashed) made.setAttribute("stroke-dasharray", frame.dash.map(([fixed, grows]) => fixed + grows * wide).join(" "));
       return made;
     }
     const cuts = new Set(shown.cut);
     const ghosts = element("g", { class: "ghosts" }), flows = element("g", { class: "flows" });
     for (const arc of drawn) {
-      if (shown.kind[arc] !== FEEDBACK) ghosts.append(line(arc, shown.capacity[arc], 0.3, "ghost"));
-      const flow = line(arc, shown.flow[arc], 0.3, cuts.has(arc) ? "cut" : "");
+      if (frame.styles[shown.kind[arc]].has_capacity) ghosts.append(line(arc, shown.capacity[arc], frame.least.arc, "", false));
+      const flow = line(arc, shown.flow[arc], frame.least.arc, cuts.has(arc) ? "cut" : "", true);
       flow.dataset.arc = arc;
       flows.append(flow);
     }
     const over = element("g", { class: "over" }), nodes = element("g", {});
     const touched = [...new Set([shown.output, ...drawn.flatMap((arc) => [shown.from[arc], shown.to[arc]])])];
     for (const node of touched) {
-      const tall = Math.max(wide(shown.through[node]), 1.5);
-      nodes.append(element("rect", { class: "node", x: x[node] - 1, y: y[node] - tall / 2, width: 2, height: tall }));
+      const tall = Math.max(shown.through[node] * frame.scale, frame.least.node);
+      nodes.append(element("rect", { class: "node", x: x[node] - frame.node / 2, y: y[node] - tall / 2, width: frame.node, height: tall }));
     }
     svg.append(ghosts, flows, over, nodes);
-    shown.rows.forEach((row, player) => {
-      if (row < 0) return;
-      svg.append(element("text", { class: shown.players[player] < 0 ? "halo off" : "halo", "text-anchor": "end", "font-size": size,
-        x: label + gap * (player >= data.nEncoder ? frame.decoder : 0) - 8, y: top + frame.height * (row + 0.5) + size * 0.33,
-      }, cut(data.tokens[player])));
-    });
-    svg.append(element("text", { class: "halo", x: x[shown.output] + 8, y: y[shown.output] + 4 }, cut(data.outputs[state.row])));
+    for (const [input, column, row, sends] of shown.names)
+      svg.append(element("text", { class: frame.nameClasses[sends], "text-anchor": "end", "font-size": frame.letters,
+        x: across(column) - frame.pad, y: down(row) + frame.baseline }, frame.names[input]));
+    svg.append(element("text", { class: "halo", x: x[shown.output] + frame.pad, y: y[shown.output] + frame.baseline }, shown.outputName));
     place = { x, y, gap, drawn, line, over, touched };
-    const carried = drawn.reduce((sum, arc) => sum + shown.flow[arc], 0) / flowUnits / Math.max(shown.total, 1e-300);
-    const folded = shown.nArcs > shown.from.length && carried < Math.min(state.share, 1);
-    say(".share-readout", `Drawn: ${percent(carried)} of the flow, ${drawn.length} of ${shown.nArcs} arcs` +
-      (folded ? `; this page holds the ${shown.from.length} strongest.` : "."));
+    const carried = drawn.reduce((sum, arc) => sum + shown.flow[arc], 0) / data.fineUnit / Math.max(shown.total, 1e-300);
+    say(".share-readout", shown.drawn.replace("{share}", percent(carried)).replace("{arcs}", drawn.length));
     drawParts();
   }
 
@@ -109,37 +91,35 @@ function flowGraph(data, state, find, say) {
     const shown = shownGraph();
     if (!place || !shown) return;
     place.over.replaceChildren();
-    const looked = state.node >= 0 ? [state.node] : state.players.map((player) => shown.players[player]);
+    const looked = state.node >= 0 ? [state.node] : state.inputs.map((input) => shown.inputs[input]);
     const start = looked.filter((node) => node >= 0);
     svg.classList.toggle("dim", start.length > 0);
     if (!start.length) { say(".flow-readout", looked.length ? "Nothing flows from here to this output." : ""); return; }
-    for (const [arc, part] of partsOf(start, shown)) place.over.append(place.line(arc, part, 0.4, ""));
-    const players = start.map((node) => shown.players.indexOf(node)), of = ` of the joint flow of ${shown.value.toFixed(3)}`;
-    const through = (start.reduce((sum, node) => sum + shown.through[node], 0) / flowUnits).toFixed(3);
-    if (players[0] < 0) { say(".flow-readout", `${nodeName(shown, start[0])}: ${through}${of} passes here.`); return; }
-    let text = `${players.map((player) => data.tokens[player]).join(" ")}: sends ${through}${of}`;
+    for (const [arc, part] of partsOf(start, shown)) place.over.append(place.line(arc, part, frame.least.arc, "", true));
+    const inputs = start.map((node) => shown.inputs.indexOf(node)), of = ` of the joint flow of ${shown.value.toFixed(data.digits.brief)}`;
+    const through = (start.reduce((sum, node) => sum + shown.through[node], 0) / data.fineUnit).toFixed(data.digits.brief);
+    if (inputs[0] < 0) { say(".flow-readout", `${nodeName(shown, start[0])}: ${through}${of} passes here.`); return; }
+    let text = `${inputs.map((input) => data.tokens[input]).join(" ")}: sends ${through}${of}`;
     if (start.length === 1) {
-      for (const arc of shown.own[players[0]])
-        if (shown.stronger[arc] / flowUnits < state.share) place.over.append(place.line(arc, shown.capacity[arc], 0.6, "cut"));
-      text += ownCut(shown, players[0]);
+      for (const arc of shown.own[inputs[0]])
+        if (isDrawn(shown, arc)) place.over.append(place.line(arc, shown.capacity[arc], frame.least.cut, "cut", true));
+      text += ownCut(shown, inputs[0]);
     }
     say(".flow-readout", text + ".");
   }
 
-  function ownCut(shown, player) {
+  function ownCut(shown, input) {
     if (!shown.ownLayers) return "";
-    const layers = shown.ownLayers[player], total = layers.reduce((a, b) => a + b, 0);
+    const layers = shown.ownLayers[input], total = layers.reduce((a, b) => a + b, 0);
     const where = layers.map((held, layer) => [held / Math.max(total, 1), layer]).filter(([held]) => held >= 0.05)
       .sort((a, b) => b[0] - a[0]).map(([held, layer]) => `layer ${data.layerNames[layer]} (${Math.round(100 * held)}%)`);
-    return `; alone it could send ${(total / 1e3).toFixed(3)}` + (where.length ? `, bounded in ${where.join(", ")}` : "");
+    return `; alone it could send ${(total / data.fineUnit).toFixed(data.digits.brief)}` + (where.length ? `, bounded in ${where.join(", ")}` : "");
   }
 
   function nodeName(shown, node) {
     if (node === shown.output) return data.outputs[state.row];
-    const inDecoder = !data.nEncoder || (frame.decoder > 0 && shown.x[node] > frame.decoder - 0.6);
-    const column = frame.columns.find(([at]) => at >= shown.x[node] - 1e-6);
-    const player = shown.rows.findIndex((row, i) => row === shown.y[node] && (i >= data.nEncoder) === inDecoder);
-    return (player >= 0 ? data.tokens[player] : "position " + shown.y[node]) + (column ? ", layer " + column[1] : "");
+    const input = shown.input[node], name = input < 0 ? "position " + shown.y[node] : data.tokens[input];
+    return `${name}, layer ${frame.columns[shown.column[node]][1]}`;
   }
 
   function drawLayers() {
@@ -147,9 +127,9 @@ function flowGraph(data, state, find, say) {
     find(".layers").hidden = !shown;
     if (!shown) return;
     [...table.rows].forEach((line, layer) => {
-      const [capacity, flow, share] = shown.layers[layer].map((units) => units / flowUnits);
-      line.cells[1].textContent = capacity.toFixed(3);
-      line.cells[2].textContent = flow.toFixed(3);
+      const [capacity, flow, share] = shown.layers[layer].map((units) => units / data.fineUnit);
+      line.cells[1].textContent = capacity.toFixed(data.digits.brief);
+      line.cells[2].textContent = flow.toFixed(data.digits.brief);
       line.cells[3].textContent = percent(share);
       line.cells[4].firstElementChild.style.width = percent(share);
     });
@@ -161,7 +141,7 @@ function flowGraph(data, state, find, say) {
     const edge = svg.getBoundingClientRect(), px = event.clientX - edge.left, py = event.clientY - edge.top;
     let best = -1, least = 1;
     for (const node of place.touched) {
-      const far = Math.abs(px - place.x[node]) / Math.min(place.gap / 2, 60) + Math.abs(py - place.y[node]) / Math.max(frame.height, 12);
+      const far = Math.abs(px - place.x[node]) / Math.min(place.gap / 2, 60) + Math.abs(py - place.y[node]) / Math.max(frame.rows[1], 12);
       if (far < least) { least = far; best = node; }
     }
     lookAt(best);

@@ -1,4 +1,4 @@
-// Lets the reader step through outputs, look at inputs and choose how much of the flow is drawn. Asks nothing of the network, keeps
+// Lets the reader step through outputs, look at inputs and choose how much of the flow is drawn. Makes no web requests, keeps
 // nothing, and touches nothing outside of its own section.
 function start(section) {
   section.dataset.ready = "";
@@ -8,38 +8,38 @@ function start(section) {
   const say = (selector, text) => { const line = find(selector); if (line && line.textContent !== text) line.textContent = text; };
   const on = (selector, event, act) => { const target = find(selector); if (target) target.addEventListener(event, act); };
   // What is looked at: an output, inputs, a node of the graph; and what says so again for another output.
-  const state = { row: 0, share: data.frame ? data.frame.share : 1, players: [], node: -1, again: null };
+  const state = { row: 0, share: data.frame ? data.frame.share : 1, inputs: [], node: -1, again: null };
   const tokens = all(".token[data-i]").sort((a, b) => a.dataset.i - b.dataset.i), words = all(".token[data-w]");
-  const patches = find(".patches"), inPatches = all(".patches .token").map((token) => Number(token.dataset.i));
+  const patches = find(".patches");
   const raw = tokens.map((token) => token.title.replace(/: [^:]*$/, ""));
   const graph = flowGraph(data, state, find, say);
   const digitsHeld = Math.round(Math.log10(data.unit));
 
-  const isFar = (row, player) => data.far.length > 0 && data.far[row][player] === "1";
+  const isFar = (row, input) => data.far.length > 0 && data.far[row][input] === "1";
   const isFarWord = (row, place) => {
     const [first, stop] = data.words[place];
     return [...Array(stop - first).keys()].every((i) => isFar(row, first + i));
   };
-  const written = (score, far, digits) => far ? "no path" : score === null ? "unknown" :
+  const written = (score, far, digits) => far ? data.terms.noPath : score === null ? data.terms.unknown :
     (score / data.unit).toFixed(Math.min(digits, digitsHeld));
-  const scoreText = (row, player, digits) => written(data.scores[row][player], isFar(row, player), digits);
+  const scoreText = (row, input, digits) => written(data.scores[row][input], isFar(row, input), digits);
   const wordText = (row, place, digits) => written(data.wordScores[row][place], isFarWord(row, place), digits);
 
   function drawButton(button, name, score, far, error) {
-    button.querySelector("small").textContent = far ? "–" : written(score, far, 3) + (score === null ? "" : error);
-    button.style.setProperty("--s", score === null ? 0 : Math.min(Math.max(score / data.unit / data.largest, 0), 1));
+    button.querySelector("small").textContent = far ? data.terms.dash : written(score, far, data.digits.brief) + (score === null ? "" : error);
+    button.style.setProperty("--s", Math.min(Math.abs(score) / data.unit / data.largest, 1));
+    button.classList.toggle("minus", score < 0);
     button.classList.toggle("far", far);
-    button.title = name + ": " + written(score, far, 6);
+    button.title = name + ": " + written(score, far, data.digits.full);
   }
   function drawStrip() {
     const row = state.row;
     tokens.forEach((token, i) => drawButton(token, raw[i], data.scores[row][i], isFar(row, i),
-      data.errors ? " ±" + (data.errors[row][i] / 1e5).toFixed(3) : ""));
+      data.errors ? " ±" + (data.errors[row][i] / data.fineUnit).toFixed(data.digits.brief) : ""));
     words.forEach((word, i) => drawButton(word, data.words[i][2], data.wordScores[row][i], isFarWord(row, i), ""));
     if (patches) {
-      const most = Math.max(0, ...inPatches.map((i) => data.scores[row][i] ?? 0)) / data.unit;
-      patches.style.setProperty("--scale", most > 0 ? data.largest / most : 1);
-      say(".fullest", String(Number(most.toPrecision(3))));
+      patches.style.setProperty("--scale", data.fullest[row] ? data.largest / data.fullest[row] : 1);
+      say(".fullest", String(data.fullest[row]));
     }
     say(".which bdi", data.titles[row]);
     say(".row-name", `${row + 1} of ${data.titles.length}`);
@@ -50,13 +50,13 @@ function start(section) {
   const lines = all(".matrix tbody tr"), matrix = find(".matrix-frame");
   const gapAt = lines.length && lines[0].querySelector(".gap") ? data.nEncoder + 1 : Infinity;
   let cursor = [0, 0], marked = null;
-  function pointAt(row, player, scroll) {
-    cursor = [row, player];
+  function pointAt(row, input, scroll) {
+    cursor = [row, input];
     if (marked) marked.classList.remove("on");
-    marked = lines.length ? lines[row].cells[player + 1 + (player + 1 >= gapAt ? 1 : 0)] : null;
+    marked = lines.length ? lines[row].cells[input + 1 + (input + 1 >= gapAt ? 1 : 0)] : null;
     if (marked) marked.classList.add("on");
     if (marked && scroll) marked.scrollIntoView({ block: "nearest", inline: "nearest" });
-    say(".matrix-readout", `${data.titles[row]}, from ${data.tokens[player]}: ${scoreText(row, player, 6)}`);
+    say(".matrix-readout", `${data.titles[row]}, from ${data.tokens[input]}: ${scoreText(row, input, data.digits.full)}`);
   }
 
   function setRow(row) {
@@ -70,16 +70,16 @@ function start(section) {
     state.again = again;
     if (again) again(); else look([], "");
   }
-  function look(players, text) {
-    state.players = players;
-    tokens.forEach((token, i) => token.classList.toggle("on", players.includes(i)));
+  function look(inputs, text) {
+    state.inputs = inputs;
+    tokens.forEach((token, i) => token.classList.toggle("on", inputs.includes(i)));
     say(".strip-readout", text);
     graph.drawParts();
   }
-  const lookAtToken = (i) => look([i], `${data.tokens[i]}: ${scoreText(state.row, i, 6)} · ${data.titles[state.row]}`);
+  const lookAtToken = (i) => look([i], `${data.tokens[i]}: ${scoreText(state.row, i, data.digits.full)} · ${data.titles[state.row]}`);
   const lookAtWord = (place) => {
     const [first, stop, word] = data.words[place];
-    look([...Array(stop - first).keys()].map((i) => first + i), `${word}: ${wordText(state.row, place, 6)} · ${data.titles[state.row]}`);
+    look([...Array(stop - first).keys()].map((i) => first + i), `${word}: ${wordText(state.row, place, data.digits.full)} · ${data.titles[state.row]}`);
   };
 
   // One button is a stop of the tab key. Arrows to the sides lead to the others, those up and down to other outputs.

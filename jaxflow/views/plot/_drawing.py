@@ -11,7 +11,9 @@ from typing import IO, Any
 
 import numpy as np
 
+from jaxflow._palette import ABOVE, BELOW, BLUE, EDGE, GREEN, INK, ORANGE, SOFT, WHITE, tint
 from jaxflow.explain import Explanation
+from jaxflow.views._scale import largest_score
 from jaxflow.views._sentences import headline, saturation_sentence
 from jaxflow.views.plot._sizes import POINTS
 
@@ -24,7 +26,7 @@ except ImportError as error:
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.collections import PatchCollection, PathCollection
-from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
+from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, fontManager
 from matplotlib.legend import Legend
@@ -42,10 +44,8 @@ FALLBACKS = (
     "Yu Gothic", "Microsoft YaHei", "Malgun Gothic", "Nirmala UI", "Segoe UI Emoji",
 )  # fmt: skip
 BAR = 36.0  # points that a scale of shades takes
-INK, FAINT, PAPER = "#1c2733", "#7b8894", "#ffffff"
-# An orange and a green that every kind of colour blindness tells from the blues of scores (Okabe & Ito).
-CUT, CROSS, FLOW, BACK, GHOST, CUT_GHOST = "#d55e00", "#009e73", "#185fa5", "#9cc3e6", "#e3e8ed", "#f8d9c4"
-DASHES = (0, (1.6, 0.9))
+CUT, CROSS, FLOW, BACK, CUT_GHOST = ORANGE, GREEN, BLUE, tint(BLUE, 0.4), tint(ORANGE, 0.25)
+KINDS = {"attention": FLOW, "residual": FLOW, "cross": CROSS, "feedback": BACK}  # colours of arcs
 FORBIDDEN, UNKNOWN = "/////", "....."
 # Text stays text: letters in an SVG, TrueType in a PDF, as publishers ask. The same numbers give the same file.
 SAVING: Any = {"svg.fonttype": "none", "pdf.fonttype": 42, "ps.fonttype": 42, "svg.hashsalt": "jaxflow"}
@@ -64,7 +64,7 @@ class PaperFigure(Figure):
         kind = str(options.get("format") or Path(str(fname)).suffix[1:]).lower()
         if kind in UNDATED:
             about = {
-                "Subject" if key == "Description" and kind == "pdf" else key: self.about[key] for key in self.about
+                "Subject" if (key, kind) == ("Description", "pdf") else key: text for key, text in self.about.items()
             }
             options["metadata"] = UNDATED[kind] | about | (options.get("metadata") or {})
         with matplotlib.rc_context(SAVING):
@@ -114,39 +114,36 @@ def verbatim() -> dict[str, Any]:
 
 
 def families() -> list[str]:
-    """List the fonts to take letters from: the user's, and those installed that have scripts which his may lack."""
+    """List the fonts to take letters from: those of the user, and installed ones that have other scripts."""
     installed = _installed(len(fontManager.ttflist))
     return [*matplotlib.rcParams["font.family"], *(name for name in FALLBACKS if name in installed)]
 
 
 @functools.cache
-def _installed(n_fonts: int) -> frozenset[str]:
-    """Name the fonts; again when their number has changed."""
+def _installed(n_fonts: int) -> frozenset[str]:  # again when their number has changed
     return frozenset(fontManager.get_font_names())
 
 
 def shading(scores: np.ndarray) -> tuple[Colormap, Normalize]:
-    """Choose colours for scores: one hue that darkens from 0, or two about 0 where some are negative."""
-    known = scores[np.isfinite(scores)]
-    largest = float(np.abs(known).max(initial=0)) or 1.0
-    if (known < 0).any():
-        return matplotlib.colormaps["RdBu"], Normalize(-largest, largest)
-    return matplotlib.colormaps["Blues"], Normalize(0, largest)
+    """Choose colours for scores: blues that darken from 0, and oranges below 0 where some are negative."""
+    largest = largest_score(scores) or 1.0
+    if (scores < 0).any():
+        return LinearSegmentedColormap.from_list("signed", [*BELOW, *ABOVE]), Normalize(-largest, largest)
+    return LinearSegmentedColormap.from_list("scores", ABOVE), Normalize(0, largest)
 
 
 def glaze(scores: np.ndarray) -> tuple[Colormap, Normalize]:
-    """Choose colours to draw over an image: clear at 0, a colour that fills up with the score, another for negative ones."""
+    """Choose colours to draw over an image: clear at 0, blue that fills up with the score, orange below 0."""
     _, norm = shading(scores)
-    least, most = (0.84, 0.37, 0.0, 0.0), (0.84, 0.37, 0.0, 0.8)
-    stops = [least, most] if norm.vmin == 0 else [(0.0, 0.45, 0.7, 0.8), (0.0, 0.45, 0.7, 0.0), least, most]
-    places = [0.0, 1.0] if len(stops) == 2 else [0.0, 0.5, 0.5, 1.0]
-    return LinearSegmentedColormap.from_list("glaze", list(zip(places, stops, strict=True))), norm
+    clear, full, below, least = (to_rgba(colour, alpha) for colour in (BLUE, ORANGE) for alpha in (0.0, 0.8))
+    stops = [(0.0, clear), (1.0, full)] if norm.vmin == 0 else [(0.0, least), (0.5, below), (0.5, clear), (1.0, full)]
+    return LinearSegmentedColormap.from_list("glaze", stops), norm
 
 
 def ink_on(colour: Sequence[float]) -> str:
     """Choose dark or light letters for a ground, whichever is read better."""
     red, green, blue = (c / 12.92 if c <= 0.04 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3])
-    return PAPER if 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.22 else INK
+    return WHITE if 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.22 else INK
 
 
 def draw_boxes(
@@ -159,7 +156,7 @@ def draw_boxes(
         else [Rectangle(box[:2], *box[2:]) for box in boxes],
         cmap=cmap,
         norm=norm,
-        edgecolor="#c3ccd4",
+        edgecolor=EDGE,
         linewidth=0.4,
     )
     drawn.set_array(np.asarray(values))
@@ -195,11 +192,23 @@ def draw_arcs(
     colours: Any,
     *,
     label: str,
-    dashed: np.ndarray | None = None,
+    dashes: Sequence[tuple[float, float] | None] | None = None,
 ) -> PathCollection:
-    """Draw curves, four points each, of so many points' width."""
+    """Draw curves, four points each, on top of those drawn without `dashes`.
+
+    Args:
+        ax: where.
+        curves: in data coordinates.
+        widths: `[arc]`, in points.
+        colours: one for each arc.
+        label: of the collection.
+        dashes: for each arc the lengths of a dash and of a gap in points, None for a solid one.
+    """
     codes = [Curve.MOVETO, Curve.CURVE4, Curve.CURVE4, Curve.CURVE4]
-    styles: Any = "solid" if dashed is None else [DASHES if one else "solid" for one in dashed]
+    styles: Any = "solid"
+    if dashes is not None:
+        each = zip(dashes, np.maximum(widths, 1e-6), strict=True)  # by which matplotlib multiplies dashes
+        styles = ["solid" if one is None else (0, (one[0] / wide, one[1] / wide)) for one, wide in each]
     drawn = PathCollection(
         [Curve(curve, codes) for curve in curves],
         facecolors="none",
@@ -209,7 +218,7 @@ def draw_arcs(
         capstyle="butt",
         clip_on=False,
         label=label,
-        zorder=2 if dashed is not None else 1,
+        zorder=2 if dashes is not None else 1,
     )
     ax.add_collection(drawn, autolim=False)
     return drawn
@@ -223,7 +232,7 @@ def draw_dots(ax: Axes, x: np.ndarray, y: np.ndarray) -> None:
 def explain_arcs(ax: Axes, colours: dict[str, str], *, dashed: str, wraps: bool) -> Legend:
     """Say what the colours of arcs mean, below axes from the left of the figure, in one line or two."""
     lines = [Line2D([], [], color=colour, linewidth=3, label=name) for name, colour in colours.items()]
-    lines.append(Line2D([], [], color=FLOW, linewidth=1.5, linestyle=DASHES, label=dashed))
+    lines.append(Line2D([], [], color=FLOW, linewidth=1.5, linestyle=(0, (2, 1)), label=dashed))
     return ax.legend(
         handles=lines, ncols=(len(lines) + 1) // 2 if wraps else len(lines), loc="upper left", bbox_to_anchor=(0, 0),
         bbox_transform=blended_transform_factory(ax.figure.transFigure, ax.transAxes), frameon=False, fontsize=SMALL,
@@ -233,14 +242,14 @@ def explain_arcs(ax: Axes, colours: dict[str, str], *, dashed: str, wraps: bool)
 
 def write_beside(ax: Axes, x: float, y: float, text: str, points: float, **style: Any) -> None:
     """Write text so many points to the right of a place, or to the left where negative."""
-    ground = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.5, "alpha": 0.8}
+    ground = {"facecolor": WHITE, "edgecolor": "none", "pad": 0.5, "alpha": 0.8}
     _write_off(ax, (x, y), text, (points, 0), ha="left" if points > 0 else "right", va="center", bbox=ground, **style)
 
 
 def write_above(ax: Axes, x: float, text: str, points: float) -> None:
     """Write small text so many points above axes, at a place of theirs."""
     at = blended_transform_factory(ax.transData, ax.transAxes)
-    _write_off(ax, (x, 1), text, (0, points), xycoords=at, ha="center", va="bottom", fontsize=SMALL, color=FAINT)
+    _write_off(ax, (x, 1), text, (0, points), xycoords=at, ha="center", va="bottom", fontsize=SMALL, color=SOFT)
 
 
 def write_title(ax: Axes, text: str, points: float) -> None:
@@ -255,17 +264,16 @@ def _write_off(ax: Axes, place: tuple[float, float], text: str, off: tuple[float
 
 def count(axis: Any, n_layers: int) -> None:
     """Number an axis from 1 to the last layer, each k-th of many."""
-    step = max(n_layers // 12, 1)
-    axis.set_ticks(range(1, n_layers + 1, step))
+    axis.set_ticks(range(1, n_layers + 1, max(n_layers // 12, 1)))
 
 
 def plain(ax: Axes, xlabel: str, ylabel: str) -> None:
     """Give axes small letters, thin lines, and none above and at the right."""
     ax.set_xlabel(xlabel, fontsize=FONT_SIZE, color=INK, labelpad=2)
     ax.set_ylabel(ylabel, fontsize=FONT_SIZE, color=INK, labelpad=2)
-    ax.tick_params(labelsize=SMALL, labelcolor=INK, color=FAINT, length=2, width=0.5)
+    ax.tick_params(labelsize=SMALL, labelcolor=INK, color=SOFT, length=2, width=0.5)
     ax.spines[["top", "right"]].set_visible(False)
-    ax.spines[:].set(color=FAINT, linewidth=0.5)
+    ax.spines[:].set(color=SOFT, linewidth=0.5)
 
 
 def add_legend(ax: Axes, *, forbidden: bool, unknown: bool, **place: Any) -> Legend | None:
@@ -277,18 +285,13 @@ def add_legend(ax: Axes, *, forbidden: bool, unknown: bool, **place: Any) -> Leg
     if not handles:
         return None
     style: dict[str, Any] = {
-        "frameon": False,
-        "fontsize": SMALL,
-        "labelcolor": INK,
-        "handlelength": 1.4,
-        "handleheight": 1.0,
-        "borderaxespad": 0.0,
-    }
+        "frameon": False, "fontsize": SMALL, "labelcolor": INK, "handlelength": 1.4, "handleheight": 1.0, "borderaxespad": 0.0,
+    }  # fmt: skip
     return ax.legend(handles=handles, **(style | place))
 
 
 def _hatched(hatch: str) -> dict[str, Any]:
-    return {"facecolor": PAPER, "edgecolor": "#a9b4be", "linewidth": 0.0, "hatch": hatch}
+    return {"facecolor": WHITE, "edgecolor": EDGE, "linewidth": 0.0, "hatch": hatch}
 
 
 def _thin_hatch(artist: Any) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import ArrayLike, Float
 
 from jaxflow.explain import Explanation, FlowGraph
-from jaxflow.solve import CutExplanation
 from jaxflow.views._named_scores import cut
 from jaxflow.views._sentences import output_name
 from jaxflow.views._tokens import visible
@@ -22,8 +21,18 @@ LEFT, BOTTOM, TOP, HEIGHT, LARGEST = 34.0, 26.0, 16.0, 72.0, 34.0
 NUMBERED = 16.0  # a bar so wide has its share written on it
 
 
+@runtime_checkable
+class Cut(Protocol):
+    """A minimum cut, such as `MinCut`, that knows the share of its capacity in each layer."""
+
+    @property
+    def share(self) -> Any:
+        """`[layer]`, sums to 1."""
+        ...
+
+
 def plot_layers(
-    given: Explanation | FlowGraph | CutExplanation | Float[ArrayLike, " layer"],
+    given: Explanation | FlowGraph | Cut | Float[ArrayLike, " layer"],
     *,
     size: Size | None = None,
     ax: Axes | None = None,
@@ -34,7 +43,7 @@ def plot_layers(
 
     Args:
         given: an `Explanation` by attention flow (its `bottleneck`: the cuts from each input to the first explained output), a
-            `FlowGraph` (the cuts from each input to its output), a `CutExplanation` (one cut), or shares `[layer]`.
+            `FlowGraph` (the cuts from each input to its output), one minimum cut (its `share`), or shares `[layer]`.
         size: "column" (3.25 in) or "page" (6.75 in, the default) wide at most.
         ax: axes to draw into; by default those of a new figure (see `plot_tokens`).
 
@@ -76,7 +85,7 @@ def plot_layers(
 
 
 def _shares(
-    given: Explanation | FlowGraph | CutExplanation | Float[ArrayLike, " layer"],
+    given: Explanation | FlowGraph | Cut | Float[ArrayLike, " layer"],
 ) -> Float[np.ndarray, " layer"]:
     if isinstance(given, Explanation):
         if given.bottleneck is None:
@@ -87,11 +96,9 @@ def _shares(
                 f"The explanation has no minimum cuts: {reason}. Expected one with method='flow', which has them."
             )
         return np.asarray(given.bottleneck, np.float64)
-    if isinstance(given, FlowGraph):
+    if isinstance(given, FlowGraph):  # whose own `share` is another one
         given = given.cut_share
-    elif isinstance(given, CutExplanation):
-        given = given.share
-    share = np.asarray(given, np.float64)
+    share = np.asarray(getattr(given, "share", given), np.float64)
     if share.ndim != 1 or not share.size or not (np.isfinite(share) & (share >= 0)).all():
         raise ValueError(f"The shares have shape {share.shape}; expected [layer], finite numbers of 0 or more.")
     return share

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxflow.views._named_scores import Given, cut, read
+from jaxflow import _palette as palette
+from jaxflow.views._named_scores import Given, cut, read_scores
 from jaxflow.views.plot._sizes import Size, check_width
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def plot_matrix(
 ) -> Axes:
     """Draw every score as a shaded cell: a row for each explained output, a column for each input.
 
-    Light is 0; where some scores are negative, red is. Inputs of an encoder and of a decoder are two blocks on one scale. Cells
+    Light is 0; negative scores are orange. Inputs of an encoder and of a decoder are two blocks on one scale. Cells
     that no path leads to, as causality forbids, are hatched, and unknown ones dotted: neither is shaded as 0. Numbers stand in
     the cells where there is room. Where there is none for every name, each second, third, ... is written. More than 4,096
     cells are drawn as an image, which a PDF or SVG holds cell by cell.
@@ -54,7 +55,7 @@ def plot_matrix(
         >>> ax.collections[0].get_array().tolist()
         [[0.5, 0.25], [1.0, 0.75]]
     """
-    shown = read(given, tokens=tokens, output_tokens=output_tokens)
+    shown = read_scores(given, tokens=tokens, output_tokens=output_tokens)
     width = check_width(size, ax)
     from jaxflow.views.plot import _drawing as drawing
 
@@ -86,10 +87,10 @@ def plot_matrix(
     drawing.hatch_boxes(ax, _runs(~shown.reachable, columns), drawing.FORBIDDEN)
     drawing.hatch_boxes(ax, _runs(np.isnan(shown.scores) & shown.reachable, columns), drawing.UNKNOWN)
     if cell[0] >= CELL_OF_NUMBERS - 1 and cell[1] >= LINE:
-        for output, player in np.argwhere(~np.ma.getmaskarray(scores)):
-            score = shown.scores[output, player]
+        for output, number in np.argwhere(~np.ma.getmaskarray(scores)):
+            score = shown.scores[output, number]
             style = {"fontsize": drawing.SMALL, "color": drawing.ink_on(cmap(norm(score)))}
-            drawing.write(ax, columns[player] + 0.5, output + 0.5, f"{score:.2f}", **style)
+            drawing.write(ax, columns[number] + 0.5, output + 0.5, f"{score:.2f}", **style)
     _name(ax.xaxis, columns + 0.5, inputs, cell[0], rotation=90, **drawing.verbatim())
     _name(ax.yaxis, np.arange(n_outputs) + 0.5, outputs, cell[1], **drawing.verbatim())
     ax.xaxis.tick_top()
@@ -112,7 +113,7 @@ def _draw_block(ax: Axes, scores: np.ma.MaskedArray, left: float, *, cmap: Any, 
     if scores.size > MAX_VECTOR:
         extent = (left, left + n_columns, n_rows, 0)
         return ax.imshow(scores, extent=extent, cmap=cmap, norm=norm, aspect="auto", interpolation="none")
-    style: dict[str, Any] = {"edgecolors": "#dde3e8", "linewidth": 0.25} if scores.size <= 24 * 24 else {}
+    style: dict[str, Any] = {"edgecolors": palette.EDGE, "linewidth": 0.25} if scores.size <= 24 * 24 else {}
     return ax.pcolormesh(left + np.arange(n_columns + 1), np.arange(n_rows + 1), scores, cmap=cmap, norm=norm, **style)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import ArrayLike, Float
 
 from jaxflow.explain import grey, ground
-from jaxflow.views._named_scores import Given, check_grid, check_row, cut, read
+from jaxflow.views._named_scores import Given, check_grid, check_row, cut, read_scores
 from jaxflow.views.plot._sizes import Size, check_width
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def plot_patches(
         >>> ax.collections[0].get_array().tolist()
         [[0.1, 0.2], [0.3, 0.4]]
     """
-    shown = read(given)
+    shown = read_scores(given)
     row = check_row(shown, row)
     width = check_width(size, ax)
     brightness = _brightness(image, shown.explanation)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxflow.views._named_scores import Given, Shown, check_row, cut, read
+from jaxflow.views._named_scores import Given, NamedScores, check_row, cut, read_scores
 from jaxflow.views._sentences import score_text
 from jaxflow.views._tokens import runs_from_the_right
 from jaxflow.views.plot._sizes import Size, check_width
@@ -34,9 +34,9 @@ def plot_tokens(
     """Draw what each input token counts for one output: words, shaded by score, with the number below.
 
     Shades are those of all explained outputs: two strips of one explanation can be compared. Light is 0; negative scores, which
-    some baselines have, are red. Where no path leads is "no path", what is unknown "unknown", both on white. Inputs of an encoder
-    and of a decoder are two blocks on one scale. Words of right-to-left scripts run from the right. Of more than 120 tokens the
-    strongest are drawn; between them it says how many were left out, and their largest score.
+    gradients and leave-one-out have, are orange. Where no path leads is "no path", what is unknown "unknown", both on white.
+    Inputs of an encoder and of a decoder are two blocks on one scale. Words of right-to-left scripts run from the right. Of more
+    than 120 tokens the strongest are drawn; between them it says how many were left out, and their largest score.
 
     Args:
         given: an `Explanation`, an unbatched `Attribution`, or scores `[input]` or `[output, input]`.
@@ -58,14 +58,14 @@ def plot_tokens(
         >>> ax.collections[0].get_array().tolist()
         [0.25, 0.75]
     """
-    shown = read(given, tokens=tokens)
+    shown = read_scores(given, tokens=tokens)
     row = check_row(shown, row)
     width = check_width(size, ax)
     from jaxflow.views.plot import _drawing as drawing
 
     cells = _cells(shown, row)
     widths = [max(drawing.text_width(cell.name), drawing.text_width(cell.note, drawing.SMALL)) for cell in cells]
-    decoder = next((i for i, cell in enumerate(cells) if cell.player >= shown.n_encoder), len(cells))
+    decoder = next((i for i, cell in enumerate(cells) if cell.number >= shown.n_encoder), len(cells))
     scale = 1.0
     if ax is None:
         boxes, height = _lay(widths, decoder, width, scale)
@@ -95,7 +95,7 @@ def plot_tokens(
     scores = np.ma.masked_invalid([cell.score for _, cell in drawn])
     drawing.draw_boxes(ax, [box for box, _ in drawn], scores, cmap, norm, rounding=scale * PAD)
     for (x, y, box_width, box_height), cell in zip(boxes, cells, strict=True):
-        ink = drawing.FAINT if cell.is_blank else drawing.ink_on(cmap(norm(cell.score)))
+        ink = drawing.SOFT if cell.is_blank else drawing.ink_on(cmap(norm(cell.score)))
         middle = x + box_width / 2
         drawing.write(ax, middle, y + 0.33 * box_height, cell.name, fontsize=scale * drawing.FONT_SIZE, color=ink)
         drawing.write(ax, middle, y + 0.76 * box_height, cell.note, fontsize=scale * drawing.SMALL, color=ink)
@@ -106,7 +106,7 @@ def plot_tokens(
 class _Cell:
     """An input, or the run of inputs that was left out in its place."""
 
-    player: int
+    number: int
     name: str
     note: str
     score: float
@@ -114,7 +114,7 @@ class _Cell:
     is_folded: bool = False
 
 
-def _cells(shown: Shown, row: int) -> list[_Cell]:
+def _cells(shown: NamedScores, row: int) -> list[_Cell]:
     scores, reachable = shown.scores[row], shown.reachable[row]
     strength = np.where(reachable & np.isfinite(scores), np.abs(scores), -1.0)
     is_kept = np.zeros(len(scores), bool)
@@ -123,7 +123,7 @@ def _cells(shown: Shown, row: int) -> list[_Cell]:
     cells: list[_Cell] = []
     for run in np.split(np.arange(len(scores)), np.union1d(ends, shown.n_encoder)):
         if len(run) < SHORTEST or is_kept[run[0]]:
-            cells += [_cell(shown, row, player) for player in run.tolist()]
+            cells += [_cell(shown, row, number) for number in run.tolist()]
         else:
             largest = strength[run].max()
             note = f"≤ {largest:.3f}" if largest >= 0 else ""
@@ -131,12 +131,12 @@ def _cells(shown: Shown, row: int) -> list[_Cell]:
     return cells
 
 
-def _cell(shown: Shown, row: int, player: int) -> _Cell:
-    name, score = cut(shown.inputs[player]), shown.scores[row, player]
-    if not shown.reachable[row, player]:
-        return _Cell(player, name, "no path", np.nan, is_blank=True)
-    error = "" if shown.errors is None else f" ±{2 * shown.errors[row, player]:.3f}"
-    return _Cell(player, name, f"{score_text(score)}{error}", score, is_blank=bool(np.isnan(score)))
+def _cell(shown: NamedScores, row: int, number: int) -> _Cell:
+    name, score = cut(shown.inputs[number]), shown.scores[row, number]
+    if not shown.reachable[row, number]:
+        return _Cell(number, name, "no path", np.nan, is_blank=True)
+    error = "" if shown.errors is None else f" ±{2 * shown.errors[row, number]:.3f}"
+    return _Cell(number, name, f"{score_text(score)}{error}", score, is_blank=bool(np.isnan(score)))
 
 
 def _lay(

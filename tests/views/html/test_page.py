@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from example_explanations import HOSTILE, explained, translation
 
-from jaxflow import Prediction
+from jaxflow.explain import Prediction, known_picture
 from jaxflow.views.html._matrix import MOST_CELLS
 from jaxflow.views.html._page import to_html, to_page
 
@@ -98,6 +98,39 @@ def test_shades_follow_the_scores(hostile):
     np.testing.assert_array_equal(shades, np.rint(32 * scores / scores.max()).ravel())
 
 
+def signed(n_tokens=6):
+    explanation = explained([f"w{i}" for i in range(n_tokens)], n_layers=1, method="rollout")
+    scores = np.random.default_rng(0).normal(size=(n_tokens, n_tokens))
+    attribution = explanation.attribution.replace(encoder=scores)
+    return dataclasses.replace(explanation, attribution=attribution, method="leave_one_out", conventions={})
+
+
+def test_scores_below_0_have_the_other_colour():
+    explanation = signed()
+    html, scores = to_html(explanation), explanation.scores
+    signs = [css.startswith("m") for css in re.findall(r"<td class=([sm]\d+)", html)]
+    np.testing.assert_array_equal(signs, (np.rint(32 * scores / np.abs(scores).max()) < 0).ravel())
+    buttons = re.findall(r'class="(token[^"]*)" data-i="\d" style="--s:([^"]*)"', html)
+    np.testing.assert_array_equal(["minus" in css.split() for css, _ in buttons], scores[0] < 0)
+    shades = [float(share) for _, share in buttons]
+    np.testing.assert_allclose(shades, np.abs(scores[0]) / np.abs(scores).max(), rtol=6e-3)
+    assert "Orange: below 0." in html
+    assert data_of(html)["largest"] == np.abs(scores).max()
+
+
+def test_pictures_of_long_inputs_have_both_colours():
+    html = to_html(signed(100))
+    assert html.count('<i style="mask-image') == html.count('<i class="minus" style="mask-image') == 1
+
+
+def test_no_number_of_the_drawing_stands_in_the_script_too(translated):
+    script = next(text for text in parsed(to_html(translated)).scripts if text.startswith("(() =>"))
+    names = ("frame.rows", "frame.scale", "frame.gaps", "frame.dash", "frame.least", "data.digits", "data.terms")
+    assert all(name in script for name in names)
+    for copied in ("no path", '"unknown"', "0.35", "1e5", "toFixed(3)"):
+        assert copied not in script
+
+
 def test_what_causality_forbids_is_hatched_and_not_zero(translated):
     html = to_html(translated)
     assert html.count("<td class=far>") == 10, "the tokens after each of five outputs"
@@ -128,7 +161,7 @@ def test_tokens_are_written_as_they_are_read(translated):
 
 
 def test_bytes_are_told_by_the_marks_of_other_tokens():
-    explanation = explained(target=("The", "Ġkeys", "æĹ¥"), outputs=[2], graphs=False)
+    explanation = explained(target=("The", "Ġkeys", "æĹ¥"), positions=[2], graphs=False)
     assert "Output 2: 日" in parsed(to_html(explanation)).text
 
 
@@ -159,7 +192,7 @@ def test_what_the_model_s_own_checker_says_leads(translated):
 
 
 def test_one_output_needs_no_stepper_and_no_matrix():
-    explanation = explained(("a", "b"), outputs=0, graphs=False)
+    explanation = explained(("a", "b"), positions=0, graphs=False)
     html = to_html(explanation)
     assert 'class="row"' not in html
     assert "<table" not in html
@@ -179,7 +212,7 @@ def test_scores_that_are_all_zero_or_unknown(hostile):
 
 
 def test_what_was_written_leads_back_to_the_input_without_a_ghost():
-    explanation = explained(target=("a", "b", "c", "d"), feedback=2, outputs=[3])
+    explanation = explained(target=("a", "b", "c", "d"), feedback=2, positions=[3])
     html = to_html(explanation)
     held = data_of(html)["graphs"][0]
     drawn = [kind for kind, stronger in zip(held["kind"], held["stronger"], strict=True) if stronger / 1e5 < 0.8]
@@ -191,7 +224,7 @@ def test_what_was_written_leads_back_to_the_input_without_a_ghost():
     # From right to left: relative to its start, such a curve ends left of it.
     assert all(float(end) < 0 for path in back for end in re.findall(r"c\S+ 0 \S+ \S+ (\S+) ", path))
     assert "read again" in html
-    assert "read again" not in to_html(explained(target=("a", "b"), outputs=[1]))
+    assert "read again" not in to_html(explained(target=("a", "b"), positions=[1]))
 
 
 def test_patches_of_an_image_are_a_grid_with_the_class_token_apart():
@@ -222,7 +255,9 @@ def test_patches_have_the_scale_of_their_largest():
     scores = np.full((1, 7), 0.01)
     scores[0, 0] = 0.8
     scores[0, 3] = 0.02
-    attribution = dataclasses.replace(explanation.attribution, encoder=scores, outputs=np.array([0]), certificate=None)
+    attribution = dataclasses.replace(
+        explanation.attribution, encoder=scores, positions=np.array([0]), certificate=None
+    )
     html = to_html(dataclasses.replace(explanation, attribution=attribution), grid=(2, 3))
     assert "--scale:40" in html  # 0.02 is drawn as 0.8 is
     assert 'the fullest colour is <span class="fullest">0.02</span>' in html
@@ -239,10 +274,10 @@ def test_small_scores_among_many_keep_their_digits():
 
 
 def test_whole_words_beside_tokens():
+    scores = np.array([[0.5, 0.75], [0.25, 0.5], [0.125, 0.5]])
     explanation = dataclasses.replace(
         explained(("[CLS]", "key", "##s"), graphs=False),
-        words=((0, 1, "[CLS]"), (1, 3, "keys")),
-        word_scores=np.array([[0.5, 0.75], [0.25, 0.5], [0.125, 0.5]]),
+        picture=known_picture(words=(((0, 1, "[CLS]"), (1, 3, "keys")), scores)),
     )
     html = to_html(explanation)
     assert 'class="whole"' in html
@@ -250,5 +285,6 @@ def test_whole_words_beside_tokens():
     data = data_of(html)
     assert data["words"] == [[0, 1, "[CLS]"], [1, 3, "keys"]]
     np.testing.assert_allclose(np.array(data["wordScores"]) / data["unit"], explanation.word_scores)
-    alone = dataclasses.replace(explanation, words=((0, 1, "a"), (1, 2, "b"), (2, 3, "c")))
+    each = known_picture(words=(((0, 1, "a"), (1, 2, "b"), (2, 3, "c")), np.ones((3, 3))))
+    alone = dataclasses.replace(explanation, picture=each)
     assert 'class="whole"' not in to_html(alone), "words that are tokens are no choice"

@@ -25,4 +25,4 @@ def capacities():
 @pytest.fixture(scope="session")
 def encoder_decoder(capacities):
     """Scores of that decoder's outputs 1 to 4."""
-    return attention_flow(capacities, outputs=[1, 2, 3, 4])
+    return attention_flow(capacities, positions=[1, 2, 3, 4])

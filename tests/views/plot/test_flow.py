@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from jaxflow import Capacities, flow_graph, flow_network, plot_flow, plot_layers
+from jaxflow import Capacities, flow_network
+from jaxflow.explain import flow_graph, known_picture
 from jaxflow.explain._flow_graph import ARC_KINDS
 from jaxflow.views.plot import _drawing as drawing
+from jaxflow.views.plot import plot_flow, plot_layers
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +92,7 @@ def test_the_cut_is_coloured_residual_arcs_dashed_and_cross_arcs_told_apart(grap
 
 
 def test_one_inputs_own_cut(graph):
-    ax = plot_flow(graph, player=1, share=1.0)
+    ax = plot_flow(graph, input=1, share=1.0)
     own = graph.own_cut[graph.own_cut_start[1] : graph.own_cut_start[2]]
     is_orange = np.array(colours(ax)) == drawing.CUT
     np.testing.assert_array_equal(np.sort(strongest_last(graph)[is_orange]), np.sort(own))
@@ -125,7 +127,7 @@ def test_long_inputs_are_folded_to_the_strongest():
 @pytest.mark.parametrize("size", ["column", "page"])
 def test_everything_is_inside_the_figure(graph, size):
     tokens = ["a long name of a token", *"bcdefghi"]
-    figure = plot_flow(graph, tokens=tokens, size=size, player=0).figure
+    figure = plot_flow(graph, tokens=tokens, size=size, input=0).figure
     figure.draw_without_rendering()
     box = figure.get_tightbbox()
     assert min(box.x0, box.y0) >= -0.01
@@ -142,16 +144,13 @@ def test_layers_of_a_graph(graph):
 
 
 def test_what_cannot_be_drawn(explanation, graph):
-    without = dataclasses.replace(explanation, flow_graphs=())
-    with pytest.raises(ValueError, match=r"no flow graph: make it with explain\(flow_graph=True\)"):
+    without = dataclasses.replace(explanation, picture=known_picture())
+    with pytest.raises(ValueError, match="The explanation has no flow graph: its method is no flow"):
         plot_flow(without)
-    first = dataclasses.replace(explanation, flow_graphs=explanation.flow_graphs[:1])
-    with pytest.raises(
-        ValueError, match="row is 1, but the explanation has flow graphs of 1 of its outputs; expected 0 to 0"
-    ):
-        plot_flow(first, row=1)
-    with pytest.raises(ValueError, match="player is 9; expected an input, 0 to 8, or None"):
-        plot_flow(graph, player=9)
+    with pytest.raises(ValueError, match="row is 7; expected 0 to 6, which of the explained outputs is meant"):
+        plot_flow(explanation, row=7)
+    with pytest.raises(ValueError, match="input is 9; expected an input, 0 to 8, or None"):
+        plot_flow(graph, input=9)
     with pytest.raises(ValueError, match="share is 0; expected a part of each layer's flow, above 0 and at most 1"):
         plot_flow(graph, share=0)
     with pytest.raises(ValueError, match="tokens holds 2 names; expected 9, one for each input"):

@@ -1,10 +1,13 @@
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from jaxflow import explain_cut, flow_network, plot_layers
+from jaxflow import flow_network, min_cut
+from jaxflow.explain import known_picture
+from jaxflow.views.plot import plot_layers
 
 
 def heights(ax):
@@ -21,8 +24,12 @@ def test_bars_are_the_shares(explanation):
 
 def test_one_cut(capacities):
     network = flow_network(capacities)
-    cut = explain_cut(network, network.encoder_inputs[0], network.outputs[-1])
+    cut = min_cut(network, network.encoder_inputs[0], network.outputs[-1])
     np.testing.assert_array_equal(heights(plot_layers(cut)), cut.share)
+
+
+def test_anything_that_knows_its_share():
+    assert heights(plot_layers(SimpleNamespace(share=np.array([0.25, 0.75])))) == [0.25, 0.75]
 
 
 def test_many_layers_are_counted_without_overlap():
@@ -39,7 +46,7 @@ def test_it_draws_into_given_axes(explanation):
 
 
 def test_without_minimum_cuts(explanation):
-    without = dataclasses.replace(explanation, bottleneck=None)
+    without = dataclasses.replace(explanation, picture=known_picture())
     with pytest.raises(ValueError, match="no minimum cuts: time ran out"):
         plot_layers(without)
     with pytest.raises(ValueError, match=r"no minimum cuts: its method is 'rollout'. Expected one with method='flow'"):

@@ -6,8 +6,10 @@ import pytest
 from matplotlib.collections import PatchCollection, QuadMesh
 from matplotlib.figure import Figure
 
-from jaxflow import Capacities, attention_flow, plot_matrix, rollout
+from jaxflow import Capacities, attention_flow
+from jaxflow.attribute import rollout
 from jaxflow.views.plot import _drawing as drawing
+from jaxflow.views.plot import plot_matrix
 
 
 def blocks(ax):
@@ -53,7 +55,7 @@ def test_what_causality_forbids_is_hatched_and_not_shaded(encoder_decoder):
 
 
 def test_methods_without_certificate_hatch_the_same(capacities, encoder_decoder):
-    other = rollout(capacities, outputs=[1, 2, 3, 4])
+    other = rollout(capacities, positions=[1, 2, 3, 4])
     assert other.certificate is None
     expected = hatched(plot_matrix(encoder_decoder), drawing.FORBIDDEN)
     assert hatched(plot_matrix(other), drawing.FORBIDDEN) == expected

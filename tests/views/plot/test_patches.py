@@ -5,8 +5,8 @@ import pytest
 from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
 
-from jaxflow import plot_patches
 from jaxflow.views.plot import _drawing as drawing
+from jaxflow.views.plot import plot_patches
 
 IMAGE = np.random.default_rng(0).random((48, 48, 3))
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from jaxflow import plot_tokens
+from jaxflow.views.plot import plot_tokens
 from jaxflow.views.plot._tokens import MAX_TOKENS
 
 
@@ -136,7 +136,7 @@ def test_svg_and_pdf_hold_text_and_conventions(explanation, tmp_path):
 def test_pyplot_knows_nothing_of_it():
     code = (
         "import sys, jaxflow; assert not {'matplotlib'} & set(sys.modules); "
-        "assert jaxflow.plot_tokens([0.5, 1.0]).figure._repr_png_()[:4] == b'\\x89PNG'; "
+        "assert jaxflow.plot.plot_tokens([0.5, 1.0]).figure._repr_png_()[:4] == b'\\x89PNG'; "
         "assert 'matplotlib' in sys.modules and 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": ":".join(filter(None, sys.path))})
@@ -147,7 +147,7 @@ def test_without_matplotlib_it_names_the_extra(monkeypatch):
     monkeypatch.delitem(sys.modules, "jaxflow.views.plot._drawing", raising=False)
     import jaxflow.views.plot as package
 
-    monkeypatch.delattr(package, "drawing", raising=False)
+    monkeypatch.delattr(package, "_drawing", raising=False)
     with pytest.raises(
         ImportError, match=r"matplotlib, which is not installed: it is an extra, pip install 'jaxflow\[plots\]'"
     ):

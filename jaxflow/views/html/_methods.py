@@ -1,9 +1,9 @@
-"""Methods under one another: their scores of the same text, and how alike they order its tokens."""
+"""Methods under one another: their scores of one text, and how alike they order its tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import ArrayLike, Float
@@ -11,13 +11,16 @@ from jaxtyping import ArrayLike, Float
 from jaxflow.attribute import Attribution
 from jaxflow.evaluate import rank_correlation
 from jaxflow.explain import Explanation
-from jaxflow.views._named_scores import Shown, check_row, read
+from jaxflow.views._named_scores import NamedScores, check_row, read_scores
+from jaxflow.views._scale import largest_score
 from jaxflow.views._sentences import score_text
 from jaxflow.views._tokens import shown_tokens
-from jaxflow.views.html._page import document, fragment
+from jaxflow.views.html._page import document, page_style
+from jaxflow.views.html._strip import shade
+from jaxflow.views.html._templates import render
 
 
-def compare_page(
+def methods_page(
     methods: Mapping[str, Explanation | Attribution | Float[ArrayLike, "output input"]],
     *,
     row: int = 0,
@@ -42,24 +45,24 @@ def compare_page(
         ValueError: fewer than two methods; methods that differ in their inputs; a row that does not exist.
 
     Example:
-        >>> page = compare_page({"flow": [[0.9, 0.4, 0.1]], "rollout": [[0.6, 0.3, 0.1]]}, tokens=["a", "b", "c"])
+        >>> page = methods_page({"flow": [[0.9, 0.4, 0.1]], "rollout": [[0.6, 0.3, 0.1]]}, tokens=["a", "b", "c"])
         >>> page.count("<html")
         1
     """
-    return document(f"jaxflow: {title}", compare_html(methods, row=row, tokens=tokens, title=title))
+    return document(f"jaxflow: {title}", methods_html(methods, row=row, tokens=tokens, title=title))
 
 
-def compare_html(
+def methods_html(
     methods: Mapping[str, Explanation | Attribution | Float[ArrayLike, "output input"]],
     *,
     row: int = 0,
     tokens: Sequence[str] | None = None,
     title: str = "Methods compared",
 ) -> str:
-    """Render a fragment for a notebook. Arguments, and what is refused, as `compare_page`."""
+    """Render a fragment for a notebook; arguments and errors as those of `methods_page`."""
     if len(methods) < 2:
         raise ValueError(f"methods holds {len(methods)}; expected two or more to compare.")
-    shown = {name: read(given) for name, given in methods.items()}
+    shown = {name: read_scores(given) for name, given in methods.items()}
     for one in shown.values():
         check_row(one, row)
     counts = {name: one.scores.shape[1] for name, one in shown.items()}
@@ -82,51 +85,47 @@ def compare_html(
     words = [word for stack in stacks for word in shown_tokens(stack)]
     if len(words) != next(iter(counts.values())):
         raise ValueError(f"tokens holds {len(words)} names; the methods score {next(iter(counts.values()))} inputs.")
-    head = "".join(f'<th scope="col" title="{escape(word.raw)}"><bdi>{escape(word.text)}</bdi></th>' for word in words)
-    body = "".join(
-        f'<tr><th scope="row"><bdi>{escape(name)}</bdi></th>{_cells(one, row)}</tr>' for name, one in shown.items()
-    )
     output = next(iter(explanations), None)
     which = f" for {shown[next(n for n, g in methods.items() if g is output)].titles[row]}" if output else ""
-    return fragment(
-        f'<header><p class="kicker">Comparison</p><h1>{escape(title)}</h1>'
-        f'<p class="note">Scores of each input{escape(which)}. Each method has a scale of its own.</p></header>'
-        '<div class="scroll" tabindex="0" role="region" aria-label="Scores by method"><table class="compare">'
-        f"<thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-        '<h2>Do they order the inputs alike?</h2><p class="note">Rank correlation (Spearman): 1 for the same order, 0 for none, '
-        f"-1 for the reverse.</p>{_correlations(shown, row)}"
+    return render(
+        "methods.html",
+        style=page_style(),
+        data=None,
+        title=title,
+        which=which,
+        tokens=words,
+        methods=[(name, _cells(one, row)) for name, one in shown.items()],
+        correlations=_correlations(shown, row),
     )
 
 
-def _cells(shown: Shown, row: int) -> str:
-    largest = max(float(np.nanmax(np.abs(shown.scores[row]), initial=0)), np.finfo(np.float64).tiny)
+class Cell(NamedTuple):
+    """A shaded cell."""
+
+    css: str
+    style: str
+    text: str
+
+
+def _cells(shown: NamedScores, row: int) -> list[Cell]:
+    largest = largest_score(shown.scores[row])
     cells = []
-    for score, reachable in zip(shown.scores[row], shown.reachable[row], strict=True):
-        if not reachable:
-            cells.append('<td class="far"></td>')
-            continue
-        share = 0.0 if np.isnan(score) else abs(score) / largest
-        minus = ' class="minus"' if score < 0 else ""
-        cells.append(f'<td{minus} style="--s:{share:.3g}">{score_text(score)}</td>')
-    return "".join(cells)
+    for score, reachable in zip(shown.scores[row].tolist(), shown.reachable[row].tolist(), strict=True):
+        cells.append(Cell(*shade(score, largest), score_text(score)) if reachable else Cell("far", "", ""))
+    return cells
 
 
-def _correlations(shown: Mapping[str, Shown], row: int) -> str:
-    """Write the table of rank correlations."""
-    both = np.all([np.isfinite(one.scores[row]) & one.reachable[row] for one in shown.values()], axis=0)
-    if both.sum() < 2:
-        return '<p class="note">Fewer than two inputs have a score by every method: there is no order to compare.</p>'
-    head = "".join(f'<th scope="col"><bdi>{escape(name)}</bdi></th>' for name in shown)
-    body = []
+def _correlations(shown: Mapping[str, NamedScores], row: int) -> list[tuple[str, list[Cell]]]:
+    """Correlate the ranks of all pairs of methods; nothing where fewer than two inputs have a score by every method."""
+    common = np.all([np.isfinite(one.scores[row]) & one.reachable[row] for one in shown.values()], axis=0)
+    if common.sum() < 2:
+        return []
+    table = []
     for name, one in shown.items():
         cells = []
         for other in shown.values():
-            rho = rank_correlation(one.scores[row][both], other.scores[row][both])
-            cells.append(
-                f'<td style="--s:{0 if np.isnan(rho) else rho:.2g}">{"none" if np.isnan(rho) else f"{rho:.2f}"}</td>'
-            )
-        body.append(f'<tr><th scope="row"><bdi>{escape(name)}</bdi></th>{"".join(cells)}</tr>')
-    return (
-        '<div class="scroll" tabindex="0" role="region" aria-label="Rank correlations"><table class="corr"><thead><tr><td></td>'
-        f"{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
-    )
+            rho = rank_correlation(one.scores[row][common], other.scores[row][common])
+            is_known = not np.isnan(rho)
+            cells.append(Cell("", f"--s:{rho if is_known else 0:.2g}", f"{rho:.2f}" if is_known else "none"))
+        table.append((name, cells))
+    return table

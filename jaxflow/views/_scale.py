@@ -1,0 +1,28 @@
+"""The scale of a view's colours and bars: from 0 to the largest score, above and below 0 alike."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import ArrayLike, Float
+
+
+def largest_score(scores: Float[ArrayLike, "*shape"]) -> float:
+    """Return the largest absolute score; 0 where every score is 0 or unknown (NaN)."""
+    return float(np.fmax.reduce(np.abs(np.asarray(scores)), axis=None, initial=0.0))
+
+
+def scale_shares(scores: Float[ArrayLike, "*shape"], largest: float) -> Float[np.ndarray, "*shape"]:
+    """Return what share of the scale scores have, with their sign.
+
+    Args:
+        scores: of any shape; NaN where unknown.
+        largest: the score at the end of the scale, as `largest_score` finds it.
+
+    Returns:
+        As `scores`, in [-1, 1]: `scores / largest`; 0 where unknown, and everywhere if `largest` is 0.
+
+    Example:
+        >>> scale_shares([0.5, -1.0, np.nan], 2.0).tolist()
+        [0.25, -0.5, 0.0]
+    """
+    return np.clip(np.nan_to_num(np.asarray(scores, np.float64)) / (largest or 1.0), -1, 1)
