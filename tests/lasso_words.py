@@ -5,7 +5,7 @@ Independent of the package: no fixed points, no tableau. True, None (unknown) an
 
 from itertools import product
 
-from jaxflow.zoo.logic.trace import Trace
+from jaxflow.zoo.logic import Trace
 
 
 def value(formula, trace, i=0):

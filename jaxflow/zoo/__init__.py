@@ -1,7 +1,9 @@
-"""Small trained models that ship with the package. Importing this loads none."""
+"""Small trained models that ship with the package. Importing this module loads none of them."""
 
 from importlib import import_module
 from typing import Any
+
+__all__ = ["load", "names", "package_of"]
 
 _NAMES = ("agreement", "agreement-lm", "ltl", "propositional")
 
@@ -18,10 +20,10 @@ def load(name: str) -> tuple[Any, Any]:
         name: One of `names()`.
 
     Returns:
-        The bound module and its tokenizer.
+        The module, bound to its parameters, and its tokenizer.
 
     Raises:
-        ValueError: for a name that is none of them.
+        ValueError: for any other name; the message lists the names.
 
     Example:
         >>> model, tokenizer = load("agreement")
@@ -34,5 +36,5 @@ def load(name: str) -> tuple[Any, Any]:
 
 
 def package_of(name: str) -> str:
-    """Give the package that holds a model: `agreement-lm` lies in `jaxflow.zoo.agreement_lm`."""
+    """Give the package of a model: that of `agreement-lm` is `jaxflow.zoo.agreement_lm`."""
     return f"jaxflow.zoo.{name.replace('-', '_')}"

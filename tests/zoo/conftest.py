@@ -1,7 +1,7 @@
 import pytest
 
 from jaxflow.zoo.agreement import load
-from jaxflow.zoo.agreement.grammar import generate
+from zoo.agreement.grammar import generate
 
 
 @pytest.fixture(scope="session")

@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 import safetensors
 
-from jaxflow.zoo import weights
-from jaxflow.zoo.agreement import NAME, evaluate
-from jaxflow.zoo.agreement.grammar import generate
+from jaxflow.zoo._weights import file_of
+from jaxflow.zoo.agreement import NAME
+from zoo.agreement import evaluate
+from zoo.agreement.grammar import generate
 
 PACKAGE = resources.files("jaxflow.zoo.agreement")
-FILE = weights.file_of(NAME)
+FILE = file_of(NAME)
 
 
 # The tokenizer

@@ -4,13 +4,15 @@ import jax
 import numpy as np
 import pytest
 
-from jaxflow import explain_generation, generate
+from jaxflow import Generate, explain
 from jaxflow.cli._main import main
-from jaxflow.zoo import command, load, training, weights
-from jaxflow.zoo.agreement_lm import NAME, evaluate, grammar, train
-from jaxflow.zoo.agreement_lm.model import AgreementDecoder
-from jaxflow.zoo.agreement_lm.tokenizer import VOCABULARY
-from jaxflow.zoo.training import Settings
+from jaxflow.models import generate
+from jaxflow.zoo import load
+from jaxflow.zoo._weights import file_of, read_weights
+from jaxflow.zoo.agreement_lm import NAME, VOCABULARY, AgreementDecoder, endings
+from zoo import command, training
+from zoo.agreement_lm import evaluate, grammar, train
+from zoo.training import Settings
 
 TEXT = "the keys to the old cabinet"
 
@@ -41,7 +43,7 @@ def test_every_verb_agrees_with_its_noun(split):
         verbs = [word for word in sentence.ending if word in plural | {"is", "was", "seems", "has"}]
         assert [number_of(noun) for noun in nouns] == [verb in plural for verb in verbs]
         assert sentence.ending[-1] == "."
-        assert len(sentence.ending) <= grammar.MAX_ENDING
+        assert len(sentence.ending) <= endings.MAX_ENDING
         assert grammar.is_ending(start, sentence.ending)
     nested = [s for s in grammar.generate(500, split=split, seed=3) if s.start.outer is not None]
     assert nested
@@ -51,7 +53,7 @@ def test_every_verb_agrees_with_its_noun(split):
 
 
 def test_wrong_endings_are_told(sentences):
-    pairs = {form: pair[1 - i] for pair in grammar.VERBS for i, form in enumerate(pair)}
+    pairs = {form: pair[1 - i] for pair in endings.VERBS for i, form in enumerate(pair)}
     for sentence in sentences[:200]:
         ending = sentence.ending
         for i, word in enumerate(ending):
@@ -86,9 +88,9 @@ def test_shipped_model_agrees_and_finishes_sentences(trained_lm, sentences):
 def test_what_is_written_together_is_written_alone(trained_lm, sentences):
     model, tokenizer = trained_lm
     module, variables = model.unbind()
-    endings = evaluate.write(module, sentences[:4], params=variables["params"])
-    for sentence, ending in zip(sentences[:4], endings, strict=True):
-        alone, n_given = generate(model, tokenizer([sentence.start.text]), max_new_tokens=grammar.MAX_ENDING)
+    written = evaluate.write(module, sentences[:4], params=variables["params"])
+    for sentence, ending in zip(sentences[:4], written, strict=True):
+        alone, n_given = generate(model, tokenizer([sentence.start.text]), max_new_tokens=endings.MAX_ENDING)
         assert tokenizer.convert_ids_to_tokens(alone[n_given:]) == list(ending)
 
 
@@ -105,7 +107,7 @@ def test_it_looks_at_nothing_to_come(trained_lm):
 
 def test_every_written_word_is_explained(trained_lm):
     model, tokenizer = trained_lm
-    explanation = explain_generation(model, TEXT, tokenizer=tokenizer)
+    explanation = explain(model, TEXT, generate=Generate(), tokenizer=tokenizer)
     assert explanation.decoder_tokens[:7] == ("[BOS]", *TEXT.split())
     written = explanation.decoder_tokens[7:]
     assert written[0] in {"are", "were", "seem", "have"}
@@ -150,10 +152,10 @@ def test_command_writes_weights_and_card(quick, tmp_path, capsys, standard_promo
     command.main(train.recipe(TINY), ["--steps=2", "--sentences=200", "--batch-size=8", f"--output={tmp_path}"])
     assert "finished as the grammar would" in capsys.readouterr().out
     ids = jax.ShapeDtypeStruct((1, 9), np.int32)
-    path = tmp_path / weights.file_of(NAME)
-    assert "head" in weights.read(TINY, path, name=NAME, vocabulary=VOCABULARY, inputs=[ids])
+    path = tmp_path / file_of(NAME)
+    assert "head" in read_weights(TINY, path, name=NAME, vocabulary=VOCABULARY, inputs=[ids])
     card = (tmp_path / "README.md").read_text("utf-8")
-    assert "    python -m jaxflow.zoo.agreement_lm.train --output=" in card
+    assert "    python -m zoo.agreement_lm.train --output=" in card
     assert "| all | 60 |" in card
     assert "Of 20 held-out starts" in card
 

@@ -4,12 +4,12 @@ import jax
 import numpy as np
 import pytest
 
-from jaxflow.zoo import command, reproduce, training, weights
-from jaxflow.zoo.agreement import NAME, train
-from jaxflow.zoo.agreement.model import AgreementEncoder
-from jaxflow.zoo.agreement.tokenizer import VOCABULARY
-from jaxflow.zoo.card import Run
-from jaxflow.zoo.training import Settings
+from jaxflow.zoo._weights import file_of, read_weights
+from jaxflow.zoo.agreement import NAME, VOCABULARY, AgreementEncoder
+from zoo import command, reproduce, training
+from zoo.agreement import train
+from zoo.card import Run
+from zoo.training import Settings
 
 # Optax leans on standard promotion, and so do the tests that train.
 
@@ -49,10 +49,10 @@ def test_command_writes_weights_and_card(quick, tmp_path, capsys, monkeypatch, s
     assert captured.err.startswith("generating 700 sentences")
     assert "held_out=" in captured.err
     assert "loss=" in captured.err
-    path = tmp_path / weights.file_of(NAME)
-    assert "head" in weights.read(TINY, path, name=NAME, vocabulary=VOCABULARY, inputs=[np.ones((1, 25), np.int32)])
+    path = tmp_path / file_of(NAME)
+    assert "head" in read_weights(TINY, path, name=NAME, vocabulary=VOCABULARY, inputs=[np.ones((1, 25), np.int32)])
     card = (tmp_path / "README.md").read_text("utf-8").splitlines()
-    (line,) = (line for line in card if line.startswith("    python -m jaxflow.zoo.agreement.train"))
+    (line,) = (line for line in card if line.startswith("    python -m zoo.agreement.train"))
     assert set(options) < set(line.split())
     assert any(line.startswith("| all | 40 |") for line in card)
 

@@ -3,17 +3,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxflow import capture, gradient_norm
-from jaxflow.zoo import command, training, weights
-from jaxflow.zoo.logic import data, evaluate, train
-from jaxflow.zoo.logic.formulas import random_formula
-from jaxflow.zoo.logic.loading import load, tokenizer_of
-from jaxflow.zoo.logic.model import FormulaTransformer, tree_positions
-from jaxflow.zoo.logic.syntax import ARITY
+from jaxflow import capture
+from jaxflow.attribute import gradient_norm
+from jaxflow.zoo._weights import file_of
+from jaxflow.zoo.logic import ARITY, FormulaTransformer, tokenizer_of
+from jaxflow.zoo.logic._loading import load_reasoning
+from jaxflow.zoo.logic._model import tree_positions
 from jaxflow.zoo.ltl import LANGUAGE as LTL
-from jaxflow.zoo.ltl.train import recipe
 from jaxflow.zoo.propositional import LANGUAGE as PROPOSITIONAL
-from jaxflow.zoo.training import Settings
+from zoo import command, training
+from zoo.logic import data, evaluate, train
+from zoo.logic.formulas import random_formula
+from zoo.ltl.train import recipe
+from zoo.training import Settings
 
 SIZES = {"n_source": 16, "n_target": 12, "n_path": 8, "n_encoder_layers": 1, "n_decoder_layers": 1, "n_heads": 2}
 TINY = FormulaTransformer(LTL.vocabulary, width=16, hidden=16, **SIZES)
@@ -170,16 +172,16 @@ def test_command_writes_weights_card_and_figures(monkeypatch, tmp_path, capsys, 
     assert "bytes in float16" in card
     assert "Longer than any that it was trained on" in card
     assert "by the positions of the trace" in card
-    model, tokenizer = load(TINY, LTL, directory=tmp_path)
+    model, tokenizer = load_reasoning(TINY, LTL, directory=tmp_path)
     assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(model.variables))
     assert tokenizer.model_max_length == 16
     with pytest.raises(
         ValueError, match=r"ltl.safetensors does not fit the module: .*got float16\[2, 8\], expected float16\[2, 16\]"
     ):
-        load(FormulaTransformer(LTL.vocabulary, width=32, hidden=16, **SIZES), LTL, directory=tmp_path)
-    (tmp_path / "propositional.safetensors").write_bytes((tmp_path / weights.file_of("ltl")).read_bytes())
+        load_reasoning(FormulaTransformer(LTL.vocabulary, width=32, hidden=16, **SIZES), LTL, directory=tmp_path)
+    (tmp_path / "propositional.safetensors").write_bytes((tmp_path / file_of("ltl")).read_bytes())
     with pytest.raises(ValueError, match="has the format 'jaxflow-ltl-1'; expected 'jaxflow-propositional-1'"):
-        load(TINY, PROPOSITIONAL, directory=tmp_path)
+        load_reasoning(TINY, PROPOSITIONAL, directory=tmp_path)
 
 
 def test_answers_are_judged(bound):
@@ -193,7 +195,7 @@ def test_answers_are_judged(bound):
 
 
 def test_greedy_answers_are_those_of_generation(bound, monkeypatch):
-    from jaxflow.capture._writing import generate
+    from jaxflow.models import generate
 
     monkeypatch.setattr(evaluate, "_BATCH", 4)
     examples = data.generate(LTL, 3, sizes=[4], held_out=True, seed=1)

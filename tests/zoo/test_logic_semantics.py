@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from lasso_words import cost, traces, unrolled, value, words
 
-from jaxflow.zoo.logic.formulas import random_formula
-from jaxflow.zoo.logic.search import counterexample, find_trace
-from jaxflow.zoo.logic.semantics import MAX_TEMPORAL, satisfiable, satisfies, some_word
-from jaxflow.zoo.logic.syntax import ARITY, Formula, parse
-from jaxflow.zoo.logic.trace import Trace, read_trace
+from jaxflow.zoo.logic._search import counterexample, find_trace
+from jaxflow.zoo.logic._semantics import MAX_TEMPORAL, satisfiable, satisfies, some_word
+from jaxflow.zoo.logic._syntax import ARITY, Formula, parse
+from jaxflow.zoo.logic._trace import Trace, read_trace
+from zoo.logic.formulas import random_formula
 
 ALL = dict.fromkeys(ARITY, 1.0)
 PURE = dict.fromkeys("!&|>", 1.0)

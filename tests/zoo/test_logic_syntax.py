@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from jaxflow.zoo.logic.formulas import canonical, is_held_out, key, random_formula, sample
-from jaxflow.zoo.logic.syntax import Formula, parse, parse_with_offsets
-from jaxflow.zoo.logic.trace import Trace, read_trace
+from jaxflow.zoo.logic._syntax import Formula, parse, parse_with_offsets
+from jaxflow.zoo.logic._trace import Trace, read_trace
 from jaxflow.zoo.ltl import LANGUAGE as LTL
 from jaxflow.zoo.propositional import LANGUAGE as PROPOSITIONAL
+from zoo.logic.formulas import canonical, is_held_out, key, random_formula, sample
 
 LTL_KNOWS = {"operators": LTL.operators, "propositions": LTL.propositions}
 

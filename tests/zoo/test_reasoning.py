@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from jaxflow import explain_generation, load
-from jaxflow.views._generation_table import are_steps, step_table
+from jaxflow import Generate, explain, load
+from jaxflow.views._generation_table import generation_table, is_generation
 from jaxflow.views._sentences import notes_sentence
 from jaxflow.views._terminal import InTerminal
 from jaxflow.views._text import to_text
 from jaxflow.views.html._page import to_page
-from jaxflow.zoo.logic.loading import tokenizer_of
-from jaxflow.zoo.logic.model import FormulaTransformer
+from jaxflow.zoo.logic import FormulaTransformer, tokenizer_of
 from jaxflow.zoo.ltl import LANGUAGE
 
 RIGHT = "Checked: the trace satisfies the formula."
@@ -46,7 +45,7 @@ def tokenizer(model):
 
 @pytest.fixture(scope="module")
 def explanation(model, tokenizer):
-    return explain_generation(model, "U a b", tokenizer=tokenizer, continuation="a ; b ; { 1 }")
+    return explain(model, "U a b", generate=Generate(continuation="a ; b ; { 1 }"), tokenizer=tokenizer)
 
 
 def test_steps_are_the_tokens_that_were_written(explanation):
@@ -83,7 +82,7 @@ def test_explanations_without_a_checker_say_nothing(explanation):
     ],
 )
 def test_verdicts_of_wrong_and_of_unusual(model, tokenizer, formula, continuation, says):
-    explanation = explain_generation(model, formula, tokenizer=tokenizer, continuation=continuation, method="raw")
+    explanation = explain(model, formula, "raw", generate=Generate(continuation=continuation), tokenizer=tokenizer)
     assert says in notes_sentence(explanation)
 
 
@@ -100,12 +99,12 @@ def test_verdicts_of_wrong_and_of_unusual(model, tokenizer, formula, continuatio
 )
 def test_bad_formulas_are_refused(model, tokenizer, formula, message):
     with pytest.raises(ValueError, match=message):
-        explain_generation(model, formula, tokenizer=tokenizer)
+        explain(model, formula, generate=Generate(), tokenizer=tokenizer)
 
 
 def test_bad_answers_are_refused(model, tokenizer):
     with pytest.raises(ValueError, match="it does not end with }"):
-        explain_generation(model, "U a b", tokenizer=tokenizer, continuation="a ; b")
+        explain(model, "U a b", generate=Generate(continuation="a ; b"), tokenizer=tokenizer)
 
 
 def test_several_steps_are_one_table(explanation):
@@ -124,7 +123,7 @@ def test_one_step_has_bars(explanation):
 
 
 def test_steps_name_what_scored_most(explanation):
-    header, *steps = step_table(explanation, rows=range(8))
+    header, *steps = generation_table(explanation, rows=range(8))
     assert len(header) == 4
     scores = explanation.attribution.encoder[4]
     best = int(np.argmax(scores))
@@ -134,14 +133,16 @@ def test_steps_name_what_scored_most(explanation):
 
 
 def test_outputs_explained_together_are_no_steps(model, tokenizer):
-    together = explain_generation(
-        model, "U a b", tokenizer=tokenizer, continuation="b ; { 1 }", outputs=[0, 1], together=True
+    together = explain(
+        model, "U a b", generate=Generate(continuation="b ; { 1 }"), tokenizer=tokenizer, positions=[0, 1], joint=True
     )
-    assert not are_steps(together)
+    assert not is_generation(together)
     assert "outputs 0 to 1 together" in str(together)
 
 
 def test_formulas_are_grouped_by_words(model, tokenizer):
-    grouped = explain_generation(model, "U a b", tokenizer=tokenizer, continuation="{ b }", spans="words", method="raw")
+    grouped = explain(
+        model, "U a b", "raw", generate=Generate(continuation="{ b }"), tokenizer=tokenizer, spans="words"
+    )
     assert grouped.encoder_tokens == ("U", "a", "b")
     assert grouped.decoder_tokens == ("[START]", "{", "b", "}", "[END]")

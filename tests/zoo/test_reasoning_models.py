@@ -6,12 +6,12 @@ from importlib import import_module, resources
 import pytest
 import safetensors
 
-from jaxflow import explain_generation, load_model
+from jaxflow import Generate, explain, load_model
 from jaxflow.cli._main import main
-from jaxflow.zoo import weights
-from jaxflow.zoo.command import _command
-from jaxflow.zoo.logic import evaluate
-from jaxflow.zoo.logic.data import generate
+from jaxflow.zoo._weights import file_of
+from zoo.command import _command
+from zoo.logic import evaluate
+from zoo.logic.data import generate
 
 LEAST = {"ltl": 0.85, "propositional": 0.9}
 
@@ -41,8 +41,8 @@ def test_shipped_model_is_right_on_held_out_formulas(shipped):
 
 def test_weights_are_small_and_the_card_says_what_made_them(shipped):
     name, _, _ = shipped
-    recipe = import_module(f"jaxflow.zoo.{name}.train").recipe()
-    with resources.as_file(resources.files(f"jaxflow.zoo.{name}") / weights.file_of(name)) as path:
+    recipe = import_module(f"zoo.{name}.train").recipe()
+    with resources.as_file(resources.files(f"jaxflow.zoo.{name}") / file_of(name)) as path:
         assert path.stat().st_size <= 1.5e6
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = file.metadata()
@@ -80,5 +80,5 @@ def test_command_line_refuses_bad_input(arguments, message, capsys):
 
 def test_unsatisfiable_formulas_are_told(shipped):
     _, model, tokenizer = shipped
-    explanation = explain_generation(model, "& a ! a", tokenizer=tokenizer, method="raw")
+    explanation = explain(model, "& a ! a", "raw", generate=Generate(), tokenizer=tokenizer)
     assert explanation.notes[0].startswith("Checked: nothing satisfies this formula")

@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pytest
 
-from jaxflow.zoo.tokenizer import WordTokenizer
+from jaxflow.zoo._tokenizer import WordTokenizer
 
 
 @pytest.fixture

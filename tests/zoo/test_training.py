@@ -2,8 +2,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxflow.zoo import training
-from jaxflow.zoo.training import Settings
+from zoo import training
+from zoo.training import Settings
 
 
 def test_batches_hold_every_example_once_and_whole():

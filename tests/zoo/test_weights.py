@@ -7,10 +7,11 @@ import pytest
 import safetensors
 import safetensors.numpy
 
-from jaxflow.zoo import weights
+from jaxflow.zoo._weights import file_of, read_weights
 from jaxflow.zoo.agreement import NAME, load
+from zoo.weights import write_weights
 
-FILE = weights.file_of(NAME)
+FILE = file_of(NAME)
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def spoil(tmp_path):
         (lambda a, m: a.update({"head/bias": np.zeros(2, np.float16)}), r"got float16\[2\], expected float32\[2\]"),
         (lambda a, m: a.clear() or a.update(x=np.zeros(1)), r"does not fit the module: .* and \d+ more"),
         (lambda a, m: m.update(format="other"), "has the format 'other'; expected 'jaxflow-agreement-1'"),
-        (lambda a, m: m.update(format="other"), r"written by `python -m jaxflow\.zoo\.agreement\.train`"),
+        (lambda a, m: m.update(format="other"), r"written by `python -m zoo\.agreement\.train`"),
         (lambda a, m: m.update(vocabulary="a b"), "another vocabulary"),
     ],
 )
@@ -68,11 +69,11 @@ def test_any_module_goes_to_a_file_and_back(tmp_path):
 
     inputs = [np.ones((1, 2), np.float32), np.ones((1, 5), np.float32)]
     params = Both().init(jax.random.key(1), *inputs)["params"]
-    path = tmp_path / weights.file_of("a-name")
-    weights.write(params, path, name="a-name", vocabulary=["[PAD]", "x"], made_by={"seed": "1"})
-    read = weights.read(Both(), path, name="a-name", vocabulary=["[PAD]", "x"], inputs=inputs)
+    path = tmp_path / file_of("a-name")
+    write_weights(params, path, name="a-name", vocabulary=["[PAD]", "x"], made_by={"seed": "1"})
+    read = read_weights(Both(), path, name="a-name", vocabulary=["[PAD]", "x"], inputs=inputs)
     jax.tree.map(np.testing.assert_array_equal, read, params)
-    with pytest.raises(ValueError, match=r"`python -m jaxflow\.zoo\.other_name\.train`"):
-        weights.read(Both(), path, name="other-name", vocabulary=["[PAD]", "x"], inputs=inputs)
+    with pytest.raises(ValueError, match=r"`python -m zoo\.other_name\.train`"):
+        read_weights(Both(), path, name="other-name", vocabulary=["[PAD]", "x"], inputs=inputs)
     with pytest.raises(ValueError, match=r"y/kernel: got float32\[5,3\]|x/kernel: got float32\[2, 3\], expected"):
-        weights.read(Both(), path, name="a-name", vocabulary=["[PAD]", "x"], inputs=inputs[::-1])
+        read_weights(Both(), path, name="a-name", vocabulary=["[PAD]", "x"], inputs=inputs[::-1])

@@ -5,7 +5,8 @@ from importlib import import_module, resources
 import pytest
 
 from jaxflow import zoo
-from jaxflow.zoo.weights import file_of
+from jaxflow.zoo._weights import file_of
+from zoo.command import directory_of
 
 
 def test_the_zoo_names_its_models():
@@ -24,12 +25,12 @@ def test_a_model_loads_by_its_name_and_ships_its_files(name):
         assert (package / file_of(name)).stat().st_size <= 1_500_000
         card = (package / "README.md").read_text("utf-8")
     assert card.startswith(f"# {name}\n")
-    assert f"    python -m {zoo.package_of(name)}.train --output=" in card
+    assert f"    python -m zoo.{directory_of(name)}.train --output=" in card
 
 
 @pytest.mark.parametrize("name", zoo.names())
 def test_the_command_that_makes_a_model_anew_has_the_settings_of_its_card(name):
-    recipe = import_module(f"{zoo.package_of(name)}.train").recipe()
+    recipe = import_module(f"zoo.{directory_of(name)}.train").recipe()
     assert recipe.name == name
     card = (resources.files(zoo.package_of(name)) / "README.md").read_text("utf-8")
     settings = recipe.settings

@@ -1,9 +1,8 @@
-"""`agreement`: a trained encoder that tells whether the verb to come is singular or plural.
+"""`agreement`: a trained encoder that predicts whether the next verb is singular or plural.
 
-It reads an English sentence up to the verb ("the keys to the old cabinet near the doors") and answers from
-its first token, [CLS]. The words it knows and the sentences it was trained on:
-`jaxflow.zoo.agreement.lexicon` and `.grammar`. How it was trained and how good it is: the model card,
-README.md beside this file. `python -m jaxflow.zoo.agreement.train` makes it anew.
+It reads an English sentence up to the verb ("the keys to the old cabinet near the doors"); its prediction is at the first
+token, [CLS]. `lexicon` has the words that it knows. The model card, README.md beside this file, says how it was trained
+and how good it is. `python -m zoo.agreement.train` trains it again, in a checkout.
 """
 
 from pathlib import Path
@@ -11,12 +10,13 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from jaxflow.zoo import weights
-from jaxflow.zoo.agreement.model import AgreementEncoder
-from jaxflow.zoo.agreement.tokenizer import VOCABULARY, tokenizer
-from jaxflow.zoo.tokenizer import WordTokenizer
+from jaxflow.zoo._tokenizer import WordTokenizer
+from jaxflow.zoo._weights import bind_weights
+from jaxflow.zoo.agreement import _lexicon as lexicon
+from jaxflow.zoo.agreement._model import AgreementEncoder
+from jaxflow.zoo.agreement._tokenizer import VOCABULARY, text_of, tokenizer
 
-__all__ = ["NAME", "AgreementEncoder", "load"]
+__all__ = ["NAME", "VOCABULARY", "AgreementEncoder", "lexicon", "load", "text_of", "tokenizer"]
 
 NAME = "agreement"
 
@@ -25,15 +25,14 @@ def load(directory: Path | None = None) -> tuple[AgreementEncoder, WordTokenizer
     """Load the trained model.
 
     Args:
-        directory: Where `agreement.safetensors` lies, such as the `--output` of a training of your own. By
-            default, the package.
+        directory: With `agreement.safetensors`, such as the `--output` of your own training. By default, the package.
 
     Returns:
         The module, bound to its parameters, and its tokenizer.
 
     Raises:
         ValueError: for weights that do not fit the module.
-        FileNotFoundError: for a directory without them.
+        FileNotFoundError: for a directory without weights.
 
     Example:
         >>> model, tokenizer = load()
@@ -43,5 +42,5 @@ def load(directory: Path | None = None) -> tuple[AgreementEncoder, WordTokenizer
     """
     module = AgreementEncoder()
     ids = jax.ShapeDtypeStruct((1, module.n_positions), jnp.int32)
-    bound = weights.load(module, NAME, vocabulary=VOCABULARY, inputs=[ids], directory=directory)
+    bound = bind_weights(module, NAME, vocabulary=VOCABULARY, inputs=[ids], directory=directory)
     return bound, tokenizer(module.n_positions)

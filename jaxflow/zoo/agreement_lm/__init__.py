@@ -1,8 +1,8 @@
-"""`agreement-lm`: a trained decoder that writes the verb of an English sentence, in its number, and the rest of it.
+"""`agreement-lm`: a trained decoder that generates the verb of an English sentence, in its number, and the ending.
 
-It reads a sentence up to the verb ("the keys to the old cabinet") and writes on, word by word, to the full stop. The
-sentences it was trained on: `jaxflow.zoo.agreement_lm.grammar`. How it was trained and how good it is: the model
-card, README.md beside this file. `python -m jaxflow.zoo.agreement_lm.train` makes it anew.
+It reads a sentence up to the verb ("the keys to the old cabinet") and generates word by word, up to the full stop.
+`endings` has the words that it knows besides those of `agreement`. The model card, README.md beside this file, says how
+it was trained and how good it is. `python -m zoo.agreement_lm.train` trains it again, in a checkout.
 """
 
 from pathlib import Path
@@ -10,12 +10,13 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from jaxflow.zoo import weights
-from jaxflow.zoo.agreement_lm.model import AgreementDecoder
-from jaxflow.zoo.agreement_lm.tokenizer import VOCABULARY, tokenizer
-from jaxflow.zoo.tokenizer import WordTokenizer
+from jaxflow.zoo._tokenizer import WordTokenizer
+from jaxflow.zoo._weights import bind_weights
+from jaxflow.zoo.agreement_lm import _endings as endings
+from jaxflow.zoo.agreement_lm._model import AgreementDecoder
+from jaxflow.zoo.agreement_lm._tokenizer import BOS, VOCABULARY, tokenizer
 
-__all__ = ["NAME", "AgreementDecoder", "load"]
+__all__ = ["BOS", "NAME", "VOCABULARY", "AgreementDecoder", "endings", "load", "tokenizer"]
 
 NAME = "agreement-lm"
 
@@ -24,15 +25,14 @@ def load(directory: Path | None = None) -> tuple[AgreementDecoder, WordTokenizer
     """Load the trained model.
 
     Args:
-        directory: Where `agreement-lm.safetensors` lies, such as the `--output` of a training of your own. By
-            default, the package.
+        directory: With `agreement-lm.safetensors`, such as the `--output` of your own training. By default, the package.
 
     Returns:
         The module, bound to its parameters, and its tokenizer.
 
     Raises:
         ValueError: for weights that do not fit the module.
-        FileNotFoundError: for a directory without them.
+        FileNotFoundError: for a directory without weights.
 
     Example:
         >>> model, tokenizer = load()
@@ -42,5 +42,5 @@ def load(directory: Path | None = None) -> tuple[AgreementDecoder, WordTokenizer
     """
     module = AgreementDecoder()
     ids = jax.ShapeDtypeStruct((1, module.max_length), jnp.int32)
-    bound = weights.load(module, NAME, vocabulary=VOCABULARY, inputs=[ids], directory=directory)
+    bound = bind_weights(module, NAME, vocabulary=VOCABULARY, inputs=[ids], directory=directory)
     return bound, tokenizer(module.max_length)

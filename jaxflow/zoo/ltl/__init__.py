@@ -1,17 +1,18 @@
-"""`ltl`: a trained encoder-decoder that reads a formula of linear temporal logic and writes a trace that satisfies it.
+"""`ltl`: a trained encoder-decoder that reads a formula of linear temporal logic and generates a trace that satisfies it.
 
-"U a & b X c" (a until b and, next, c) -> "b ; c ; { 1 }". What it reads and writes: `jaxflow.zoo.logic`. How it was trained and
-how good it is: the model card, README.md beside this file. `python -m jaxflow.zoo.ltl.train` makes it anew.
+"U a & b X c" (a until b and, next, c) -> "b ; c ; { 1 }". `jaxflow.zoo.logic` has the syntax and the checker of answers.
+The model card, README.md beside this file, says how it was trained and how good it is. `python -m zoo.ltl.train` trains it
+again, in a checkout.
 """
 
 from pathlib import Path
 
-from jaxflow.zoo.logic import loading
-from jaxflow.zoo.logic.language import Language
-from jaxflow.zoo.logic.model import FormulaTransformer
-from jaxflow.zoo.logic.tokenizer import FormulaTokenizer
+from jaxflow.zoo.logic._language import Language
+from jaxflow.zoo.logic._loading import load_reasoning
+from jaxflow.zoo.logic._model import FormulaTransformer
+from jaxflow.zoo.logic._tokenizer import FormulaTokenizer
 
-__all__ = ["LANGUAGE", "load", "network"]
+__all__ = ["LANGUAGE", "load", "make_network"]
 
 LANGUAGE = Language(
     name="ltl",
@@ -23,8 +24,8 @@ LANGUAGE = Language(
 )
 
 
-def network() -> FormulaTransformer:
-    """Give the network, without parameters."""
+def make_network() -> FormulaTransformer:
+    """Make the network, without parameters."""
     return FormulaTransformer(LANGUAGE.vocabulary, n_target=32)
 
 
@@ -32,13 +33,13 @@ def load(directory: Path | None = None) -> tuple[FormulaTransformer, FormulaToke
     """Load the trained model.
 
     Args:
-        directory: Where `ltl.safetensors` lies, such as the `--output` of a training of your own. By default, the package.
+        directory: With `ltl.safetensors`, such as the `--output` of your own training. By default, the package.
 
     Returns:
         The module, bound to its parameters, and its tokenizer.
 
     Raises:
         ValueError: for weights that do not fit the module.
-        FileNotFoundError: for a directory without them.
+        FileNotFoundError: for a directory without weights.
     """
-    return loading.load(network(), LANGUAGE, directory=directory)
+    return load_reasoning(make_network(), LANGUAGE, directory=directory)

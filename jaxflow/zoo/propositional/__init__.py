@@ -1,17 +1,17 @@
-"""`propositional`: a trained encoder-decoder that reads a propositional formula and writes an assignment that satisfies it.
+"""`propositional`: a trained encoder-decoder that reads a propositional formula and generates an assignment that satisfies it.
 
-"& a ! b" -> "a !b". What it reads and writes: `jaxflow.zoo.logic`. How it was trained and how good it is: the model card,
-README.md beside this file. `python -m jaxflow.zoo.propositional.train` makes it anew.
+"& a ! b" -> "a !b". `jaxflow.zoo.logic` has the syntax and the checker of answers. The model card, README.md beside this
+file, says how it was trained and how good it is. `python -m zoo.propositional.train` trains it again, in a checkout.
 """
 
 from pathlib import Path
 
-from jaxflow.zoo.logic import loading
-from jaxflow.zoo.logic.language import Language
-from jaxflow.zoo.logic.model import FormulaTransformer
-from jaxflow.zoo.logic.tokenizer import FormulaTokenizer
+from jaxflow.zoo.logic._language import Language
+from jaxflow.zoo.logic._loading import load_reasoning
+from jaxflow.zoo.logic._model import FormulaTransformer
+from jaxflow.zoo.logic._tokenizer import FormulaTokenizer
 
-__all__ = ["LANGUAGE", "load", "network"]
+__all__ = ["LANGUAGE", "load", "make_network"]
 
 LANGUAGE = Language(
     name="propositional",
@@ -23,8 +23,8 @@ LANGUAGE = Language(
 )
 
 
-def network() -> FormulaTransformer:
-    """Give the network, without parameters."""
+def make_network() -> FormulaTransformer:
+    """Make the network, without parameters."""
     return FormulaTransformer(LANGUAGE.vocabulary, n_target=8)
 
 
@@ -32,14 +32,13 @@ def load(directory: Path | None = None) -> tuple[FormulaTransformer, FormulaToke
     """Load the trained model.
 
     Args:
-        directory: Where `propositional.safetensors` lies, such as the `--output` of a training of your own. By default, the
-            package.
+        directory: With `propositional.safetensors`, such as the `--output` of your own training. By default, the package.
 
     Returns:
         The module, bound to its parameters, and its tokenizer.
 
     Raises:
         ValueError: for weights that do not fit the module.
-        FileNotFoundError: for a directory without them.
+        FileNotFoundError: for a directory without weights.
     """
-    return loading.load(network(), LANGUAGE, directory=directory)
+    return load_reasoning(make_network(), LANGUAGE, directory=directory)

@@ -1,0 +1,1 @@
+"""Trains `agreement`: sentences with attractors, and the number of the verb."""

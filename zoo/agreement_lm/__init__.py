@@ -1,0 +1,1 @@
+"""Trains `agreement-lm`: whole sentences of the same grammar."""

@@ -1,0 +1,1 @@
+"""Trains the reasoning models: random formulas, and the answers that CP-SAT finds."""

@@ -1,0 +1,1 @@
+"""Trains `ltl`: formulas of linear temporal logic, and traces."""

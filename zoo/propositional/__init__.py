@@ -1,0 +1,1 @@
+"""Trains `propositional`: propositional formulas, and assignments."""
