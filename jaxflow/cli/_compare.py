@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from jaxflow.cli import _arguments as types
+
 EPILOG = """examples:
   jaxflow compare sentences.txt
   jaxflow compare sentences.txt --model path/to/checkpoint --methods flow,rollout,random --metrics deletion,activation
@@ -33,10 +35,10 @@ def add_compare(commands: Any) -> None:
         "(default: %(default)s)",
     )  # fmt: skip
     compare.add_argument(
-        "--methods", type=_names, metavar="A,B,...", help="which methods (default: all; a wrong name lists them)"
+        "--methods", type=types.names, metavar="A,B,...", help="which methods (default: all; a wrong name lists them)"
     )
     compare.add_argument(
-        "--metrics", type=_names, metavar="A,B,...", help="which metrics (default: all; a wrong name lists them)"
+        "--metrics", type=types.names, metavar="A,B,...", help="which metrics (default: all; a wrong name lists them)"
     )
     compare.add_argument(
         "--level", type=float, default=0.95, metavar="P", help="of the intervals, 0 to 1 (default: %(default)s)"
@@ -67,7 +69,8 @@ def run_compare(arguments: argparse.Namespace) -> None:
     if not texts:
         name = "standard input" if arguments.file == "-" else arguments.file
         raise ValueError(f"There is no text in {name}; expected one a line.")
-    from jaxflow import compare, load_model
+    from jaxflow.evaluate import Bootstrap, compare
+    from jaxflow.models import load_model
 
     model, tokenizer = load_model(arguments.model)
     compared = compare(
@@ -76,16 +79,9 @@ def run_compare(arguments: argparse.Namespace) -> None:
         tokenizer=tokenizer,
         methods=arguments.methods,
         metrics=arguments.metrics,
-        level=arguments.level,
-        n_resamples=arguments.resamples,
-        seed=arguments.seed,
-        progress=True,
+        bootstrap=Bootstrap(level=arguments.level, n_resamples=arguments.resamples, seed=arguments.seed),
     )
     if arguments.json:
         print(compared.to_json(scores=arguments.scores))
     else:
         print(compared.to_text(shutil.get_terminal_size((120, 24)).columns))
-
-
-def _names(value: str) -> list[str]:
-    return [name.strip() for name in value.split(",") if name.strip()]

@@ -24,7 +24,7 @@ class Terminal(io.StringIO):
 @pytest.fixture(scope="module")
 def explanation():
     model, tokenizer = load_model("agreement")
-    return explain(model, TEXT, tokenizer=tokenizer, outputs=0)
+    return explain(model, TEXT, tokenizer=tokenizer, positions=0)
 
 
 def test_it_prints_prediction_scores_saturation_and_bottleneck(capsys, explanation):
@@ -130,10 +130,16 @@ def test_real_weights_by_their_directory(capsys, minilm_directory):
         (["explain", ""], "text is empty"),
         (["explain", "the xylophones"], "xylophones"),
         (["explain", "--output", "7", TEXT], "Output 7 does not exist: outputs are positions 0 to 6"),
-        (["explain", "--heads", "9", TEXT], "heads is 9, but layer_0/attention has 4 heads"),
-        (["explain", "--method", "raw", "--residual", "0.5", TEXT], "raw attention has no residual"),
+        (["explain", "--heads", "9", TEXT], "has 4 heads"),
+        (
+            ["explain", "--method", "raw", "--residual", "0.5", TEXT],
+            "--residual: not of the method 'raw', whose options are layer, heads, normalise",
+        ),
         (["explain", "--weighting", "gradient", "--target", "dual", TEXT], "expected one of 'singular', 'plural'"),
-        (["explain", "--target", "plural", TEXT], "expected a target for the weightings"),
+        (
+            ["explain", "--target", "plural", TEXT],
+            "target is given, but the method 'flow' is the same for every target",
+        ),
         (["explain", "--file", "nowhere.txt"], "No such file"),
         (["explain", "--html", "/nowhere/x.html", TEXT], "No such file"),
         (["explain", "--html", "x.pdf", TEXT], "Cannot save as '.pdf'"),
@@ -202,7 +208,7 @@ def test_importing_jaxflow_imports_nothing_that_only_some_need():
 
 
 def test_words_and_all_outputs_together(capsys):
-    assert main(["explain", "the keys' cabinet", "--spans", "words", "--together"]) == 0
+    assert main(["explain", "the keys' cabinet", "--spans", "words", "--joint"]) == 0
     shown = capsys.readouterr().out
     assert "outputs 0 to 4 together ([CLS] the keys ' cabinet)" in shown
     assert "\n  keys' " in shown
