@@ -22,7 +22,7 @@ from jaxflow import zoo
 PAGE = Path(__file__).with_suffix(".md")
 PICTURES = Path(__file__).with_suffix("")
 WIDTH, HEIGHT = 960, 920  # of a screenshot, in pixels
-COLOURS = 48  # that a screenshot is reduced to, lest it weigh too much in a README
+COLOURS = 96  # of a screenshot, to keep it small in a README
 CHROMIUM = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -73,7 +73,8 @@ def take_screenshot(chromium: str, page: Path) -> None:
         ]
         subprocess.run(command, check=True, capture_output=True, timeout=120)
     with Image.open(picture) as image:
-        reduced = image.convert("RGB").quantize(COLOURS)
+        # Octrees keep the colours of small areas, such as a legend's keys.
+        reduced = image.convert("RGB").quantize(COLOURS, method=Image.Quantize.FASTOCTREE)
     reduced.save(picture, optimize=True)
 
 

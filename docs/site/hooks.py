@@ -1,8 +1,8 @@
-"""What makes a site of docs/, notebooks/ and the changelog, beyond what MkDocs does by itself.
+"""Hooks of MkDocs that make the site of docs/, notebooks/, the changelog and the model cards.
 
-- Notebooks become pages: of those that were run, in build/notebooks (`python .ci/notebooks.py`), with their outputs.
-- Links out of docs/ that serve a reader of the repository lead to the pages that were made of their targets.
-- Equations become MathML, which needs no script; inline code that is a public name becomes a link to the reference.
+- Notebooks become pages, with outputs if they were executed (`python .ci/notebooks.py` writes build/notebooks).
+- Links out of docs/, which are for readers of the repository, lead to the pages that are made of their targets.
+- Equations become MathML, which needs no script. Inline code that is a public name becomes a link to the reference.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import functools
 import html
+import inspect
 import json
 import re
 from pathlib import Path
@@ -24,7 +25,7 @@ import jaxflow
 
 ROOT = Path(__file__).parent.parent.parent
 NOTEBOOKS, EXECUTED, ZOO = ROOT / "notebooks", ROOT / "build" / "notebooks", ROOT / "jaxflow" / "zoo"
-# The order in which notebooks are read; others come after, by name.
+# The order of notebooks in the navigation; others follow, by name.
 ORDER = (
     "quickstart",
     "what_the_numbers_mean",
@@ -36,6 +37,7 @@ ORDER = (
     "train_with_flow",
     "your_own_model",
 )
+NAMESPACES = tuple(name for name in jaxflow.__all__ if inspect.ismodule(getattr(jaxflow, name)))
 SHOWN: dict[str, str] = {}
 
 
@@ -59,7 +61,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that are made of files outside of docs/."""
+    """Add the pages that are made of files outside docs/."""
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     files.append(File.generated(config, "changelog.md", content=changelog))
     for card in _cards():
@@ -101,7 +103,7 @@ def _explained(text: str) -> str:
 
 
 def _shown(name: str, shown: str) -> str:
-    """Leave a place for HTML, which Markdown would take apart; it is filled when the page is made."""
+    """Return a placeholder for HTML, which Markdown would change; `on_page_content` replaces it."""
     SHOWN[name] = shown
     return f'<div class="output">{{{name}}}</div>'
 
@@ -142,7 +144,7 @@ def _notebook_page(path: Path) -> tuple[str, dict[str, bytes]]:
 
 
 def _output(output: dict[str, Any], name: str, pictures: dict[str, bytes]) -> str:
-    """Make HTML of what a cell showed; what it drew goes to `pictures`."""
+    """Make HTML of an output of a cell; add its pictures to `pictures`."""
     data = output.get("data", {"text/plain": output.get("text", "")})
     shown = {kind: value if isinstance(value, str) else "".join(value) for kind, value in data.items()}
     if "text/html" in shown:
@@ -165,12 +167,12 @@ def _mathml(found: re.Match[str]) -> str:
 
 
 def _linked(content: str, page: Page) -> str:
-    """Link inline code that is a public name to the reference; not within links, headings and blocks of code."""
+    """Link inline code that is a public name to the reference, except in links, headings and blocks of code."""
     up = "../" * page.file.src_uri.count("/")
     parts = re.split(r"(<(a|pre|h\d|svg|style)\b.*?</\2>)", content, flags=re.DOTALL)
-    for i in range(0, len(parts), 3):  # between: a part that is kept, and its tag
+    for i in range(0, len(parts), 3):  # between them: a part that stays, and its tag
         parts[i] = re.sub(
-            r"<code>(\w+)</code>",
+            rf"<code>(?:(?:jf|jaxflow)\.)?(?:(?:{'|'.join(NAMESPACES)})\.)?(\w+)</code>",
             lambda code: (
                 f'<a class="name" href="{up}{where}">{code[0]}</a>' if (where := _places().get(code[1])) else code[0]
             ),
@@ -181,7 +183,7 @@ def _linked(content: str, page: Page) -> str:
 
 @functools.cache
 def _places() -> dict[str, str]:
-    """Say where in the site each public name is described."""
+    """Return the place in the site where each public name is described."""
     places = {}
     for path in sorted((ROOT / "docs" / "reference").glob("*.md")):
         for name in re.findall(r"^::: (jaxflow[.\w]*)$", path.read_text(encoding="utf-8"), re.MULTILINE):
