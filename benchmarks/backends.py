@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxflow import Attention, capture
+from jaxflow import Attention, as_model, capture
 
 N_LAYERS, N_HEADS, WIDTH, N_TOKENS = 6, 8, 256, 128
 Case = tuple[str, Callable[[], tuple[Any, ...]]]
@@ -156,7 +156,8 @@ def tunix_llama() -> tuple[Any, ...]:
     )  # fmt: skip
     seen = jnp.broadcast_to(jnp.tril(jnp.ones((12, 12), bool)), (4, 12, 12))
     ids, positions = jnp.asarray(IDS[:, :12]), jnp.broadcast_to(jnp.arange(12), (4, 12))
-    return capture(llama.Llama3(config, rngs=nnx.Rngs(0)), ids, positions, None, seen, roles={"": "decoder"})
+    model = as_model(llama.Llama3(config, rngs=nnx.Rngs(0)), roles={"": "decoder"})
+    return capture(model, ids, positions, None, seen)
 
 
 def bonsai_layout(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:

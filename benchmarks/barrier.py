@@ -1,10 +1,10 @@
-"""The barrier flow block by block against the dense system, side by side.
+"""The barrier flow solved block by block and by dense systems, side by side.
 
     python benchmarks/barrier.py
     python benchmarks/barrier.py --tokens 22 82 --layers 6 --dense-up-to 82
 
-Prints Markdown. Random attention, all inputs to one output. Times are of the processor, all threads together, since the machine
-may be busy; "dense" is compiled before it is timed.
+Prints Markdown. Attention is random; the flow is that of all inputs to one output. Times are processor times of all threads,
+since the machine may be busy. "dense" is compiled before it is timed.
 """
 
 import argparse
@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxflow import Capacities, FlowNetwork, barrier_flow, flow_network
-from jaxflow.solve import _interior as interior
+from jaxflow import Capacities, FlowNetwork, flow_network
+from jaxflow.solve import _barrier_dense as by_dense_systems
+from jaxflow.solve import barrier_flow
 
 
 def random_network(n_layers: int, n_tokens: int) -> FlowNetwork:
@@ -29,14 +30,16 @@ def dense(network: FlowNetwork) -> tuple[float, np.ndarray]:
     sources = np.zeros(network.n_nodes, bool)
     sources[network.inputs] = True
     with jax.enable_x64(True):
-        problem = interior.pose(
+        problem = by_dense_systems.pose(
             jnp.asarray(np.asarray(network.capacity, np.float64)),
             jnp.asarray(network.senders),
             jnp.asarray(network.receivers),
             sources=jnp.asarray(sources),
             sink=jnp.asarray(network.outputs[0]),
         )
-        solve = jax.jit(lambda problem: interior.solve(problem, mu=1e-6, tolerance=1e-9, max_iterations=200).flow)
+        solve = jax.jit(
+            lambda problem: by_dense_systems.solve(problem, mu=1e-6, tolerance=1e-9, max_iterations=200).flow
+        )
         jax.block_until_ready(solve(problem))
         start = time.process_time()
         flow = jax.block_until_ready(solve(problem))

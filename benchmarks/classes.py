@@ -24,7 +24,7 @@ import numpy as np  # noqa: E402
 import tiny_models  # noqa: E402
 import transformers  # noqa: E402
 
-import jaxflow  # noqa: E402
+import jaxflow as jf  # noqa: E402
 
 FIELDS = {
     "encoder": ("encoder_attentions", "attentions"),
@@ -64,7 +64,7 @@ def captured(name: str) -> str:
     with tempfile.TemporaryDirectory() as directory:
         model = checkpoints.save(Path(directory), name)
         if "input_ids" in inputs or name == "Whisper":  # the others have a processor, which would need a package more
-            model, _ = jaxflow.load_model(directory)
+            model, _ = jf.load_model(directory)
     reference = model(**inputs, output_attentions=True)
     ways: set[str] = set()
 
@@ -75,7 +75,7 @@ def captured(name: str) -> str:
         return call(*args, **kwargs)
 
     with nn.intercept_methods(look):
-        _, attention = jaxflow.capture(model, **inputs)
+        _, attention = jf.capture(model, **inputs)
     stacks = {stack: getattr(attention, stack) for stack in FIELDS if getattr(attention, stack) is not None}
     difference = 0.0
     for stack, weights in stacks.items():
@@ -98,7 +98,7 @@ def refusal(name: str, options: dict) -> str:
         config.save_pretrained(directory)
         (Path(directory) / "model.safetensors").touch()
         try:
-            jaxflow.load_model(directory)
+            jf.load_model(directory)
         except ValueError as error:
             return str(error)
     raise SystemExit(f"{name} was not refused")

@@ -1,9 +1,11 @@
 """Which scores predict what a model does: methods x metrics on every model of the package and MiniLM; as Markdown.
 
     python benchmarks/faithfulness.py
+    python benchmarks/faithfulness.py --models agreement --texts 8
 
-The tables of docs/faithfulness.md: means with 95% bootstrap intervals over texts, by `jaxflow.compare`. Of models of subject-verb
-agreement, also how often the subject outranks a noun of the other number. Takes about six minutes of CPU time.
+Run it from a checkout: zoo/, which is no part of the package, draws the sentences and formulas. It prints the tables of
+docs/faithfulness.md: means with 95% bootstrap intervals over texts, by `jaxflow.compare`. For models of subject-verb agreement it
+also prints how often the subject outranks a noun of the other number. Takes about six minutes of CPU time.
 """
 
 import argparse
@@ -12,20 +14,22 @@ import importlib.metadata
 import logging
 import os
 import platform
+import sys
 import time
 from pathlib import Path
 
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+sys.path.insert(0, str(Path(__file__).parent.parent))  # zoo/, which is no part of the package
 
 import jax.numpy as jnp
 import minilm
 import numpy as np
 
-import jaxflow
-from jaxflow import zoo
-from jaxflow.evaluate import Comparison, Question
-from jaxflow.evaluate._comparison import bootstrap_interval
-from jaxflow.zoo.agreement.grammar import Example, generate
+import jaxflow as jf
+from jaxflow.evaluate import Bootstrap, Comparison, Decision
+from jaxflow.zoo import names, package_of
+from zoo.agreement.grammar import Example, generate
+from zoo.logic.data import generate as generate_formulas
 
 N_TEXTS, N_MINILM, LONGEST = 32, 10, 15
 MINILM = "all-MiniLM-L6-v2"
@@ -33,7 +37,7 @@ MINILM = "all-MiniLM-L6-v2"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    every = (*zoo.names(), MINILM)
+    every = (*names(), MINILM)
     parser.add_argument("--models", nargs="+", choices=every, default=every, metavar="NAME", help="default: all")
     parser.add_argument("--minilm", type=Path, help="directory of all-MiniLM-L6-v2")
     parser.add_argument(
@@ -55,8 +59,8 @@ def main() -> None:
 
 
 def agreement(name: str, n_texts: int) -> None:
-    """Sentences whose subject shared no training sentence with any other content word of them."""
-    model, tokenizer = jaxflow.load_model(name)
+    """Compare on sentences whose subject is in no training sentence together with any other content word of theirs."""
+    model, tokenizer = jf.load_model(name)
     drawn = generate(8 * n_texts, split="held_out", seed=7)
     examples = [example for example in drawn if example.n_other and len(example.words) <= LONGEST][:n_texts]
     compared = compared_on(model, tokenizer, [example.text for example in examples])
@@ -64,14 +68,14 @@ def agreement(name: str, n_texts: int) -> None:
     outranks = np.array(
         [subject_outranks(example, rows) for example, rows in zip(examples, compared.scores, strict=True)]
     )
-    lower, upper = bootstrap_interval(outranks, level=0.95, n_resamples=2000, seed=0)
+    lower, upper = Bootstrap().interval(outranks)
     print("\n| method | the subject outranks a noun of the other number |\n| --- | ---: |")
     for method, mean, low, high in zip(compared.methods, outranks.mean(0), lower, upper, strict=True):
         print(f"| {method} | {mean:.2f} [{low:.2f}, {high:.2f}] |")
 
 
 def subject_outranks(example: Example, rows: np.ndarray) -> np.ndarray:
-    """Tell by method in what share of the attractors of the other number the subject has the greater score; ties are half."""
+    """Find, for each method, the share of attractors of the other number that the subject outranks; ties count half."""
     places = [
         place + 1  # after [CLS] or [BOS]
         for place, number in zip(example.attractors, example.attractor_numbers, strict=True)
@@ -82,17 +86,16 @@ def subject_outranks(example: Example, rows: np.ndarray) -> np.ndarray:
 
 
 def formulas(name: str, n_texts: int) -> None:
-    """Formulas held out from the training; what is explained is the first token of the answer."""
-    data = importlib.import_module("jaxflow.zoo.logic.data")
-    language = importlib.import_module(zoo.package_of(name)).LANGUAGE
+    """Compare on formulas held out from the training; explained is the first token of the answer."""
+    language = importlib.import_module(package_of(name)).LANGUAGE
     sizes = [size for size in language.sizes if 4 <= size <= LONGEST]
-    examples = data.generate(language, n_texts, sizes=sizes, held_out=True, seed=7)
-    model, tokenizer = jaxflow.load_model(name)
+    examples = generate_formulas(language, n_texts, sizes=sizes, held_out=True, seed=7)
+    model, tokenizer = jf.load_model(name)
     show(name, compared_on(model, tokenizer, [str(example.formula) for example in examples]))
 
 
 def sentence_embeddings(directory: Path) -> None:
-    """MiniLM has no head: what is explained is the embedding itself, how like it stays to that of the whole sentence."""
+    """Compare on MiniLM, which has no head: explained is the similarity of the embedding to that of the whole sentence."""
 
     def pooled(outputs, inputs):
         shown = jnp.asarray(inputs["attention_mask"], jnp.float32)[..., None]
@@ -101,22 +104,22 @@ def sentence_embeddings(directory: Path) -> None:
     def cosine(embedding, other):
         return embedding @ other / (jnp.linalg.norm(embedding, axis=-1) * jnp.linalg.norm(other))
 
-    question = Question(
-        outputs=range,
+    decision = Decision(
+        positions=range,
         find=lambda embedding, _: embedding[0],
         # The cosine to itself is greatest, so its gradient is 0; the length along the whole sentence's direction has one.
         target=lambda whole: lambda embedding: embedding @ whole / jnp.linalg.norm(whole),
         value=lambda whole: lambda embedding: cosine(embedding, whole),
         read=pooled,
     )
-    model, tokenizer = jaxflow.load_model(directory)
+    model, tokenizer = jf.load_model(directory)
     sentences = [sentence.strip() for sentence in minilm.TEXT.replace("\n", " ").replace(";", ".").split(".")]
     short = [text for text in sentences if 5 <= len(tokenizer(text)["input_ids"]) <= 24][:N_MINILM]
-    show(MINILM, compared_on(model, tokenizer, short, question=question))
+    show(MINILM, compared_on(model, tokenizer, short, decision=decision))
 
 
 def compared_on(model, tokenizer, texts: list[str], **options) -> Comparison:
-    return jaxflow.compare(model, texts, tokenizer=tokenizer, progress=True, **options)
+    return jf.compare(model, texts, tokenizer=tokenizer, **options)
 
 
 def show(name: str, compared: Comparison) -> None:

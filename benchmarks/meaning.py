@@ -1,4 +1,4 @@
-"""What the tools of docs/meaning.md cost, against one `attention_flow` of one output: `python benchmarks/meaning.py`.
+"""What the tools of docs/meaning.md cost, compared with one `attention_flow` of one output: `python benchmarks/meaning.py`.
 
 Random attention, 6 layers, residual 1/2; wall time of the second call, on this machine, in this run.
 """
@@ -12,18 +12,9 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from jaxflow import (
-    Attention,
-    Capacities,
-    Scale,
-    arc_range,
-    attention_flow,
-    barrier_flow,
-    flow_network,
-    flow_value,
-    smooth_flow_value,
-    what_if,
-)
+from jaxflow import Attention, AttentionFlow, Capacities, attention_flow, flow_network
+from jaxflow.attribute import Ablation, intervene
+from jaxflow.solve import arc_range, barrier_flow, flow_value, smooth_flow_value
 
 
 def main() -> None:
@@ -35,16 +26,16 @@ def main() -> None:
         weights = rng.dirichlet(np.full(n_tokens, 0.2), (6, 1, n_tokens)).astype(np.float32)
         capacities = Capacities(encoder=0.5 * weights[:, 0] + 0.5 * np.eye(n_tokens, dtype=np.float32))
         network = flow_network(capacities)
-        players = np.arange(n_tokens)
+        sources = np.arange(n_tokens)
         work: dict[str, Callable[[], object]] = {
-            "`attention_flow`, one output": lambda w=weights: attention_flow(w, outputs=0, solver="ortools"),
+            "`attention_flow`, one output": lambda w=weights: attention_flow(w, solver="ortools", positions=0),
             "`barrier_flow`, all inputs to it": lambda n=network: barrier_flow(n, n.inputs, n.outputs[0]),
             "`arc_range`, one pair, 20 arcs": lambda n=network: arc_range(n, 0, int(n.outputs[0]), arcs=np.arange(20)),
             "`flow_value`, one pair, with gradient": _gradient(flow_value, capacities, 0),
-            "`flow_value`, all inputs, with gradient": _gradient(flow_value, capacities, players),
+            "`flow_value`, all inputs, with gradient": _gradient(flow_value, capacities, sources),
             "`smooth_flow_value`, one pair, with gradient": _gradient(smooth_flow_value, capacities, 0),
-            "`what_if`, a head gone, one output": lambda w=weights: what_if(
-                Attention(encoder=w), Scale(0, layer=1, head=0), outputs=0, solver="ortools"
+            "`intervene`, a head gone, one output": lambda w=weights: intervene(
+                Attention(encoder=w), Ablation(0, layer=1, head=0), AttentionFlow(solver="ortools"), positions=0
             ),
         }
         unit = 0.0
@@ -57,8 +48,8 @@ def main() -> None:
             print(f"| {n_tokens} | {name} | {1e3 * seconds:.1f} | {seconds / unit:.2f} |")
 
 
-def _gradient(function: Callable[..., jax.Array], capacities: Capacities, players: int | np.ndarray) -> Callable:
-    step = jax.jit(jax.value_and_grad(lambda c: function(c, players, 0).sum()))
+def _gradient(function: Callable[..., jax.Array], capacities: Capacities, sources: int | np.ndarray) -> Callable:
+    step = jax.jit(jax.value_and_grad(lambda c: function(c, sources, 0).sum()))
     return lambda: jax.block_until_ready(step(capacities))
 
 

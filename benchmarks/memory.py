@@ -26,7 +26,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxflow import Attention, capture, capture_capacities, joint_capacities
+from jaxflow import Attention, capture, joint_capacities
+from jaxflow.network import capture_capacities
 
 MODELS = ("layers", "scan", "bert", "arrays")
 

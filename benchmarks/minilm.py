@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-import jaxflow
+import jaxflow as jf
 
 TEXT = """
 The keeper of the lighthouse wrote down the weather every evening, although nobody had asked him to. The wind came from
@@ -43,7 +43,7 @@ def directory(parser: argparse.ArgumentParser, given: Path | None) -> Path:
 
 def inputs(model_directory: Path, n_tokens: int) -> tuple[Any, np.ndarray]:
     """Load the model, and take the first tokens of the text: `[1, token]`."""
-    model, tokenizer = jaxflow.load_model(model_directory)
+    model, tokenizer = jf.load_model(model_directory)
     ids = np.array(tokenizer(TEXT, truncation=False)["input_ids"])
     if n_tokens > len(ids):
         raise ValueError(f"the text has {len(ids)} tokens, {n_tokens} are asked for")
@@ -53,5 +53,5 @@ def inputs(model_directory: Path, n_tokens: int) -> tuple[Any, np.ndarray]:
 def capacities(model_directory: Path, n_tokens: int) -> np.ndarray:
     """Run the model on the first tokens of the text: `[layer, query, key]`, mean over heads, residual 0.5."""
     model, ids = inputs(model_directory, n_tokens)
-    _, attention = jaxflow.capture(model, input_ids=ids)
-    return np.asarray(jaxflow.joint_capacities(attention).encoder[0])
+    _, attention = jf.capture(model, input_ids=ids)
+    return np.asarray(jf.joint_capacities(attention).encoder[0])

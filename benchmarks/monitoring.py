@@ -1,28 +1,37 @@
-"""What a FlowMonitor costs, against the training step beside it.
+"""What a FlowMonitor costs, compared with the training step.
 
     python benchmarks/monitoring.py
+    python benchmarks/monitoring.py --rounds 3
 
-One model after the other: seconds of a training step, and of a report within the call (`background=False`: capture, solves, cuts,
-image), each the median of several, taken in turns so that others on the machine count in both. "call" is what the training
-loop waits for at a step of which a report is made in the background, "no report" at all others. "N = 100" is the share
-of a training's time that reports of every hundredth step take, were nothing done beside the training.
+Run it from a checkout: zoo/, which is no part of the package, draws the sentences. For each model it measures the seconds of a
+training step and of a report within the call (`background=False`: capture, solves, cuts, image). Each is the median of several
+runs, taken in turns, so that other load on the machine affects both alike. "call" is how long the training loop waits at a step
+with a report in the background, "no report" how long at all others. "N = 100" is the share of the training time that reports at
+every hundredth step take if nothing runs in parallel.
 """
 
 import argparse
 import platform
+import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # zoo/, which is no part of the package
 
 import flax.linen as nn
 import jax
 import numpy as np
 import optax
 
-from jaxflow import FlowMonitor, load_model
+import jaxflow as jf
 from jaxflow.solve._certified import n_cores
-from jaxflow.zoo.agreement.grammar import generate
+from zoo.agreement.grammar import generate
+
+# A module, its parameters, a batch with its labels, the tracked batch, and the roles of the module's stacks.
+Case = tuple[nn.Module, Any, tuple, dict, dict | None]
 
 
 class Writer:
@@ -53,23 +62,23 @@ class Decoder(nn.Module):
         return nn.Dense(self.n_words)(nn.LayerNorm()(x))
 
 
-def agreement(n_probed: int) -> tuple[nn.Module, Any, tuple, dict, dict]:
-    """Return a module, its parameters, a batch with its labels, the probe, and the monitor's options."""
-    model, tokenizer = load_model("agreement")
+def agreement(n_tracked: int) -> Case:
+    """Return a module, its parameters, a batch with its labels, the tracked batch, and the roles of the module's stacks."""
+    model, tokenizer = jf.load_model("agreement")
     module, variables = model.unbind()
     examples = generate(128, split="train", seed=0)
     ids = np.asarray(tokenizer([example.text for example in examples])["input_ids"])
     labels = np.array([example.number for example in examples])
-    probe = {"input_ids": ids[:n_probed], "attention_mask": ids[:n_probed] != 0}
-    return module, variables["params"], (ids, labels), probe, {}
+    tracked = {"input_ids": ids[:n_tracked], "attention_mask": ids[:n_tracked] != 0}
+    return module, variables["params"], (ids, labels), tracked, None
 
 
-def language_model(n_probed: int, n_tokens: int) -> tuple[nn.Module, Any, tuple, dict, dict]:
+def language_model(n_tracked: int, n_tokens: int) -> Case:
     module = Decoder()
     ids = np.random.default_rng(0).integers(0, module.n_words, (8, n_tokens + 1))
     params = module.init(jax.random.key(0), ids[:1, :-1])["params"]
     batch = (ids[:, :-1], ids[:, 1:])
-    return module, params, batch, {"ids": batch[0][:n_probed]}, {"roles": {"decoder": "decoder"}}
+    return module, params, batch, {"ids": batch[0][:n_tracked]}, {"decoder": "decoder"}
 
 
 def seconds(call: Callable[[], Any]) -> float:
@@ -78,8 +87,8 @@ def seconds(call: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def measure(case: tuple[nn.Module, Any, tuple, dict, dict], outputs: Any, rounds: int) -> dict[str, float]:
-    module, params, (ids, labels), probe, options = case
+def measure(case: Case, positions: Any, rounds: int) -> dict[str, float]:
+    module, params, (ids, labels), tracked, roles = case
     optimiser = optax.adam(1e-3)
 
     @jax.jit
@@ -92,9 +101,10 @@ def measure(case: tuple[nn.Module, Any, tuple, dict, dict], outputs: Any, rounds
         return optax.apply_updates(params, updates), state
 
     state = optimiser.init(params)
-    options = {**options, **probe, "state": params, "writer": Writer(), "outputs": outputs}
-    inline = FlowMonitor(module, every_steps=1, background=False, **options)
-    beside = FlowMonitor(module, every_steps=2, **options)
+    model = jf.as_model(module, roles=roles)
+    options = {"state": params, "writer": Writer(), "positions": positions}
+    inline = jf.FlowMonitor(model, tracked, every_steps=1, background=False, **options)
+    beside = jf.FlowMonitor(model, tracked, every_steps=2, **options)
     inline(0, params), beside(0, params), beside.flush()
     jax.block_until_ready(step_of(params, state, ids, labels))
     times: dict[str, list[float]] = {"step": [], "report": [], "call": [], "no report": []}
@@ -114,10 +124,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9, help="times that each is measured (default: 9)")
     arguments = parser.parse_args()
     cases = [
-        ("`agreement`, 4 layers, batch of 128; probe of 8 sentences, one output", agreement(8), 0),
+        ("`agreement`, 4 layers, batch of 128; tracked batch of 8 sentences, one output", agreement(8), 0),
         ("the same, all outputs", agreement(8), None),
         (
-            "12 layers, 384 wide, batch of 8 x 64 tokens; probe of 2, last 8 outputs",
+            "12 layers, 384 wide, batch of 8 x 64 tokens; tracked batch of 2, last 8 outputs",
             language_model(2, 64),
             range(56, 64),
         ),
@@ -126,8 +136,8 @@ def main() -> None:
     print(f"Python {platform.python_version()}, {n_cores()} cores; jax {version('jax')}, flax {version('flax')}\n")
     print("| training | step | report | report / step | N = 100 | call / step | no report / step |")
     print("|---|---:|---:|---:|---:|---:|---:|")
-    for name, case, outputs in cases:
-        took = measure(case, outputs, arguments.rounds)
+    for name, case, positions in cases:
+        took = measure(case, positions, arguments.rounds)
         step, report = took["step"], took["report"]
         print(
             f"| {name} | {1e3 * step:.1f} ms | {1e3 * report:.1f} ms | {report / step:.2f} | {report / step:.2f} % | "

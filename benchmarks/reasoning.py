@@ -1,29 +1,37 @@
 """Do scores of `ltl` point at the subformulas that matter? As Markdown, for docs/reasoning.md.
 
     python benchmarks/reasoning.py
+    python benchmarks/reasoning.py --formulas 40
 
-Held-out formulas that the model answers right. Each symbol of a formula begins a subformula. In its place stands 1, then 0:
-if what the model wrote satisfies both formulas, it satisfies those with any other subformula in that place, since a formula
-grows or falls with each of its subformulas: that one does not *matter* to the answer. Otherwise it does. Beside it, what
-the model itself makes of that change: whether it *answers otherwise*. A method points at what matters as often as, of two
-symbols of one formula, one that matters and one that does not, the first has the higher score (ties count half): 50 % is
-chance. Scores of a formula are those of the steps at which the model wrote a literal, averaged. Takes minutes.
+Run it from a checkout: it needs zoo/, which is no part of the package. It takes held-out formulas that the model answers right.
+Each symbol of a formula begins a subformula, which is replaced by 1, then by 0. If the generated trace satisfies both formulas,
+it satisfies those with any other subformula in that place, since formulas are monotone in each of their subformulas: that one
+does not *matter* to the answer. Otherwise it does. A second truth is what the model itself does after that change: whether it
+*answers otherwise*.
+
+Take two symbols of one formula, one that matters and one that does not. A method points at what matters as often as the first of
+these has the higher score (ties count half): 50 % is chance. Scores of a formula are the mean over the steps at which the model
+generated a literal. Takes minutes.
 """
 
 import argparse
 import importlib.metadata
 import os
 import platform
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # zoo/, which is no part of the package
 
 import jax.numpy as jnp
 import numpy as np
 
-import jaxflow
-from jaxflow.zoo.logic import evaluate
-from jaxflow.zoo.logic.data import Example, encode, generate
-from jaxflow.zoo.logic.syntax import TEMPORAL, Formula
+import jaxflow as jf
+from jaxflow.zoo.logic import TEMPORAL, Formula
 from jaxflow.zoo.ltl import LANGUAGE
+from zoo.logic import evaluate
+from zoo.logic.data import Example, encode, generate
 
 SIZES = range(6, 11)
 SEED = 5_000
@@ -36,23 +44,23 @@ def main() -> None:
     names = ("jax", "flax", "ortools")
     print(f"Python {platform.python_version()}, {os.cpu_count()} cores; ", end="")
     print(", ".join(f"{name} {importlib.metadata.version(name)}" for name in names))
-    model, tokenizer = jaxflow.load_model("ltl")
+    model, tokenizer = jf.load_model("ltl")
     module, variables = model.unbind()
 
-    def write(formulas: list[Formula]) -> list[list[str]]:
+    def answer_all(formulas: list[Formula]) -> list[list[str]]:
         return evaluate.answers(module, formulas, tokenizer, params=variables["params"])
 
     drawn = generate(LANGUAGE, arguments.formulas, sizes=SIZES, held_out=True, seed=SEED)
-    written = write([example.formula for example in drawn])
-    right = evaluate.right(LANGUAGE, drawn, written)
+    answers = answer_all([example.formula for example in drawn])
+    right = evaluate.right(LANGUAGE, drawn, answers)
     examples, symbols = [], []
-    for example, answer, is_right in zip(drawn, written, right, strict=True):
+    for example, answer, is_right in zip(drawn, answers, right, strict=True):
         if is_right and any(symbol.strip("!") in LANGUAGE.propositions for symbol in answer):
             examples.append(Example(example.formula, LANGUAGE.read(answer)))
             symbols.append(answer)
     changed = [[put(example.formula, i, constant) for i in range(len(example.formula.symbols())) for constant in "10"]
                for example in examples]  # fmt: skip
-    anew = iter(write([formula for row in changed for formula in row]))
+    anew = iter(answer_all([formula for row in changed for formula in row]))
     truths: dict[str, list[np.ndarray]] = {"matters": [], "answered otherwise": []}
     for example, answer, row in zip(examples, symbols, changed, strict=True):
         still = [LANGUAGE.is_right(formula, example.answer) for formula in row]
@@ -100,12 +108,12 @@ def put(formula: Formula, place: int, constant: str) -> Formula:
 def all_scores(model: object, tokenizer: object, examples: list[Example]) -> dict[str, np.ndarray]:
     """Score the symbols of all formulas, `[example, symbol]`, by each method."""
     rows = encode(examples, tokenizer)
-    read, wrote = rows.input_ids, rows.answers[:, :-1]
+    read, generated = rows.input_ids, rows.answers[:, :-1]
     inputs = {
         "input_ids": read, "attention_mask": (read != 0).astype(np.int32),
-        "decoder_input_ids": wrote, "decoder_attention_mask": (wrote != 0).astype(np.int32),
+        "decoder_input_ids": generated, "decoder_attention_mask": (generated != 0).astype(np.int32),
     }  # fmt: skip
-    masks = {"encoder_mask": read != 0, "decoder_mask": wrote != 0}
+    masks = {"encoder_mask": read != 0, "decoder_mask": generated != 0}
     literals = [i for i, token in enumerate(model.labels) if token.strip("!") in tuple(LANGUAGE.propositions)]
     is_literal = np.isin(rows.answers[:, 1:], literals)
     produced = jnp.asarray(rows.answers[:, 1:])
@@ -114,29 +122,29 @@ def all_scores(model: object, tokenizer: object, examples: list[Example]) -> dic
         likely = jnp.take_along_axis(jnp.log(jnp.maximum(softmax(logits), 1e-30)), produced[..., None], -1)[..., 0]
         return (likely * is_literal).sum(-1)
 
-    def steps(attribution: jaxflow.Attribution) -> np.ndarray:
+    def steps(attribution: jf.Attribution) -> np.ndarray:
         found = np.asarray(attribution.encoder, np.float64)
         return (found * is_literal[..., None]).sum(1) / is_literal.sum(1)[:, None]
 
-    def whole(attribution: jaxflow.Attribution) -> np.ndarray:
+    def whole(attribution: jf.Attribution) -> np.ndarray:
         return np.asarray(attribution.encoder, np.float64)[:, 0]
 
-    _, attention, gradients = jaxflow.attention_gradients(model, **inputs, target=target)
-    weighted = jaxflow.joint_capacities(attention, weighting="attention_gradient", gradients=gradients, **masks)
-    flow = jaxflow.attention_flow(attention, **masks)
-    greatest = jaxflow.attention_flow(jaxflow.joint_capacities(attention, heads="max", **masks))
+    _, attention, gradients = jf.attention_gradients(model, **inputs, target=target)
+    weighted = jf.joint_capacities(attention, weighting="attention_gradient", gradients=gradients, **masks)
+    flow = jf.attention_flow(attention, **masks)
+    greatest = jf.attention_flow(jf.joint_capacities(attention, heads="max", **masks))
     return {
         "attention flow": steps(flow),
         "attention flow, max over heads": steps(greatest),
-        "attention flow, attention x gradients": steps(jaxflow.attention_flow(weighted)),
-        "attention rollout": steps(jaxflow.rollout(attention, **masks)),
-        "gradient rollout": steps(jaxflow.gradient_rollout(attention, gradients, **masks)),
-        "raw attention": steps(jaxflow.raw_attention(attention, **masks)),
-        "gradient norm": whole(jaxflow.gradient_norm(model, **inputs, target=target)),
-        "input x gradient": abs(whole(jaxflow.input_x_gradient(model, **inputs, target=target))),
-        "integrated gradients": abs(whole(jaxflow.integrated_gradients(model, **inputs, target=target))),
-        "leave one out": whole(jaxflow.leave_one_out(model, **inputs, target=target)),
-        "random": steps(jaxflow.random_scores(flow, seed=0, **masks)),
+        "attention flow, attention x gradients": steps(jf.attention_flow(weighted)),
+        "attention rollout": steps(jf.attribute.rollout(attention, **masks)),
+        "gradient rollout": steps(jf.attribute.rollout(weighted)),
+        "raw attention": steps(jf.attribute.raw_attention(attention, **masks)),
+        "gradient norm": whole(jf.attribute.gradient_norm(model, **inputs, target=target)),
+        "input x gradient": abs(whole(jf.attribute.input_x_gradient(model, **inputs, target=target))),
+        "integrated gradients": abs(whole(jf.attribute.integrated_gradients(model, **inputs, target=target, steps=32))),
+        "leave one out": whole(jf.attribute.leave_one_out(model, **inputs, target=target)),
+        "random": steps(jf.attribute.random_scores(flow, seed=0, **masks)),
     }
 
 

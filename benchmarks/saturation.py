@@ -22,7 +22,7 @@ import minilm
 import numpy as np
 import transformers
 
-import jaxflow
+import jaxflow as jf
 from jaxflow.zoo import agreement
 
 LENGTHS = (12, 22, 42, 82, 242)
@@ -46,14 +46,14 @@ def main() -> None:
     print(f"Python {platform.python_version()}; ", end="")
     print(", ".join(f"{name} {importlib.metadata.version(name)}" for name in names))
 
-    trained, tokenizer = jaxflow.load_model(directory)
+    trained, tokenizer = jf.load_model(directory)
     random = type(trained)(trained.config, seed=0, add_pooling_layer=False)
     ids = np.array(tokenizer(minilm.TEXT, truncation=False)["input_ids"])
     for name, model in (("all-MiniLM-L6-v2", trained), ("all-MiniLM-L6-v2 with random weights", random)):
         heading(name, "tokens")
         for n_tokens in arguments.lengths:
             taken = np.concatenate([ids[: n_tokens - 1], ids[-1:]])[None]
-            _, attention = jaxflow.capture(model, input_ids=taken)
+            _, attention = jf.capture(model, input_ids=taken)
             for residual in (0.5, 0.0) if model is trained else (0.5,):
                 row(f"{n_tokens}, residual {residual:g}", attention, residual)
 
@@ -64,7 +64,7 @@ def main() -> None:
     for name, model in (("trained", module), ("random", untrained)):
         for sentence in SENTENCES:
             inputs = words(sentence)
-            _, attention = jaxflow.capture(model, **inputs)
+            _, attention = jf.capture(model, **inputs)
             row(f"`agreement`, {name}, {inputs['input_ids'].size} tokens", attention, 0.5)
     sizes = {"vocab_size": 100, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
     gpt = transformers.GPT2Config(n_embd=64, n_layer=6, n_head=4, n_positions=64, **sizes)
@@ -75,11 +75,9 @@ def main() -> None:
     )
     for n_tokens in (12, 48):
         ids = np.random.default_rng(0).integers(3, 100, (1, n_tokens))
-        _, attention = jaxflow.capture(transformers.FlaxGPT2LMHeadModel(gpt, seed=0), input_ids=ids)
+        _, attention = jf.capture(transformers.FlaxGPT2LMHeadModel(gpt, seed=0), input_ids=ids)
         row(f"GPT-2, random, {n_tokens} tokens", attention, 0.5)
-        _, attention = jaxflow.capture(
-            transformers.FlaxMarianMTModel(marian, seed=0), input_ids=ids, decoder_input_ids=ids
-        )
+        _, attention = jf.capture(transformers.FlaxMarianMTModel(marian, seed=0), input_ids=ids, decoder_input_ids=ids)
         row(f"Marian, random, {n_tokens} + {n_tokens} tokens", attention, 0.5)
 
 
@@ -91,46 +89,41 @@ def heading(title: str, first: str) -> None:
     )
 
 
-def row(name: str, attention: jaxflow.Attention, residual: float) -> None:
-    capacities = jaxflow.joint_capacities(attention, residual=residual)
+def row(name: str, attention: jf.Attention, residual: float) -> None:
+    capacities = jf.joint_capacities(attention, residual=residual)
     capacities = jax.tree.map(lambda leaf: np.asarray(leaf)[0], jax.device_get(capacities))
-    flow = jaxflow.attention_flow(capacities, solver="certified")
+    flow = jf.attention_flow(capacities, solver="certified")
     certificate = flow.certificate
-    network = jaxflow.flow_network(capacities)
+    network = jf.flow_network(capacities)
     leaving, entering = np.zeros((2, network.n_nodes))
     np.add.at(leaving, network.senders, network.capacity)
     np.add.at(entering, network.receivers, network.capacity)
     at_input = leaving[network.inputs] < entering[network.outputs][:, None]
     possible = certificate.trivial > 0
     shares = [flow.saturated, flow.saturated & at_input, flow.saturated & ~at_input]
-    outputs = np.unique(np.linspace(0, len(flow.outputs) - 1, N_OUTPUTS).astype(int))
+    chosen = np.unique(np.linspace(0, len(flow.positions) - 1, N_OUTPUTS).astype(int))
     contrasts = [
-        contrast(certificate.lower, flow.outputs, network),
-        contrast(joined(jaxflow.rollout(capacities)), flow.outputs, network),
+        contrast(certificate.lower, flow.positions, network),
+        contrast(jf.attribute.rollout(capacities).scores, flow.positions, network),
     ]
     cells = [f"{share[possible].mean():.1%}" for share in shares] + [f"{number:.3f}" for number in contrasts]
     if len(network.inputs) > MOST_TOKENS:
         cells.append("")
     else:
-        shapley = [jaxflow.sample_set_shapley(network, network.outputs[o], precision=5e-4).values for o in outputs]
-        cells.append(f"{contrast(np.stack(shapley), outputs, network):.3f}")
+        shapley = [jf.shapley.sample_set_shapley(network, network.outputs[o], precision=5e-4).values for o in chosen]
+        cells.append(f"{contrast(np.stack(shapley), chosen, network):.3f}")
     print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
-def joined(attribution: jaxflow.Attribution) -> np.ndarray:
-    stacks = (attribution.encoder, attribution.decoder)
-    return np.concatenate([np.asarray(stack) for stack in stacks if stack is not None], axis=-1)
-
-
-def contrast(scores: np.ndarray, outputs: np.ndarray, network: jaxflow.FlowNetwork) -> float:
+def contrast(scores: np.ndarray, outputs: np.ndarray, network: jf.FlowNetwork) -> float:
     """Compare the scores that outputs other than itself, which it can reach, give to one input; the median over inputs."""
     n_targets = len(network.outputs)
     own = len(network.inputs) - n_targets + outputs  # the input at the output's own position
     found = []
-    for player in range(len(network.inputs)):
-        reached = (own != player) & (scores[:, player] > 0)
+    for source in range(len(network.inputs)):
+        reached = (own != source) & (scores[:, source] > 0)
         if reached.sum() > 1:
-            found.append(scores[reached, player].std() / scores[reached, player].mean())
+            found.append(scores[reached, source].std() / scores[reached, source].mean())
     return float(np.median(found))
 
 

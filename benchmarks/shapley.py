@@ -1,4 +1,4 @@
-"""The three games that are called the Shapley values of attention flow: values, cost, and what sampling pays; as Markdown.
+"""Three games that are called the Shapley values of attention flow: values, cost, and designs of sampling; as Markdown.
 
     python benchmarks/shapley.py
 
@@ -21,7 +21,7 @@ import minilm
 import networkx as nx
 import numpy as np
 
-import jaxflow
+import jaxflow as jf
 from jaxflow.solve import _coalitions as coalitions
 
 SENTENCE = "the keys to the old cabinet"
@@ -39,9 +39,7 @@ def main() -> None:
     print(", ".join(f"{name} {importlib.metadata.version(name)}" for name in names))
     side_by_side()
     networks = {
-        f"all-MiniLM-L6-v2, {n} tokens": jaxflow.flow_network(
-            jaxflow.Capacities(encoder=minilm.capacities(directory, n))
-        )
+        f"all-MiniLM-L6-v2, {n} tokens": jf.flow_network(jf.Capacities(encoder=minilm.capacities(directory, n)))
         for n in arguments.lengths
     }
     costs(networks)
@@ -49,30 +47,30 @@ def main() -> None:
 
 
 def side_by_side() -> None:
-    model, tokenizer = jaxflow.load_model("agreement")
+    model, tokenizer = jf.load_model("agreement")
     inputs = tokenizer(SENTENCE)
-    _, attention = jaxflow.capture(model, **inputs)
-    capacities = jax.tree.map(lambda leaf: np.asarray(leaf)[0], jax.device_get(jaxflow.joint_capacities(attention)))
-    network = jaxflow.flow_network(capacities)
+    _, attention = jf.capture(model, **inputs)
+    capacities = jax.tree.map(lambda leaf: np.asarray(leaf)[0], jax.device_get(jf.joint_capacities(attention)))
+    network = jf.flow_network(capacities)
     sink = network.outputs[0]
     columns = {
-        "additive": jaxflow.additive_shapley(network, sink),
-        "fixed flow, barrier's": jaxflow.fixed_flow_shapley(
-            network, jaxflow.barrier_flow(network, network.inputs, sink).flow
-        ),
-        "fixed flow, rollout's": jaxflow.fixed_flow_shapley(network, rollout_flow(network, sink)),
-        "fixed flow, networkx's": jaxflow.fixed_flow_shapley(network, networkx_flow(network, sink)),
-        "set": jaxflow.set_shapley(network, sink),
+        "additive": jf.attention_flow(capacities, positions=0).scores[0],
+        "fixed flow, barrier's": jf.shapley.fixed_flow_shapley(
+            network, jf.solve.barrier_flow(network, network.inputs, sink).flow
+        ).values,
+        "fixed flow, rollout's": jf.shapley.fixed_flow_shapley(network, rollout_flow(network, sink)).values,
+        "fixed flow, networkx's": jf.shapley.fixed_flow_shapley(network, networkx_flow(network, sink)).values,
+        "set": jf.shapley.set_shapley(network, sink).values,
     }
     words = tokenizer.convert_ids_to_tokens(np.asarray(inputs["input_ids"])[0].tolist())
     print(f"\n### {SENTENCE!r}, output 0\n")
     print(f"| input | {' | '.join(columns)} |\n|---|{'---:|' * len(columns)}")
     for row, word in enumerate(words):
-        print(f"| {word} | {' | '.join(f'{found.values[row]:.3f}' for found in columns.values())} |")
-    print(f"| sum | {' | '.join(f'{found.total:.3f}' for found in columns.values())} |")
+        print(f"| {word} | {' | '.join(f'{found[row]:.3f}' for found in columns.values())} |")
+    print(f"| sum | {' | '.join(f'{found.sum():.3f}' for found in columns.values())} |")
 
 
-def costs(networks: dict[str, jaxflow.FlowNetwork]) -> None:
+def costs(networks: dict[str, jf.FlowNetwork]) -> None:
     print("\n### Cost for one output\n")
     print(
         "| attention | scores (additive) | all coalitions | sampled | orders | largest standard error | sampled / scores |"
@@ -81,14 +79,14 @@ def costs(networks: dict[str, jaxflow.FlowNetwork]) -> None:
     for name, network in networks.items():
         sink = network.outputs[0]
         n_players = len(network.inputs)
-        jaxflow.sample_set_shapley(network, sink, n_permutations=32)  # compiles, like the next
-        jaxflow.additive_shapley(network, sink, solver="certified")
-        additive, _ = timed(lambda: jaxflow.additive_shapley(network, sink, solver="certified"))  # noqa: B023
+        jf.shapley.sample_set_shapley(network, sink, n_permutations=32)  # compiles, like the next
+        jf.max_flow(network, network.inputs, sink)
+        additive, _ = timed(lambda: jf.max_flow(network, network.inputs, sink).value)  # noqa: B023
         exact = "more than 16 players"
         if n_players <= 16:
-            jaxflow.set_shapley(network, sink)
-            exact = f"{1e3 * timed(lambda: jaxflow.set_shapley(network, sink))[0]:.1f} ms"  # noqa: B023
-        sampled, found = timed(lambda: jaxflow.sample_set_shapley(network, sink))  # noqa: B023
+            jf.shapley.set_shapley(network, sink)
+            exact = f"{1e3 * timed(lambda: jf.shapley.set_shapley(network, sink))[0]:.1f} ms"  # noqa: B023
+        sampled, found = timed(lambda: jf.shapley.sample_set_shapley(network, sink))  # noqa: B023
         print(
             f"| {name} | {1e3 * additive:.1f} ms | {exact} | {1e3 * sampled:.0f} ms | {found.n_permutations:,} | "
             f"{found.standard_error.max():.1g} | {sampled / additive:.0f} x |",
@@ -96,23 +94,21 @@ def costs(networks: dict[str, jaxflow.FlowNetwork]) -> None:
         )
 
 
-def sampling(networks: dict[str, jaxflow.FlowNetwork]) -> None:
+def sampling(networks: dict[str, jf.FlowNetwork]) -> None:
     """Compare designs by the standard deviation of a block's mean, times the root of the orders in it."""
     random = np.random.default_rng(0)
     for residual in (0.0, 0.5):
         weights = np.tril(np.exp(2 * random.normal(size=(6, 32, 32))))
         weights = (1 - residual) * weights / weights.sum(-1, keepdims=True) + residual * np.eye(32)
-        networks[f"causal, random, 32 tokens, residual {residual:g}"] = jaxflow.flow_network(
-            jaxflow.Capacities(decoder=weights)
-        )
+        networks[f"causal, random, 32 tokens, residual {residual:g}"] = jf.flow_network(jf.Capacities(decoder=weights))
     print("\n### Standard deviation of an order, in blocks of 2 orders per player: mean over players\n")
     print(
         "| attention | independent | and reversed | rotations, and reversed | Latin square | Latin square, and reversed |"
     )
     print("|---|---:|---:|---:|---:|---:|")
     for name, network in networks.items():
-        game, joining = coalitions.set_game(network, [np.array([node]) for node in network.inputs], network.outputs[-1])
-        n = len(joining)
+        game, members = coalitions.set_game(network, [np.array([node]) for node in network.inputs], network.outputs[-1])
+        n = len(members)
         cells = []
         for design in (independent, reversed_too, rotated, latin, latin_reversed):
             rng = np.random.default_rng(0)
@@ -151,7 +147,7 @@ def latin_reversed(rng: np.random.Generator, n: int) -> np.ndarray:
     return np.concatenate([square, square[:, ::-1]])
 
 
-def rollout_flow(network: jaxflow.FlowNetwork, sink: int) -> np.ndarray:
+def rollout_flow(network: jf.FlowNetwork, sink: int) -> np.ndarray:
     """Let every node take from its senders in proportion to capacity: a maximum flow, where rows sum to 1."""
     capacity = np.asarray(network.capacity, np.float64)
     entering = np.bincount(network.receivers, capacity, network.n_nodes)
@@ -164,12 +160,12 @@ def rollout_flow(network: jaxflow.FlowNetwork, sink: int) -> np.ndarray:
     return flow
 
 
-def networkx_flow(network: jaxflow.FlowNetwork, sink: int) -> np.ndarray:
+def networkx_flow(network: jf.FlowNetwork, sink: int) -> np.ndarray:
     arcs = list(zip(network.senders.tolist(), network.receivers.tolist(), strict=True))
     graph = nx.DiGraph()
     for (sender, receiver), capacity in zip(arcs, np.asarray(network.capacity, np.float64).tolist(), strict=True):
         graph.add_edge(sender, receiver, capacity=capacity)
-    graph.add_edges_from(("inputs", player) for player in network.inputs.tolist())
+    graph.add_edges_from(("inputs", node) for node in network.inputs.tolist())
     _, flow = nx.maximum_flow(graph, "inputs", int(sink))
     return np.array([flow[sender][receiver] for sender, receiver in arcs])
 

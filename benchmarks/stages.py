@@ -4,7 +4,7 @@
     python benchmarks/stages.py --tokens 22 242 --repeats 5
 
 Prints Markdown. The first three stages run under jit, warm, and each includes those before it, as they do in use; the ratio to
-the model's plain forward pass is theirs. "preparation" is the solver at a tolerance of everything: quanta, windows and bounds
+the model's plain forward pass is theirs. "preparation" is the solver at a tolerance of everything: quanta, layout and bounds
 of each sink. "all pairs" is all of the solver. Times are the best of several runs.
 """
 
@@ -21,8 +21,9 @@ import jax
 import minilm
 import numpy as np
 
-from jaxflow import capture, flow_bounds, flow_network, joint_capacities
+from jaxflow import capture, flow_network, joint_capacities
 from jaxflow.solve import _certified as certified
+from jaxflow.solve import flow_bounds
 from jaxflow.solve._flows import count_stages
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+import flow_checks
 import numpy as np
 from playwright.sync_api import Page
 
-from jaxflow.views.html._strip import NO_PATH
+from jaxflow.views._sentences import NO_PATH
+from jaxflow.views.html._strip import DASH
 
 if TYPE_CHECKING:
     from examples import Example
@@ -27,7 +29,7 @@ def numbers_of(page: Page, row: int, explanation: Explanation) -> None:
             assert abs(float(text) - score) <= 5.01e-4, (text, score)
             assert abs(float(full) - score) <= 5.01e-7, (title, score)
         else:
-            assert (text, full) == (NO_PATH, "no path")
+            assert (text, full) == (DASH, NO_PATH)
 
 
 def full_text(explanation: Explanation, row: int, player: int) -> str:
@@ -65,10 +67,10 @@ def slider_steps_through_outputs(page: Page, example: Example) -> None:
     numbers_of(page, 1, explanation)
     page.keyboard.press("End")
     numbers_of(page, last, explanation)
-    position = int(explanation.attribution.outputs[last])
+    position = int(explanation.attribution.positions[last])
     assert page.locator(".which").text_content().startswith(f"Output {position}: ")
     assert page.locator(".matrix tbody tr.on").evaluate("row => row.rowIndex - 1") == last
-    layers_of(page, last, explanation)
+    flow_checks.layers_of(page, last, explanation)
     page.locator("button.back").click()
     numbers_of(page, last - 1, explanation)
     page.locator(".token[data-i]").first.focus()
@@ -77,71 +79,6 @@ def slider_steps_through_outputs(page: Page, example: Example) -> None:
     page.locator(".matrix tbody tr").first.locator("th").click()
     numbers_of(page, 0, explanation)
     page.keyboard.press("Escape")
-
-
-def layers_of(page: Page, row: int, explanation: Explanation) -> None:
-    """Hold the table of layers against the graph of an output."""
-    graph = explanation.flow_graphs[row]
-    cells = page.locator(".layers tbody td").all_text_contents()
-    numbers = np.array([float(text.rstrip("%")) for text in cells if text]).reshape(-1, 3)
-    expected = np.stack([graph.layer_capacity, graph.layer_flow, 100 * graph.cut_share], axis=1)
-    np.testing.assert_allclose(numbers, expected, atol=0.051)
-    np.testing.assert_allclose(numbers[:, :2], expected[:, :2], atol=6e-4)
-
-
-def graph_shows_flow(page: Page, example: Example) -> None:
-    """The width of every arc, over that of another, is its flow over the other's; cuts are coloured, and ghosts are wider."""
-    graph = example.explanation.flow_graphs[0]
-    arcs = page.locator("svg.flow .flows path").evaluate_all(
-        "all => all.map(a => [+a.dataset.arc, +a.getAttribute('stroke-width'), a.classList.contains('cut'), "
-        "a.hasAttribute('stroke-dasharray'), a.classList.contains('back')])"
-    )
-    index = np.array([arc[0] for arc in arcs])
-    widths = np.array([arc[1] for arc in arcs])
-    flow = graph.flow[index]
-    strongest = int(flow.argmax())
-    seen = widths > 0.31  # thinner ones would not be seen, and are drawn so wide
-    ratio = flow / flow[strongest]
-    np.testing.assert_allclose((widths / widths[strongest])[seen], ratio[seen], rtol=2e-3, atol=1e-3)
-    assert [arc[2] for arc in arcs] == graph.in_cut[index].tolist()
-    assert [arc[3] for arc in arcs] == (graph.kind[index] == 1).tolist()
-    assert [arc[4] for arc in arcs] == (is_back := graph.kind[index] == 3).tolist()
-    expected = np.flatnonzero(graph.stronger < 0.8)
-    assert set(index) <= set(expected)
-    ghosts = page.locator("svg.flow .ghosts path").evaluate_all("all => all.map(a => +a.getAttribute('stroke-width'))")
-    assert (np.array(ghosts) >= widths[~is_back] - 1e-6).all()
-    text = page.locator(".share-readout").text_content()
-    share = float(re.search(r"([\d.]+)%", text)[1])
-    whole = graph.flow.sum() / graph.share
-    assert abs(share - 100 * flow.sum() / whole) < 0.06, text
-    assert f"{len(arcs)} of {graph.n_arcs} arcs" in text
-    page.locator("svg.flow").scroll_into_view_if_needed()
-    frame = page.locator(".flow-frame")
-    frame.focus()
-    page.keyboard.press("ArrowLeft")
-    assert page.locator(".flow-readout").text_content(), "an arrow looks at the output first"
-    page.keyboard.press("ArrowLeft")
-    assert "passes here" in page.locator(".flow-readout").text_content()
-    assert page.locator("svg.flow .over path").count() > 0
-    page.keyboard.press("Escape")
-    assert page.locator("svg.flow .over path").count() == 0
-    page.evaluate("document.activeElement.blur()")
-
-
-def share_of_the_flow(page: Page, example: Example) -> None:
-    graph = example.explanation.flow_graphs[0]
-    slider = page.locator("input.share")
-    for share in (30, 60, 100):
-        slider.fill(str(share))
-        index = page.locator("svg.flow .flows path").evaluate_all("all => all.map(a => +a.dataset.arc)")
-        n_held = page.evaluate(
-            "JSON.parse(document.querySelector('script[type=\"application/json\"]').textContent).graphs[0].flow.length"
-        )
-        expected = np.flatnonzero(
-            np.rint(1e5 * graph.stronger[:n_held]) < 1e5 * share / 100 if share < 100 else np.ones(n_held)
-        )
-        assert sorted(index) == expected.tolist(), share
-    slider.fill("80")
 
 
 def matrix_shows_scores(page: Page, example: Example) -> None:
@@ -261,6 +198,26 @@ def two_in_one_page(page: Page, example: Example) -> None:
     np.testing.assert_allclose(numbers, example.explanation.scores[0], atol=5.01e-4)
     width = first.locator(".matrix td").nth(1).evaluate("cell => cell.getBoundingClientRect().width")
     assert 10 < width < 30, "the notebook's style of tables has no effect"
+
+
+def signs_have_colours(page: Page, example: Example) -> None:
+    """Scores below 0 are orange on the strip of every output and in the matrix."""
+    scores = example.explanation.scores
+    for row in (0, 1):
+        is_minus = page.locator(".token[data-i]").evaluate_all("all => all.map(one => one.classList.contains('minus'))")
+        assert is_minus == (scores[row] < 0).tolist()
+        shares = page.locator(".token[data-i]").evaluate_all(
+            "all => all.map(one => +one.style.getPropertyValue('--s'))"
+        )
+        np.testing.assert_allclose(shares, np.abs(scores[row]) / np.abs(scores).max(), atol=0.006)
+        page.locator("button.on").click()
+    red_and_blue = (
+        "all => all.map(one => getComputedStyle(one).backgroundColor.match(/[\\d.]+/g).map(Number))"
+        ".map(colour => colour[0] - colour[2])"
+    )
+    cells = np.array(page.locator(".matrix tbody td").evaluate_all(red_and_blue)).reshape(scores.shape)
+    strong = np.abs(scores) > 0.3 * np.abs(scores).max()
+    np.testing.assert_array_equal((cells > 0)[strong], (scores < 0)[strong])
 
 
 def reads_without_script(page: Page, example: Example) -> None:

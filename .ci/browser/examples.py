@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import checks
+import flow_checks
 import nbformat
 import numpy as np
 from nbconvert import HTMLExporter
@@ -15,8 +16,9 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
 from example_explanations import HOSTILE, explained, translation
 
-from jaxflow import Explanation, Prediction, explain, load_model
-from jaxflow.views.html._compare import compare_page
+from jaxflow import Explanation, explain, load_model
+from jaxflow.explain import Prediction
+from jaxflow.views.html._methods import methods_page
 from jaxflow.views.html._page import to_html, to_page
 
 SCRIPTS = ("[CLS]", "שלום", "עולם", "日本", "👩🏽‍🚀", "key", "##s", "[SEP]")
@@ -42,7 +44,7 @@ class Example:
 
 
 USUAL = (checks.strip_shows_scores, checks.keys_and_pointer_look_at_tokens)
-GRAPH = (checks.graph_shows_flow, checks.share_of_the_flow)
+GRAPH = (flow_checks.graph_shows_flow, flow_checks.share_of_the_flow)
 EVERY = (*USUAL, checks.slider_steps_through_outputs, *GRAPH, checks.matrix_shows_scores)
 
 
@@ -65,7 +67,7 @@ def encoder_and_decoder() -> Example:
 
 def written_and_read_again() -> Example:
     words = ("the", "keys", "to", "the", "cabinet", "are", "on", "the", "table")
-    explanation = explained(target=words, feedback=5, outputs=[8], graphs=True)
+    explanation = explained(target=words, feedback=5, positions=[8], graphs=True)
     return Example(to_page(explanation), explanation, (*USUAL, *GRAPH))
 
 
@@ -101,7 +103,7 @@ def tokens_64() -> Example:
 
 
 def tokens_512() -> Example:
-    explanation = explained([f"w{i}" for i in range(512)], n_layers=6, outputs=[0], graphs=True)
+    explanation = explained([f"w{i}" for i in range(512)], n_layers=6, positions=[0], graphs=True)
     return Example(to_page(explanation), explanation, (checks.strip_shows_scores, *GRAPH))
 
 
@@ -110,9 +112,16 @@ def outputs_512() -> Example:
     return Example(to_page(explanation), explanation, (checks.picture_shows_scores,))
 
 
-def compare() -> Example:
+def signed_scores() -> Example:
+    explanation = explained([f"w{i}" for i in range(8)], n_layers=2, method="rollout")
+    attribution = explanation.attribution.replace(encoder=np.random.default_rng(0).normal(size=(8, 8)))
+    explanation = dataclasses.replace(explanation, attribution=attribution, method="leave_one_out", conventions={})
+    return Example(to_page(explanation), explanation, (checks.signs_have_colours,))
+
+
+def methods() -> Example:
     shown = [explained(SCRIPTS, method=method, graphs=False) for method in ("flow", "rollout")]
-    return Example(compare_page(dict(zip(("flow", "rollout"), shown, strict=True))), shown[0], ())
+    return Example(methods_page(dict(zip(("flow", "rollout"), shown, strict=True))), shown[0], ())
 
 
 def notebook() -> Example:
@@ -124,7 +133,7 @@ PAGES: dict[str, Callable[[], Example]] = {
     page.__name__: page
     for page in (
         agreement, without_script, encoder_and_decoder, written_and_read_again, hostile_words, scripts, patches,
-        patches_over_their_image, tokens_64, tokens_512, outputs_512, compare, notebook,
+        patches_over_their_image, tokens_64, tokens_512, outputs_512, signed_scores, methods, notebook,
     )
 }  # fmt: skip
 
