@@ -91,7 +91,15 @@ def explain(
         )
         positions = written_positions(reading, positions)
     chosen = None if positions is None else np.atleast_1d(positions).tolist()
-    targets = choose_targets(target, model=subject, reading=reading, tokenizer=tokenizer, positions=chosen, joint=joint)
+    targets = choose_targets(
+        target,
+        model=subject,
+        reading=reading,
+        tokenizer=tokenizer,
+        positions=chosen,
+        joint=joint,
+        is_needed=needs_target(how),
+    )
     runs = EagerRuns(subject, reading.args, reading.kwargs, targets.functions)
     by_gradients = "gradients" in getattr(how, "needs", ())
     outputs, attention = runs.forward(getattr(how, "heads", None), for_gradients=by_gradients)

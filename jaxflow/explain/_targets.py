@@ -42,8 +42,9 @@ def choose_targets(
     tokenizer: Any,
     positions: Sequence[int] | None,
     joint: bool,
+    is_needed: bool,
 ) -> Targets:
-    """Make the targets of the explained positions.
+    """Make the targets of the explained positions; of methods that need none they are never computed.
 
     Raises:
         ValueError: as many targets as there are positions were expected; a label that does not exist.
@@ -56,7 +57,7 @@ def choose_targets(
         position = positions[0] if positions is not None and len(positions) == 1 else None
         functions, name = [label_target(target, model=model, tokenizer=tokenizer, position=position)], target
     elif target is None:
-        functions, name = _predicted(model, reading, positions), None
+        functions, name = _predicted(model, reading, positions, is_needed=is_needed), None
     elif callable(target):
         functions, name = [cast(Target, target)], getattr(target, "__qualname__", "a function")
     else:
@@ -71,9 +72,11 @@ def sum_of(targets: Sequence[Target]) -> Target:
     return lambda outputs: functools.reduce(operator.add, [target(outputs) for target in targets])
 
 
-def _predicted(model: Model, reading: Reading, positions: Sequence[int] | None) -> list[Target]:
+def _predicted(model: Model, reading: Reading, positions: Sequence[int] | None, *, is_needed: bool) -> list[Target]:
     """Take the likeliest label as target: of the sequence, or of each position where logits are per position."""
-    run = functools.cache(functools.partial(model.call, *reading.args, **reading.kwargs))  # when a target is asked for
+    run = functools.cache(functools.partial(model.call, *reading.args, **reading.kwargs))
+    if is_needed:
+        run()  # now, since inside a transformation of JAX it would have no values
     if positions is None or len(positions) == 1:
         return [predicted_target(model, None if positions is None else positions[0], run)]
     outputs = jax.eval_shape(lambda: model.call(*reading.args, **reading.kwargs))
