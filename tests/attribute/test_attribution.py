@@ -368,7 +368,7 @@ BAD_OUTPUTS = [
 ]
 
 
-@pytest.mark.parametrize(("positions", "message"), BAD_OUTPUTS, ids=[message[:24] for _, message in BAD_OUTPUTS])
+@pytest.mark.parametrize(("outputs", "message"), BAD_OUTPUTS, ids=[message[:24] for _, message in BAD_OUTPUTS])
 def test_bad_outputs(outputs, message):
     with pytest.raises(ValueError, match=message):
         attention_flow(GOOD, positions=outputs)
