@@ -1,4 +1,4 @@
-"""FlowNetwork -> the one flow that may be published arc by arc: the barrier-regularised maximum flow. On the host, in float64."""
+"""FlowNetwork -> the barrier-regularised maximum flow, which is unique for each arc. Leaves JAX: on the host, in float64."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from jaxflow.solve._quantise import check_arcs
 
 @struct.dataclass
 class BarrierFlow:
-    """The flow of each arc, unique for its `mu`, with how near it came to the optimum. float64.
+    """The barrier-regularised flow of each arc, unique for its `mu`, and its distance from the optimum. float64.
 
     Attributes:
-        flow: `[*sink, arc]`, in the order of the network's arcs. Strictly between 0 and the capacity on every arc that lies on
-            a path from a source to the sink; 0 on all others.
-        value: `[*sink]`, what arrives at the sink.
-        upper: `[*sink]`, no flow has a larger value: at most `value + 2 * mu * arcs` at the optimum.
-        inputs: `[*sink, input]`, what each of the network's inputs sends, 0 for those that are no source. Sums to `value`
+        flow: `[*sink, arc]`, in units of attention, in the order of the network's arcs. Between 0 and the capacity on arcs
+            that lie on a path from a source to the sink; 0 on all others.
+        value: `[*sink]`, flow that arrives at the sink.
+        upper: `[*sink]`, upper bound on the value of any flow: at most `value + 2 * mu * arcs` at the optimum.
+        inputs: `[*sink, input]`, flow that each of the network's inputs sends, 0 for inputs that are no source. Sums to `value`
             where all sources are inputs.
-        gap: `[*sink]`, how much more any flow could reach in the programme's objective, at most, plus what `flow` fails to
-            conserve at all nodes together.
-        iterations: `[*sink]`, linear systems solved.
+        gap: `[*sink]`, upper bound on what any flow could gain in the objective, plus the sum over nodes of what `flow` fails
+            to conserve.
+        iterations: `[*sink]`, int32, linear systems solved.
         mu: weight of the barrier.
-        tolerance: what `gap` was asked to be.
+        tolerance: largest `gap` that was asked for.
     """
 
     flow: Float[np.ndarray, "*sink arc"]
@@ -41,7 +41,7 @@ class BarrierFlow:
 
     @property
     def converged(self) -> bool:
-        """Whether every gap is as small as was asked for."""
+        """Whether every gap is within the tolerance."""
         return bool(np.all(np.asarray(self.gap) <= self.tolerance))
 
 
@@ -54,29 +54,30 @@ def barrier_flow(
     tolerance: float = 1e-9,
     max_iterations: int = 200,
 ) -> BarrierFlow:
-    """Find the flow that maximises `value + mu * sum_e [log f_e + log(u_e - f_e)]`: one flow, where maximum flows are many.
+    """Find the flow that maximises `value + mu * sum_e [log f_e + log(u_e - f_e)]`, with flows f_e and capacities u_e.
 
-    The sources act as one: `barrier_flow(network, network.inputs, network.outputs)` is the joint flow of all inputs to each
-    output. Arcs of capacity 0 are left out, and so are arcs on no path to the sink, which carry 0. A feedback arc
-    ("unrolled") has no capacity and no barrier: it carries what arrives. As mu falls to 0 the value rises to the maximum flow,
-    which is less than `2 * mu * arcs` above it, and the flow tends to one maximum flow, in the middle of all.
+    Maximum flows are not unique; this flow is. The sources act as one: `barrier_flow(network, network.inputs,
+    network.outputs)` is the joint flow of all inputs to each output. Arcs of capacity 0 and arcs on no path to the sink carry
+    0. A feedback arc ("unrolled") has no capacity and no barrier: it carries what arrives. As mu falls to 0 the value rises
+    to the maximum flow, which is less than `2 * mu * arcs` above it, and the flow tends to one maximum flow, in the middle of
+    all.
 
-    Exact to `tolerance`, on the host in float64: float32 cannot tell the prices of arcs with room to spare, which are of the size
-    of mu, from 0. `smooth_flow_value` finds the same flow by a dense system that JAX can trace.
+    Exact to `tolerance`, in float64: the multipliers of arcs with room to spare are of the size of mu, which float32 cannot
+    tell from 0. `smooth_flow_value` finds the same flow by a dense system that JAX can trace.
 
     Cost: O(arcs) and a Cholesky factorisation per layer in each iteration, of which it takes 15 to 30 for attention, up to 120
     where capacities lie 50 orders of magnitude apart: 1 s at 6 layers of 242 tokens, 8 s at 512.
 
     Args:
-        network: one example's.
-        source: node or nodes, which share the flow as suits it. For "unrolled", the inputs that were not generated.
-        sink: node or array of nodes, each a programme of its own.
-        mu: above 0, in units of the value.
-        tolerance: largest gap, in units of the value.
-        max_iterations: where to stop all the same.
+        network: one example's network.
+        source: node, or nodes that act as one. For "unrolled", the inputs that were not generated.
+        sink: node or array of nodes; each is a programme of its own.
+        mu: weight of the barrier, above 0, in units of attention.
+        tolerance: largest gap, in units of attention.
+        max_iterations: largest number of steps for each sink.
 
     Returns:
-        `BarrierFlow`. Where the gap was not reached it says so: see `gap` and `converged`.
+        `BarrierFlow`; check `converged`, which is False where `max_iterations` was too small.
 
     Raises:
         ValueError: nodes that do not exist, a sink that is a source, mu or a tolerance that is not above 0, capacities that
@@ -121,7 +122,7 @@ def barrier_flow(
             tolerance=float(tolerance),
             max_iterations=max_iterations,
         )
-        # Both ends of a feedback arc are one node, which sends on what arrives, unless it is where all of it goes.
+        # Both ends of a feedback arc are one node, which sends on what arrives, unless it is the sink.
         arriving = np.bincount(receivers, solution.flow, network.n_nodes)
         flows[row] = np.where(is_feedback & (senders != sink), arriving[senders], solution.flow)
         leaving = np.bincount(senders, solution.flow, network.n_nodes)
@@ -143,7 +144,7 @@ def barrier_flow(
 
 
 def _groups(network: FlowNetwork) -> Int[np.ndarray, " node"]:
-    """Number the layers' nodes in the order of elimination: the encoder's last layer, which all of a decoder reads, last."""
+    """Number nodes by layer, in the order of elimination: the encoder's last layer, which all decoder layers read, last."""
     stack, level = np.asarray(network.stack), np.asarray(network.level)
     is_encoder = stack == ENCODER
     last = level[is_encoder].max(initial=0)
@@ -155,9 +156,12 @@ def _groups(network: FlowNetwork) -> Int[np.ndarray, " node"]:
 def uncapacitated(
     network: FlowNetwork,
 ) -> tuple[Int[np.ndarray, " arc"], Int[np.ndarray, " arc"], Int[np.ndarray, " node"]]:
-    """Let both ends of every arc without a capacity be one node: the arcs' ends then, and each node's new number.
+    """Merge both ends of every feedback arc, which has no capacity, into one node.
 
-    Only feedback enters an input, and nothing else leaves an output that feeds back, or enters what it feeds.
+    Nothing but feedback enters an input, and nothing else leaves an output that feeds back.
+
+    Returns:
+        `[arc]`, senders; `[arc]`, receivers; `[node]`, the node that each node became.
     """
     senders, receivers = np.asarray(network.senders), np.asarray(network.receivers)
     feedback = np.asarray(network.level)[receivers] == 0

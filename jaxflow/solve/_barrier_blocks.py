@@ -29,10 +29,10 @@ class Solution(NamedTuple):
 
     Attributes:
         flow: `[arc]`, 0 on arcs that lie on no path.
-        value: what arrives at the sink.
-        upper: what no flow exceeds.
-        gap: what any flow could gain in the objective, at most, plus what `flow` fails to conserve.
-        iterations: systems that were solved.
+        value: flow that arrives at the sink.
+        upper: upper bound on the value of any flow.
+        gap: upper bound on what any flow could gain in the objective, plus what `flow` fails to conserve.
+        iterations: linear systems solved.
     """
 
     flow: Float[np.ndarray, " arc"]
@@ -54,21 +54,21 @@ def solve(
     tolerance: float,
     max_iterations: int,
 ) -> Solution:
-    """Follow the central path to `mu` and stop at the tolerated gap, or after so many iterations.
+    """Follow the central path to `mu` and stop at the tolerated gap, or after `max_iterations`.
 
     Cost per iteration: O(arcs), and a Cholesky factorisation of a matrix `[node, node]` for each group.
 
     Args:
-        capacity: `[arc]`.
-        senders: `[arc]`, with no cycle.
-        receivers: `[arc]`.
-        group: `[node]`, groups are eliminated in their order. Any gives the right flow; few pairs of them that arcs join, a
-            fast one.
-        sources: `[node]`.
+        capacity: `[arc]`, 0 or more.
+        senders: `[arc]`, nodes; arcs form no cycle.
+        receivers: `[arc]`, nodes.
+        group: `[node]`, groups of nodes are eliminated in increasing order. Any grouping gives the same flow; it is fast
+            where arcs join few pairs of groups.
+        sources: `[node]`, True for the sources.
         sink: node.
         mu: weight of the barrier.
         tolerance: largest gap.
-        max_iterations: where to stop all the same.
+        max_iterations: largest number of steps.
     """
     arcs, live, starts = _leave_out(capacity, senders, receivers, group, sources=sources, sink=sink)
     found = np.zeros(len(capacity))
@@ -100,8 +100,8 @@ def _leave_out(
     """Find the arcs that can carry something from the sources to the sink, and number their nodes anew.
 
     Returns:
-        Which arcs these are; the programme, whose nodes are those that conserve flow, group by group, then the sources, then the
-        sink; and where each group's nodes start.
+        Which arcs these are; the programme, whose nodes are those that conserve flow, group by group, then the sources, then
+        the sink; and where each group's nodes start.
     """
     arcs = np.flatnonzero((capacity > 0) & (senders != sink) & ~sources[receivers] & (senders != receivers))
     for one, other, start in ((senders, receivers, sources), (receivers, senders, np.arange(len(sources)) == sink)):

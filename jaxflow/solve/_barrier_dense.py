@@ -33,8 +33,8 @@ class Solution(NamedTuple):
     Attributes:
         flow: `[arc]`, 0 where left out.
         potential: `[node]`, in [0, 1] at the optimum.
-        gap: what any flow could gain in the objective, at most, plus what `flow` fails to conserve.
-        iterations: systems that were solved.
+        gap: upper bound on what any flow could gain in the objective, plus what `flow` fails to conserve.
+        iterations: linear systems solved.
     """
 
     flow: Float[Array, " arc"]
@@ -110,8 +110,8 @@ def solve(
 def value_gradient(programme: Programme, solution: Solution, *, mu: Float[Array, ""]) -> Float[Array, " arc"]:
     """Differentiate the value of the barrier flow by the capacities, by the implicit function theorem.
 
-    With conductances `W_e = df_e / dr_e` let q be the harmonic potential: 0 at the sources, 1 at the sink and in balance between
-    them. The value grows by `(q_receiver - q_sender) * df_e / du_e`, since what an arc gains at given potentials is
+    With conductances `W_e = df_e / dr_e` let q be the harmonic potential: 0 at the sources, 1 at the sink and in balance
+    between them. The value grows by `(q_receiver - q_sender) * df_e / du_e`, since what an arc gains at given potentials is
     distributed by the network as a current is. Cost: one more system. Below 2 for each arc, whatever mu is.
 
     Args:
@@ -161,7 +161,7 @@ def _spread(
     receivers: Int[Array, " arc"],
     usable: Bool[Array, " arc"],
 ) -> Bool[Array, " node"]:
-    """Find all nodes that usable arcs lead to from `start`."""
+    """`[node]`, whether usable arcs lead there from `start`."""
 
     def grow(state: tuple[Array, Array]) -> tuple[Array, Array]:
         reached, _ = state

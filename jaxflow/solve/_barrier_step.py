@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 
 # The part of the way to the nearest bound that a step goes, and how much nearer to mu it aims than the last one.
 STEP, AIM = 0.99, 0.1
-# The objective is flat: flows that differ by a share s of themselves differ in it by mu * s^2. So the last step must change every
-# flow and slack by no more than this share; Newton's method squares it.
+# The objective is flat: flows that differ by a share s of themselves differ in it by mu * s^2. So the last step must change
+# every flow and slack by no more than this share; Newton's method squares it.
 STILL = 1e-4
 # What is added to the diagonal of the Laplacian, which is scaled to 1.
 LIFT = 1e-14
@@ -113,8 +113,8 @@ def newton_step(programme: Programme, state: State, mu: Array, operations: Opera
     conductance = _of_live(programme, 1 / (at_zero / flow + at_capacity / slack))
     now = _of_live(programme, flow * at_zero + slack * at_capacity).sum() / (2 * _n_live(programme))
     aim = xp.maximum(mu, AIM * now)
-    # What the potentials leave to be done. The rise of an arc is the difference of its multipliers, which are exact to their own
-    # size: prices of arcs with room to spare are small, and would be lost in a difference of potentials.
+    # What the potentials leave to be done. The rise of an arc is the difference of its multipliers, which are exact to their
+    # own size: prices of arcs with room to spare are small, and would be lost in a difference of potentials.
     force = (at_capacity - aim / slack) - (at_zero - aim / flow)
     shift = operations.factorise(conductance)(operations.net(_of_live(programme, flow) + conductance * force))
     change = conductance * (rise_of(programme, shift) + force)

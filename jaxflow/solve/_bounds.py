@@ -1,4 +1,4 @@
-"""Upper bounds on maximum flows, in JAX: from all inputs to all outputs of a network at once, on any device."""
+"""Upper bounds on maximum flows from all inputs to all outputs of a network, in JAX, on any device."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ def flow_bounds(
     feedback: Feedback = "prefix",
     n_prompt: int | None = None,
 ) -> Num[Array, "*batch output input"]:
-    """Bound the maximum flow from every input to every output from above, without a solve.
+    """Find an upper bound on the maximum flow from every input to every output, without a solve.
 
     `u_0 = inf at the source, u_l[q] = sum_k min(C_l[q, k], u_{l-1}[k])` bounds what arrives at (l, q), since no more than
     `u_{l-1}[k]` arrives at (l-1, k). The same from the sink bounds what can leave each input. The smaller of both is
     returned; it never exceeds the trivial cuts, of the arcs that leave the source and those that enter the sink. The networks
     are those of `flow_network`.
 
-    Exact for integers that do not overflow: with int32 capacities whose rows and columns stay below 2^31. For floats
-    it is a bound up to rounding, so fit for an estimate but not for a proof; the certified solver proves with int32.
-    Equal to the maximum flow for most pairs of real attention with residual (95 % and more from 80 tokens on).
+    Exact for integers that do not overflow: int32 capacities whose rows and columns sum to less than 2^31. For floats it is a
+    bound up to rounding: an estimate, not a proof. It equals the maximum flow for most pairs of real attention with residual
+    (95 % and more from 80 tokens on).
 
     Cost: O(n_layers * n_tokens^3), and O(n_tokens^2) memory besides the result; "unrolled" O(n_layers * n_tokens^2), and
     one step per position and layer. Pure: goes through `jit` and `vmap`.
@@ -40,8 +40,8 @@ def flow_bounds(
         n_prompt: for "unrolled"; the same for all examples.
 
     Returns:
-        `[*batch, output, input]`, of the capacities' dtype; inputs are the encoder's inputs, then the decoder's. With
-        "unrolled", those that were generated are none, and 0.
+        `[*batch, output, input]`, in units of attention, of the capacities' dtype; the encoder's inputs, then the decoder's.
+        With "unrolled", generated tokens are no inputs and have 0.
 
     Raises:
         ValueError: as `flow_network`.

@@ -1,10 +1,10 @@
-"""The certified solver: many pairs of one network, each value with its proof, at a small part of a solve per pair's price.
+"""The certified solver: values for many pairs of one network, each with a proof, much cheaper than one solve per pair.
 
-A pair is settled by the first of three that proves it: (1) "search": the flow of the sink's last source is turned into one
-of this source, which equals an upper bound; (2) "residual": the flow is improved over residual arcs until it equals a bound,
-or no path is left, so that it equals a cut; (3) "ortools": the reference solver, on the same quanta, once residual search
-has lost its patience.
-Leaves JAX: Numba, on the host, in int32 quanta, in threads (compiled code holds no GIL).
+Leaves JAX: Numba, on the host, in int32 quanta, in threads (compiled code holds no GIL). A pair is settled by the first stage
+that proves its value:
+    search: the flow of the sink's previous source is turned into a flow of this source, which reaches an upper bound.
+    residual: the flow is improved along residual paths until it reaches the bound, or no path is left and it equals a cut.
+    ortools: the reference solver on the same quanta, for pairs whose residual search takes too long.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from jaxflow.solve._quantise import INT32_MAX, check_arcs, parts, quantise_to_in
 if TYPE_CHECKING:
     from jaxflow.solve._kernel import Graph
 
-# Flow to a sink starts from nothing again after so many sources, or in so many places where there are more: threads share the
-# pieces. The longer a flow runs on, the more pages it is spread over; but a start costs as much as some sources, or as
-# many of long inputs.
+# The sources of a sink are cut into chains of this many, or into this many chains where that gives longer ones. Each chain
+# starts without flow, so threads can share them. Longer chains spread their flow over more memory; more chains pay for
+# more starts, each of which costs as much as several sources.
 CHAIN, CHAINS = 64, 8
-# Pairs a thread takes at a time, about, at most. Few enough to share the work.
+# About the largest number of pairs that a thread takes at a time.
 BLOCK = 256
-# Work that OR-Tools does in less than so many seconds is left to it: loading compiled code takes 50 times as long.
+# OR-Tools does work that takes it fewer seconds than this: loading compiled code takes 50 times as long.
 SMALL_WORK = 0.01
-# Work that compiled code does in less than so many seconds is done in the caller's thread: starting others takes longer.
+# Work of fewer seconds than this runs in the caller's thread: starting others takes longer.
 BRIEF_WORK = 0.02
-# Seconds between two looks at the clock, the keyboard and the progress.
+# Seconds between two checks of the deadline, of Ctrl-C and of the progress.
 TICK = 0.05
 
 
@@ -53,29 +53,30 @@ def solve_pairs(
 ) -> Flows:
     """Find the value of the maximum flow of each pair, with a proof.
 
-    The result depends on nothing but the arguments, `deadline` apart: where a sink's sources start from no flow is fixed by
-    the pairs, whatever the number of threads. With a tolerance, bounds depend on which pairs are asked for together. Small work
-    is done by OR-Tools, so that a sentence needs no compiled code. Cost: O(arcs) once, O(arcs) per sink, and per pair about
-    what differs between its flow and the last. Memory: 4 1/8 bytes for each arc, and for each thread 5/8 more, with 64 for
-    each 16 arcs of which one carries flow.
+    Without a deadline the result depends on the arguments alone, not on the number of threads: the pairs determine where chains
+    start. With a tolerance, bounds depend on which pairs are solved in one call. OR-Tools does small work, so that a
+    single sentence needs no compiled code.
+
+    Cost: O(arcs) once, O(arcs) per sink, and per pair about the arcs in which its flow differs from the previous one. Memory:
+    4 1/8 bytes per arc; for each thread 5/8 bytes per arc, and 64 bytes for each 16 arcs of which one carries flow.
 
     Args:
-        network: one example's.
-        sources: node of each pair, expected to be checked, as the sinks are.
-        sinks: node of each pair, another than its source. Pairs with the same sink share work, in whatever order.
-        tolerance: stop at a pair when its bounds differ by no more than this, in units of attention. 0 is exact.
-        deadline: value of `time.monotonic()` at which to return what has been found; bounds are valid then, too.
-        n_threads: one for each core that this process may use if None.
+        network: one example's network.
+        sources: `[pair]`, nodes, checked, as the sinks are.
+        sinks: `[pair]`, nodes other than their sources. Pairs with the same sink share work, in any order.
+        tolerance: accept a pair when its bounds differ by no more, in units of attention; 0 for exact values.
+        deadline: value of `time.monotonic()` at which to return; bounds are valid then, too.
+        n_threads: number of threads; None for one per core that this process may use.
         on_solved: called in the caller's thread after each pair, for progress.
 
     Returns:
         `Flows`, in the order of the pairs.
 
     Raises:
-        ValueError: capacities or arcs that are none.
+        ValueError: as `check_arcs`.
 
-    Source: the bound lets each node pass on no more than it can be sent; the wave is after Tarjan 1984, on differences of
-    flows; residual search is Ford and Fulkerson 1956, in blocking flows as in Dinitz 1970, stopped at the bound.
+    Source: the wave is that of Tarjan 1984, on the difference of two flows; residual search is Ford & Fulkerson 1956, with
+    blocking flows as in Dinitz 1970, stopped at the bound.
     """
     sources, sinks = np.asarray(sources, np.int64), np.asarray(sinks, np.int64)
     check_arcs(network)
@@ -134,7 +135,7 @@ def solve_pairs(
 
 
 def _frozen(nodes: Int[np.ndarray, " pair"]) -> Int[np.ndarray, " pair"]:
-    """View an array as one that may not be written to: whether it may would be another type to Numba."""
+    """View an array as read-only: Numba compiles again for an array that differs in this."""
     view = nodes.view()
     view.flags.writeable = False
     return view
@@ -147,7 +148,7 @@ def _trivial(
     sinks: Int[np.ndarray, " pair"],
     dtype: type[np.signedinteger],
 ) -> Int[np.ndarray, " pair"]:
-    """Find the smaller one of what leaves each source and what enters each sink."""
+    """`[pair]`, quanta: the smaller of the capacity that leaves the source and the capacity that enters the sink."""
     bound = np.empty(len(sources), dtype)
     for part in parts(len(bound)):
         bound[part] = np.minimum(graph.leaving[number[sources[part]]], graph.entering[number[sinks[part]]])
@@ -155,7 +156,7 @@ def _trivial(
 
 
 def _chains(sinks: Int[np.ndarray, " pair"]) -> Int[np.ndarray, " chain+1"]:
-    """Choose where, in the order of `order_pairs`, the flow starts from nothing again; the number of pairs comes last."""
+    """Choose where chains start, in the order of `order_pairs`; the number of pairs comes last."""
     lengths = np.bincount(sinks)[::-1]
     lengths = lengths[lengths > 0]
     longest = np.maximum(CHAIN, -(-lengths // CHAINS))
@@ -166,14 +167,14 @@ def _chains(sinks: Int[np.ndarray, " pair"]) -> Int[np.ndarray, " chain+1"]:
 
 
 def _blocks(chains: Int[np.ndarray, " chain+1"], n_threads: int) -> Int[np.ndarray, " block+1"]:
-    """Choose where, among the chains, the blocks begin that threads take; they hold whole chains, so that they change nothing."""
+    """Group whole chains into the blocks that threads take; they change no result."""
     size = int(np.clip(-(-int(chains[-1]) // (4 * n_threads)), 1, BLOCK))
     starts = np.searchsorted(chains[:-1], np.arange(0, chains[-1], size))
     return np.unique(np.append(starts, len(chains) - 1))
 
 
 def is_small(network: FlowNetwork, n_pairs: int) -> bool:
-    """Whether OR-Tools is done with so many pairs before compiled code would be loaded. Depends on them alone."""
+    """Whether OR-Tools solves so many pairs before compiled code would be loaded. Depends on the arguments alone."""
     return bool(n_pairs * (5e-5 + 6e-8 * np.count_nonzero(network.capacity)) < SMALL_WORK)
 
 
@@ -190,7 +191,16 @@ def run_in_threads(
     deadline: float | None,
     on_solved: Callable[[], object] | None,
 ) -> None:
-    """Run `work` in threads and wait for them; on a deadline or an exception, Ctrl-C too, halt them and wait for that."""
+    """Run `work` in threads until all are done; stop them at the deadline, on an exception and on Ctrl-C.
+
+    Args:
+        work: called with the number of each thread; it must stop soon after `halt[0]` is set.
+        n_threads: number of threads.
+        halt: `halt[0]` is set to stop.
+        done: `done[thread, 0]` counts what the thread has done; one cache line per thread.
+        deadline: of `time.monotonic()`, or None.
+        on_solved: called in the caller's thread as often as `done` counts, for progress.
+    """
     if deadline is not None and time.monotonic() >= deadline:
         return
     reported = 0

@@ -16,22 +16,22 @@ from jaxflow.solve._super_nodes import add_super_nodes
 if TYPE_CHECKING:
     from jaxflow.solve._kernel import Graph, Scratch
 
-# Blocks of orders that a standard error rests on, at least: 95 % lie within 2.13 of it then, instead of 1.96.
+# A standard error comes from at least so many blocks of orders: 95 % of values then lie within 2.13 of it, instead of 1.96.
 N_BLOCKS = 16
-# Rows of the Latin squares that are tried first: whole ones vary far less, but of many players cost a lot.
+# Rows of the Latin squares that are tried first: whole squares vary far less, but cost a lot with many players.
 FEW_ROWS = 16
 
 
 class SetGame(NamedTuple):
-    """A set game, as compiled code plays it.
+    """A set game, laid out for compiled code.
 
     Attributes:
-        graph: the network, with a node more that sends to all players (it sets the quantum).
-        sink: number of its node in the graph.
-        nodes: `[member]`, the players' nodes in the graph, player by player.
-        starts: `[player + 1]`, where in `nodes` each player begins, and the last one ends.
+        graph: the network with a super source of all players, which sets the quantum.
+        sink: number of the sink's node in the graph.
+        nodes: `[member]`, numbers of the players' nodes, player by player.
+        starts: `[player + 1]`, player i has `nodes[starts[i] : starts[i + 1]]`.
         whole: value of all players together, in quanta.
-        quantum: the unit that capacities were rounded to.
+        quantum: unit that capacities were rounded to, in units of attention.
     """
 
     graph: Graph
@@ -45,10 +45,16 @@ class SetGame(NamedTuple):
 def set_game(
     network: FlowNetwork, groups: list[Int[np.ndarray, " member"]], sink: int
 ) -> tuple[SetGame, Int[np.ndarray, " player"]]:
-    """Prepare the game of groups of nodes, and find what all of them send. O(arcs), and a flow.
+    """Prepare the game of players that are groups of nodes, and find the value of all together. O(arcs), and one flow.
+
+    Args:
+        network: one example's network, checked.
+        groups: `[member]` each, the nodes of each player.
+        sink: node, none of the players'.
 
     Returns:
-        The game of those groups that can send anything to the sink, and which these are. The others add nothing to any set.
+        The game of the players that can send anything to the sink, and `[player]`, which of the groups these are. The others
+        add nothing to any set.
     """
     from jaxflow.solve import _kernel as kernel  # importing Numba takes longer than all the rest of jaxflow
 
@@ -70,9 +76,12 @@ def set_game(
 
 
 def all_values(game: SetGame) -> Int[np.ndarray, " set"]:
-    """Find the value of every set of players; bit i of the index says whether player i is in.
+    """Find the value of every set of players.
 
-    Cost: one extension of a flow for each set that has not reached the value of all players: at most 2^players.
+    Cost: at most 2^players extensions of a flow, one for each set whose value is below that of all players.
+
+    Returns:
+        `[set]`, int64, quanta; bit i of the index is set where player i belongs to the set.
     """
     from jaxflow.solve import _kernel as kernel
 
@@ -96,19 +105,22 @@ def sample(
     n_threads: int | None = None,
     on_order: Callable[[], object] | None = None,
 ) -> tuple[Float[np.ndarray, " player"], Float[np.ndarray, " player"], int]:
-    """Estimate Shapley values by orders in which players join; return them, their standard errors and the number of orders.
+    """Estimate Shapley values from orders in which players join.
 
-    Orders come in blocks, of which each is an unbiased estimate and independent of the others: the rows of a random Latin
-    square, so that every player joins once at every place, and the same rows read backwards. Few rows of 16 squares are
-    tried first; if they are not precise enough, whole squares follow, 16 at a time, instead of them.
+    Orders come in blocks. Each block is an unbiased estimate, independent of the others: the rows of a random Latin square, so
+    that every player joins once at every place, and the same rows reversed. A few rows of 16 squares are tried first; if they
+    are not precise enough, they are replaced by whole squares, 16 at a time.
 
     Args:
-        game: what is played.
-        precision: largest standard error to stop at, in units of attention.
+        game: what `set_game` prepared.
+        precision: stop when the largest standard error is no larger, in units of attention.
         n_permutations: largest number of orders, at least 2 * `N_BLOCKS`.
-        seed: of the orders. The result depends on nothing else, however many threads there are.
-        n_threads: one for each core that this process may use if None.
+        seed: of the orders. The number of threads does not change the result.
+        n_threads: number of threads; None for one per core that this process may use.
         on_order: called in the caller's thread after each order, for progress.
+
+    Returns:
+        `[player]`, values, and `[player]`, their standard errors, both in units of attention; and the number of orders.
     """
     n_players = len(game.starts) - 1
     if n_players == 0:
@@ -135,11 +147,14 @@ def sample(
 
 
 def latin_square(rng: np.random.Generator, n_players: int, n_rows: int) -> Int[np.ndarray, "row player"]:
-    """Draw rows of a Latin square, as far apart as can be: orders of the players, each at another place in each.
+    """Draw rows of a random Latin square, evenly spaced: orders in which no player has the same place twice.
 
-    Row s has player `name[(s + step[j]) % n]` at place j. Rotations of one order would do (`step[j] = j`), but there the same
-    players would always come just before another: where one can stand in for the other, estimates vary several times as
+    Row s has player `name[(s + step[j]) % n]` at place j. Rotations of one order (`step[j] = j`) would be a Latin square too,
+    but a player would always follow the same other player: where one can replace the other, estimates vary several times as
     much.
+
+    Returns:
+        `[row, player]`.
     """
     name, step = rng.permutation(n_players), rng.permutation(n_players)
     return name[(np.arange(n_rows)[:, None] * n_players // n_rows + step) % n_players]
@@ -153,7 +168,7 @@ def _play(
     n_threads: int | None,
     on_order: Callable[[], object] | None,
 ) -> Float[np.ndarray, "block player"]:
-    """Average what each player adds, over each block of orders."""
+    """Average over each block of orders what each player adds."""
     n_players = len(game.starts) - 1
     n_threads = min(n_threads or n_cores(), len(blocks))
     means = np.zeros((len(blocks), n_players))

@@ -77,8 +77,8 @@ def min_cut(
         source: node, or nodes that act as one (a super source).
         sink: node, or nodes that act as one (a super sink).
         nearest: which of the two cuts to return.
-        solver: whose quanta capacities are rounded to, as in `max_flow`. Between two nodes the cut's capacity equals the value of
-            `max_flow` with the same solver, to the last bit.
+        solver: whose quanta capacities are rounded to, as in `max_flow`. Between two nodes the cut's capacity equals the
+            value of `max_flow` with the same solver, to the last bit.
 
     Returns:
         `MinCut`; without arcs where nothing flows.
@@ -189,8 +189,8 @@ def bottleneck(
     Args:
         network: one example's network.
         sources: node or array of nodes.
-        sinks: node or array of nodes; broadcast against `sources`. Pairs whose sink comes before the source have no path, and are
-            not solved.
+        sinks: node or array of nodes; broadcast against `sources`. Pairs whose sink comes before the source have no path, and
+            are not solved.
         solver: as in `min_cut`.
         on_solved: called after each pair that is solved, for progress.
 

@@ -1,4 +1,4 @@
-"""What a solver returns: bounds in whole quanta, and which stage proved them."""
+"""Flows: what a solver returns for many pairs, in quanta."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ STAGES = ("search", "residual", "ortools", "unfinished")
 
 @struct.dataclass
 class Flows:
-    """Bounds on the values of maximum flows, and what proved them.
+    """Bounds on the values of maximum flows, and the stage that proved them.
 
     Attributes:
-        lower: `[pair]`, int64, value of a flow that was found, in quanta.
-        upper: `[pair]`, int64, capacity of a cut or a bound on all flows; equal to `lower` where the value is exact.
-        trivial: `[pair]`, int64, smaller one of what leaves the source and what enters the sink.
+        lower: `[pair]`, int64, quanta: value of a flow.
+        upper: `[pair]`, int64, quanta: capacity of a cut, or another bound on all flows; equal to `lower` where the value is
+            exact.
+        trivial: `[pair]`, int64, quanta: the smaller of the capacity that leaves the source and the capacity that enters the
+            sink.
         stage: `[pair]`, int8, index into `STAGES`: what settled the pair.
-        quantum: the unit that capacities were rounded to, in units of attention.
+        quantum: unit that capacities were rounded to, in units of attention.
     """
 
     lower: Int[np.ndarray, " pair"]
@@ -30,5 +32,5 @@ class Flows:
 
 
 def count_stages(stage: Int[np.ndarray, " *pair"]) -> dict[str, int]:
-    """Count the pairs that each stage settled, by name."""
+    """Count the pairs that each stage settled, by the name of the stage."""
     return dict(zip(STAGES, np.bincount(np.ravel(stage), minlength=len(STAGES)).tolist(), strict=True))

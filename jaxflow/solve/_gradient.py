@@ -1,4 +1,4 @@
-"""Capacities -> values of maximum flows that can be differentiated, under `jit`, `vmap` and `grad`. Leaves JAX by a callback."""
+"""Capacities -> values of maximum flows under `jit`, `vmap` and `grad`. `flow_value` leaves JAX by a callback."""
 
 from __future__ import annotations
 
@@ -35,26 +35,26 @@ def flow_value(
     n_prompt: int | None = None,
     nearest: Nearest = "source",
 ) -> Float[Array, " *pair"]:
-    """Find values of maximum flows, as a function of the capacities that goes through `jit`, `vmap` and `grad`.
+    """Find values of maximum flows, under `jit`, `vmap` and `grad`.
 
-    The value is the least of all cuts, and so a concave, piecewise linear function of the capacities. Its gradient is 1 on the
-    arcs of a minimum cut and 0 elsewhere, an arc of capacity 0 included. Where several cuts are minimal, each gives a
-    supergradient, and `nearest` says which is taken. Gradients of gradients are 0 where they exist, and not defined here.
+    The value is the capacity of the smallest cut, and so a concave, piecewise linear function of the capacities. Its gradient
+    is 1 on the arcs of a minimum cut, those of capacity 0 included, and 0 elsewhere. Each of several minimum cuts gives a
+    supergradient; `nearest` chooses one. Second derivatives are 0 where they exist, and not defined here.
 
-    Solved on the host, by a callback in which only NumPy and OR-Tools run: no operation of JAX, which could wait for the
-    device that waits for the callback. Cost: one solve per pair, and as much memory as arcs times pairs when differentiated.
+    Solved on the host, by a callback that runs NumPy and OR-Tools only: an operation of JAX could wait for the device that
+    waits for the callback. Cost: one solve per pair; memory of arcs times pairs when differentiated.
 
     Args:
         capacities: one example's, `[layer, query, key]`, of a floating type; `vmap` over the rest. Traced or not.
-        source: which input: a position, counted over the encoder's inputs and then the decoder's. Static.
-        output: which output position. Static; `source` and `output` are broadcast against one another.
+        source: position of an input, counted over the encoder's inputs and then the decoder's, or an array of them. Static.
+        output: output position, or an array of them; broadcast against `source`. Static.
         decoder_layer: as in `flow_network`.
         feedback: as in `flow_network`.
         n_prompt: as in `flow_network`.
-        nearest: which minimum cut is the gradient where there are several: the one nearest the source, or the sink.
+        nearest: which minimum cut gives the gradient: the one nearest the source, or the one nearest the sink.
 
     Returns:
-        `[*pair]`, of the capacities' dtype.
+        `[*pair]`, in units of attention, of the capacities' dtype.
 
     Raises:
         ValueError: as `flow_network`; capacities of an integer type; inputs or outputs that do not exist. Negative or
@@ -105,22 +105,22 @@ def smooth_flow_value(
     tolerance: float = 1e-7,
     max_iterations: int = 200,
 ) -> Float[Array, " *pair"]:
-    """Find what the barrier flow brings to the output: smooth in the capacities, and close below the maximum flow.
+    """Find the value of the barrier flow: smooth in the capacities, and slightly below the maximum flow.
 
-    `value(f*)` of `barrier_flow`'s f*, from one input. The gradient is that of the implicit function theorem, one more
-    linear system: every arc has its part in it, by how much it holds the flow back, where a minimum cut knows only full
-    arcs. Smooth as long as no capacity becomes 0. All of it is JAX, in float64 inside, whether or not x64 is enabled: goes
-    through `jit`, `vmap` and `grad`, on any device that has float64. A batch is solved one after the other.
+    The value is that of `barrier_flow` from one input. Its gradient follows from the implicit function theorem, by one more
+    linear system. It spreads over all arcs on a path, where that of a minimum cut is 0 on all other arcs. Smooth as long as
+    no capacity becomes 0. Goes through `jit`, `vmap` and `grad`. Computes in float64, whether or not x64 is enabled, on any
+    device that has float64. The examples of a batch are solved one after another.
 
-    It is the value that is differentiated, and not the programme's objective, whose gradient needs no system but grows
+    The value is differentiated, not the programme's objective: the gradient of the objective needs no linear system, but grows
     without bound as a capacity falls to 0.
 
     Args:
         capacities: as in `flow_value`.
         source: as in `flow_value`.
         output: as in `flow_value`.
-        mu: weight of the barrier, above 0: the larger, the smoother and the farther below the maximum flow, by less than
-            `2 * mu * arcs` and commonly by `mu` times some tens.
+        mu: weight of the barrier, above 0. A larger one makes the value smoother and smaller: it is less than `2 * mu * arcs`
+            below the maximum flow, and commonly some tens of `mu`.
         decoder_layer: as in `flow_network`.
         feedback: as in `flow_network`.
         n_prompt: as in `flow_network`.
@@ -128,7 +128,7 @@ def smooth_flow_value(
         max_iterations: as in `barrier_flow`.
 
     Returns:
-        `[*pair]`, of the capacities' dtype; NaN, and NaN gradients, where the gap was not reached.
+        `[*pair]`, in units of attention, of the capacities' dtype; NaN, with NaN gradients, where the gap is above `tolerance`.
 
     Raises:
         ValueError: as `flow_value`; mu that is not above 0.
@@ -150,8 +150,8 @@ def smooth_flow_value(
     )
     sources, sinks = (merged[ends] for ends in pairs)
 
-    # A batch of Cholesky factorisations on each of several host devices waits for ever, for the threads of all of them; and on
-    # CPU it is no faster, and goes on until the last has converged.
+    # Batched Cholesky factorisations on several host devices deadlock: each waits for the threads of all. On CPU a batch
+    # would be no faster, and would run until its slowest example has converged.
     @jax.custom_batching.sequential_vmap
     def values_and_gradients(capacity: Array) -> tuple[Array, Array]:
         with jax.enable_x64(True):
@@ -165,7 +165,7 @@ def smooth_flow_value(
 def _differentiable(
     value: Callable[[Array], Array], value_and_rows: Callable[[Array], tuple[Array, Array]]
 ) -> Callable[[Array], Array]:
-    """Let `value` `[arc] -> [pair]` have the derivative whose rows `[pair, arc]` the other function also returns."""
+    """Give `value` `[arc] -> [pair]` the derivative whose rows `[pair, arc]` the other function returns with the values."""
     function = jax.custom_vjp(value)
     function.defvjp(
         value_and_rows,
@@ -250,7 +250,7 @@ def _network(
 
 
 def _pairs(network: FlowNetwork, source: Any, output: Any) -> tuple[tuple[int, ...], Pairs]:
-    """Look up the nodes of inputs and outputs: the shape of the pairs, and their nodes in a row."""
+    """Find the nodes of inputs and outputs: the shape of the pairs, and their nodes `[pair]`."""
     found = []
     for name, index, nodes in (("source", source, network.inputs), ("output", output, network.outputs)):
         index = np.asarray(index)

@@ -46,8 +46,8 @@ if (SEARCHED, RESIDUAL, ORTOOLS, UNFINISHED) != (flows.SEARCHED, flows.RESIDUAL,
 def compiled(function: Callable[..., Any]) -> Any:
     """Compile a function at its first call, and keep the compiled code for the next process.
 
-    Numba writes it to `__pycache__` beside the source file, to the user's cache directory, or to `NUMBA_CACHE_DIR`. Where it can
-    write to none of them (a read-only container) it raises when the function is defined; then each process compiles anew.
+    Numba writes it to `__pycache__` beside the source file, to the user's cache directory, or to `NUMBA_CACHE_DIR`. Where it
+    can write to none of them (a read-only container) it raises when the function is defined; then each process compiles anew.
 
     Args:
         function: of NumPy arrays, numbers and named tuples of them.
@@ -782,16 +782,16 @@ def solve_block(
 ) -> None:
     """Solve pairs one after another: a wave turns the last pair's flow into this pair's, and residual search completes it.
 
-    Both stop at the upper bound. Stops between two pairs, or two rounds of residual search, once `halt[0]` is set; pairs that are
-    not settled then keep the stage UNFINISHED.
+    Both stop at the upper bound. Stops between two pairs, or two rounds of residual search, once `halt[0]` is set; pairs that
+    are not settled then keep the stage UNFINISHED.
 
     Args:
         graph: shared.
         scratch: this thread's.
         sources: `[pair]`, numbers of nodes in `graph`; sources with similar flows next to each other save work.
         sinks: `[pair]`, likewise; equal sinks next to each other.
-        starts: pairs that start without flow, in increasing order: the first pair, and the first of each sink. They are fixed, so
-            that results do not depend on which thread solves which pairs.
+        starts: pairs that start without flow, in increasing order, among them the first pair and the first of each sink. They
+            are fixed, so that results do not depend on which thread solves which pairs.
         slack: a pair is settled when its bounds differ by no more than so many quanta.
         patience: looks at words in the residual search of a pair, after which it is left to OR-Tools.
         halt: `halt[0]` other than 0 stops.
@@ -948,10 +948,10 @@ def aim(graph: Graph, scratch: Scratch, sink: Whole) -> None:
 # Incremental flows
 # =================
 
-# `maxflow(S + i) = maxflow(S) + what i can still send along residual arcs`, so a flow is extended and never solved anew. While i
-# sends, flow changes only among nodes with a residual path to the sink. A node without one never gets one again, and neither do
-# the sources that have sent. So no super source is needed, no flow is led back into an earlier source, and most late
-# sources are done without a search.
+# `maxflow(S + i) = maxflow(S) + what i can still send along residual arcs`, so a flow is extended and never solved anew.
+# While i sends, flow changes only among nodes with a residual path to the sink. A node without one never gets one again, and
+# neither do the sources that have sent. So no super source is needed, no flow is led back into an earlier source, and most
+# late sources are done without a search.
 
 # Incremental flows have no other solver to fall back on.
 ENDLESS = 2**62

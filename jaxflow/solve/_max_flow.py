@@ -1,4 +1,4 @@
-"""FlowNetwork -> values and cuts. Leaves JAX: what is below runs on the host, in integers."""
+"""FlowNetwork -> values of maximum flows. Leaves JAX: on the host, in integers."""
 
 from __future__ import annotations
 
@@ -23,20 +23,19 @@ Solver = Literal["certified", "ortools"]
 
 @struct.dataclass
 class MaxFlow:
-    """Values of maximum flows, with what certifies them.
+    """Values of maximum flows, with a lower and an upper bound of each.
 
-    A value found as a flow is a lower bound, and the capacity of a cut an upper one: where both are equal, the value
-    is exact. Both are exact sums of quantised capacities, in units of attention.
+    The value of a flow is a lower bound, the capacity of a cut an upper bound; where both are equal the value is exact. Both
+    are exact sums of capacities that were rounded to quanta.
 
     Attributes:
-        lower: `[*pair]`, float64, value of a flow.
-        upper: `[*pair]`, capacity of a cut, or a bound that no flow exceeds.
-        trivial: `[*pair]`, smaller one of what leaves the source and what enters the sink: no flow can exceed it.
-        stage: `[*pair]`, int8, index into `STAGES`: "search", a flow was found that reaches a bound; "residual", it was
-            improved until no path was left; "ortools", OR-Tools found it, and a cut of equal capacity; "unfinished",
-            time ran out.
-        quantum: the unit capacities were rounded to. A value differs from that of the capacities before rounding by
-            half a quantum for each arc with capacity at most.
+        lower: `[*pair]`, float64, in units of attention: value of a flow.
+        upper: `[*pair]`, likewise: capacity of a cut, or another bound on all flows.
+        trivial: `[*pair]`, likewise: the smaller of the capacity that leaves the source and the capacity that enters the sink.
+        stage: `[*pair]`, int8, what settled the pair, an index into ("search", "residual", "ortools", "unfinished"): a flow was
+            found that reaches a bound; it was improved until no residual path was left; OR-Tools found a flow and a cut; time
+            ran out.
+        quantum: unit that capacities were rounded to. This changes a value by at most half a quantum per arc.
     """
 
     lower: Float[np.ndarray, " *pair"]
@@ -47,19 +46,19 @@ class MaxFlow:
 
     @property
     def value(self) -> Float[np.ndarray, " *pair"]:
-        """`[*pair]`, the values: exact, or with a tolerance those of flows within it; NaN where unfinished."""
+        """`[*pair]`, values: exact, or within the tolerance that was asked for; NaN where unfinished."""
         return np.where(self.stage == UNFINISHED, np.nan, self.lower)
 
     @property
     def status(self) -> Literal["optimal", "within tolerance", "unfinished"]:
-        """Say of all pairs together how far they are solved."""
+        """The state of all pairs: "optimal" if all values are exact."""
         if np.any(self.stage == UNFINISHED):
             return "unfinished"
         return "optimal" if np.array_equal(self.lower, self.upper) else "within tolerance"
 
     @property
     def stages(self) -> dict[str, int]:
-        """How many pairs each stage settled."""
+        """Number of pairs that each stage settled."""
         return count_stages(self.stage)
 
 
@@ -76,27 +75,29 @@ def max_flow(
     """Find the value of the maximum flow from `source` to `sink`, for one pair of nodes or for many.
 
     `max_flow(network, network.encoder_inputs, network.outputs[:, None])` is the matrix of all scores. Each pair is
-    a problem of its own, solved in threads over all cores; same input, same bits, whatever their number. Ctrl-C ends it.
-    Not for use under `jit`. Cost of "certified": O(arcs) once and for each sink, then about what a pair's flow touches. It loads
-    compiled code (which takes Numba some 20 seconds once per machine) when OR-Tools would need longer than that.
+    a problem of its own. Pairs are solved in threads on all cores; their number changes no bit of the result. Ctrl-C stops it.
+    Not for use under `jit`.
+
+    Cost of "certified": O(arcs) once and for each sink, then the arcs that a pair's flow touches. Larger problems load
+    compiled code, which Numba compiles once per machine in about 20 s; small ones are solved by OR-Tools.
 
     Args:
         network: one example's network.
         source: node or array of nodes.
-        sink: node or array of nodes; `source` and `sink` are broadcast against one another.
-        solver: "certified": a flow is found that reaches a bound, and so proves it; what is left goes on over residual arcs,
-            and OR-Tools has the last word, all on int32 quanta. "ortools": the reference, one push-relabel solve per pair
-            on int64 capacities, a finer quantum.
-        tolerance: stop at a pair when its bounds differ by no more, in units of attention ("certified" alone). 0 is exact.
-        budget_seconds: stop after so long; what is unfinished then has valid bounds and NaN for a value.
+        sink: node or array of nodes; broadcast against `source`.
+        solver: "certified": a search for a flow that reaches an upper bound, then residual search, then OR-Tools, all on int32
+            quanta. "ortools": the reference, one push-relabel solve per pair on int64 quanta, which are finer.
+        tolerance: accept a pair when its bounds differ by no more, in units of attention; 0 for exact values. For "certified"
+            only.
+        budget_seconds: stop after so many seconds; unfinished pairs have valid bounds, and NaN as value.
         on_solved: called after each pair, for progress.
 
     Returns:
         `MaxFlow` whose arrays have the broadcast shape of `source` and `sink`.
 
     Raises:
-        ValueError: nodes that do not exist, a source that is its own sink, capacities that are negative or not finite,
-            a solver that does not exist, a tolerance or budget below 0, a call under `jit`.
+        ValueError: nodes that do not exist; a source that is its own sink; capacities that are negative or not finite; an
+            unknown solver; a tolerance or budget below 0; a call under `jit`.
 
     Example:
         >>> from jaxflow.network import Capacities, flow_network
@@ -106,8 +107,7 @@ def max_flow(
         array([[1.  , 0.5 ],
                [1.  , 0.75]])
 
-    Source: section 4 of the paper's definition of scores, Metzger et al. 2022 (2205.15389); the solver is Goldberg and
-    Tarjan's push-relabel as in OR-Tools.
+    Source: scores as Metzger et al. 2022 (2205.15389). The reference solver is Goldberg & Tarjan's push-relabel in OR-Tools.
     """
     sources, sinks = check_pairs(network, source, sink)
     check_options(solver, tolerance, budget_seconds)
@@ -126,7 +126,16 @@ def max_flow(
 
 
 def check_options(solver: Solver, tolerance: float = 0.0, budget_seconds: float | None = None) -> None:
-    """Raise unless these are options that `max_flow` takes."""
+    """Check options of `max_flow`.
+
+    Args:
+        solver: as in `max_flow`, like the others.
+        tolerance: in units of attention.
+        budget_seconds: in seconds, or None.
+
+    Raises:
+        ValueError: one of them is out of range.
+    """
     if solver not in SOLVERS:
         raise ValueError(f"solver is {solver!r}; expected one of {', '.join(map(repr, SOLVERS))}.")
     if not 0 <= tolerance < np.inf:

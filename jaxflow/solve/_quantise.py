@@ -1,4 +1,4 @@
-"""FlowNetwork -> integers, on the host: what solvers compute on exactly, since they accept anything in silence."""
+"""FlowNetwork -> QuantisedNetwork: checked arcs with integer capacities, on which solvers are exact. On the host."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ SMALLEST = np.finfo(np.float64).minexp
 INT32_MAX = 2**31 - 1
 # The largest value that a flow may have, in int32 quanta: rounding may add half a quantum for each arc of a node.
 MOST_QUANTA = 1.9 * 2**30
-# What is looked at at a time, where NumPy would copy all of it: what an allocator has given out once, it rarely gives back.
+# Entries handled at a time where NumPy would copy all of them, since memory that was allocated once is rarely given back.
 PART = 2**12
 
 
 @dataclasses.dataclass(frozen=True)
 class QuantisedNetwork:
-    """The arcs that can carry anything, in whole quanta.
+    """The arcs with a capacity of at least one quantum.
 
     Attributes:
-        arcs: `[arc]`, index of each among the network's arcs.
-        senders: `[arc]`.
-        receivers: `[arc]`.
-        capacity: `[arc]`, int64, at least 1.
-        leaving: `[node]`, int64, capacity of all arcs that leave it.
-        entering: `[node]`, int64, capacity of all arcs that enter it.
+        arcs: `[arc]`, index of each arc in the network.
+        senders: `[arc]`, nodes.
+        receivers: `[arc]`, nodes.
+        capacity: `[arc]`, int64, quanta, at least 1.
+        leaving: `[node]`, int64, quanta: capacity of all arcs that leave the node.
+        entering: `[node]`, int64, quanta: capacity of all arcs that enter the node.
         quantum: a power of 2, in units of attention.
     """
 
@@ -46,10 +46,10 @@ class QuantisedNetwork:
 
 
 def quantise(network: FlowNetwork) -> QuantisedNetwork:
-    """Round capacities to whole quanta, as fine as int64 allows for the sum of all of them.
+    """Round capacities to quanta that are as fine as int64 allows for the sum of all capacities.
 
-    The quantum is the power of 2 for which all capacities together come to between 2^60 / 1.5 and 2^61 / 1.5 quanta,
-    whatever padding there is. Rounding moves the value of a flow by half a quantum per arc at most: with rows that sum to 1, by
+    The quantum is the power of 2 for which all capacities together come to between 2^60 / 1.5 and 2^61 / 1.5 quanta, with or
+    without padding. Rounding changes the value of a flow by at most half a quantum per arc: with rows that sum to 1, by
     less than n_layers^2 * n_tokens^3 * 2^-60, which is 5e-10 at 6 layers and 242 tokens.
 
     Raises:
@@ -75,12 +75,12 @@ def quantise_to_int32(
 
 
 def int32_quantum(network: FlowNetwork, sources: Int[np.ndarray, " pair"], sinks: Int[np.ndarray, " pair"]) -> float:
-    """Choose the quantum, a power of 2, in which no value of these pairs exceeds int32, nor one from an input to an output.
+    """Choose the finest quantum, a power of 2, in which the values of all pairs fit in int32.
 
-    It is the same whichever of them are asked for. No flow of a pair exceeds what leaves its source or what enters its
-    sink. The largest such bound comes to between
-    0.95 and 1.9 * 2^30 quanta, so every value, and every capacity after cutting it off at 2^31 - 1 quanta (which changes no
-    value), fits in int32. Rounding moves a value by half a quantum per arc of its cut at most: 2^-31 each where rows sum to 1.
+    Pairs of an input and an output count too, so that the quantum is the same whichever of them are solved. No flow exceeds
+    what leaves its source or what enters its sink. The largest such bound comes to between 0.95 and 1.9 * 2^30 quanta, so every
+    value fits in int32, and so does every capacity once it is cut off at 2^31 - 1 quanta, which changes no value.
+    Rounding changes a value by at most half a quantum per arc of its cut: 2^-31 each where rows sum to 1.
     """
     capacity = np.asarray(network.capacity)
     starts, ends = np.zeros((2, network.n_nodes), bool)
@@ -99,13 +99,13 @@ def int32_quantum(network: FlowNetwork, sources: Int[np.ndarray, " pair"], sinks
 
 
 def parts(size: int, *, least: int = 0) -> Iterator[slice]:
-    """Part so many entries into slices of `PART`, or of `least` where that is more."""
+    """Cut `size` entries into slices of `PART` entries, or of `least` where that is more."""
     step = max(PART, least)
     return (slice(first, first + step) for first in range(0, size, step))
 
 
 def check_arcs(network: FlowNetwork) -> None:
-    """Raise unless arcs join nodes that exist, with capacities that a solver can add up.
+    """Check that arcs join nodes that exist, with capacities that a solver can add up; OR-Tools accepts any others in silence.
 
     Raises:
         ValueError: capacities that are traced, negative, NaN, infinite or too large; nodes that do not exist.
@@ -119,7 +119,7 @@ def check_arcs(network: FlowNetwork) -> None:
         )
     if not capacity.size:
         return
-    # A NaN is the least and the greatest; an arc is looked for only when there is one to name.
+    # min and max of an array with a NaN are NaN; the arc is looked for only if there is one to name.
     if not (capacity.min() >= 0 and np.isfinite(capacity.max())):
         arc = int(np.flatnonzero(~(np.isfinite(capacity) & (capacity >= 0)))[0])
         raise ValueError(f"Arc {arc} has capacity {capacity[arc]}; expected finite capacities >= 0.")
@@ -151,7 +151,7 @@ def _round(
 
 
 def refuse_traced(*trees: Any) -> None:
-    """Raise if some leaf has no value yet: inside `jit`, `vmap` or `grad`."""
+    """Raise if a leaf is traced, inside `jit`, `vmap` or `grad`."""
     if is_traced(trees):
         raise ValueError(
             "A maximum flow is found on the host and needs values, but the network is being traced. Call it outside jit, "

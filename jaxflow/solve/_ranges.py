@@ -1,4 +1,4 @@
-"""FlowNetwork -> what every maximum flow has in common, arc by arc: its least and its greatest flow. On the host."""
+"""FlowNetwork -> the range of each arc's flow over all maximum flows. Leaves JAX: OR-Tools, on the host."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from jaxflow.solve._quantise import quantise
 
 @struct.dataclass
 class ArcRange:
-    """How little and how much each arc carries over all maximum flows. float64, in units of attention.
+    """The least and the greatest flow of each arc over all maximum flows. float64, in units of attention.
 
     Attributes:
-        least: `[arc]`, above 0 where no maximum flow does without the arc.
-        greatest: `[arc]`, 0 where no maximum flow needs it. The same as `least` where the flow is unique.
-        arcs: `[arc]`, which of the network's arcs these are.
-        value: of all these flows.
+        least: `[arc]`, above 0 where every maximum flow uses the arc.
+        greatest: `[arc]`, 0 where none does; equal to `least` where the arc's flow is unique.
+        arcs: `[arc]`, indices of the network's arcs.
+        value: of the maximum flow.
         quantum: as in `MaxFlow`; the ranges are exact for the rounded capacities.
     """
 
@@ -36,17 +36,16 @@ def arc_range(network: FlowNetwork, source: int, sink: int, *, arcs: Int[np.ndar
     """Find the least and the greatest flow of each arc over all maximum flows from `source` to `sink`.
 
     Two maximum flows differ by flow around cycles of residual arcs. So an arc's flow can rise by the maximum flow from its
-    receiver back to its sender over the residual arcs of one maximum flow, its own left out, and fall by the
-    maximum flow from its sender to its receiver; by no more than its capacity allows.
+    receiver back to its sender along the residual arcs of one maximum flow, without its own residual arcs; and it can fall by
+    the maximum flow from its sender to its receiver. Its capacity limits both.
 
-    Cost: two solves per arc that carries something or could, of a network with twice the arcs: choose arcs where
-    there are thousands.
+    Cost: two solves per arc on a network with twice the arcs: pass `arcs` where there are thousands.
 
     Args:
         network: one example's network.
         source: node.
         sink: node.
-        arcs: which arcs, as indices into the network's; None for all.
+        arcs: `[arc]`, indices of the network's arcs; None for all.
 
     Returns:
         `ArcRange`, in the order of `arcs`.

@@ -15,10 +15,10 @@ def add_super_nodes(
 ) -> FlowNetwork:
     """Add a super source with an arc to each of `sources`, and a super sink with an arc from each of `sinks`.
 
-    The super source is node 0 of the result and the super sink its last node; node u of `network` becomes u + 1, so nodes stay in
-    topological order. The network's arcs keep their indices, and new arcs follow them. A new arc has four times
-    the capacity of all arcs that leave its source, or enter its sink, so that it is never full, also after rounding to
-    quanta, and in no minimum cut.
+    The super source is node 0 of the result and the super sink its last node; node u of `network` becomes u + 1, so nodes
+    stay in topological order. The network's arcs keep their indices, and new arcs follow them. A new arc has four times the
+    capacity of all arcs that leave its source, or enter its sink, so that it is never full, also after rounding to quanta,
+    and in no minimum cut.
 
     Args:
         network: one example's network, checked.
