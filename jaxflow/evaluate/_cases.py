@@ -25,7 +25,7 @@ class ReadText:
         text: the text.
         tokens: `[token]`, names of its tokens.
         inputs: the model's inputs, `[1, padded token]`, and where it has one the decoder's start.
-        candidates: `[padded token]`, tokens that may be hidden: neither special ones nor padding.
+        candidates: `[token]`, those that may be hidden: not the special ones.
     """
 
     text: str
@@ -79,7 +79,7 @@ def read_text(model: Model, tokenizer: Any, text: str) -> ReadText:
     }
     if model.facts.generation is not None and model.facts.generation.has_encoder:
         padded["decoder_input_ids"] = np.array([[model.facts.generation.start_token]])
-    return ReadText(text, tuple(words_of(tokenizer, ids[0])), padded, np.pad(~special, (0, pad)))
+    return ReadText(text, tuple(words_of(tokenizer, ids[0])), padded, ~special)
 
 
 def decide(model: CompiledModel, decision: Decision, read: ReadText) -> Case:

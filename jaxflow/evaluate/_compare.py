@@ -103,7 +103,7 @@ def compare(
             for number, found in enumerate(measure(runs, rows, randomised, metrics=metrics, bins=bins)):
                 measured = {**found, "saturation": scored[number][1]}
                 values[row, number] = [measured[name] for name in metrics]
-            scores.append(np.stack(rows)[:, : len(case.read.tokens)])
+            scores.append(np.stack(rows))
             bar.update()
     return Comparison(
         model=subject.name,
@@ -114,7 +114,7 @@ def compare(
         metrics=tuple(metrics),
         values=values,
         scores=tuple(scores),
-        candidates=tuple(each.candidates[: len(each.tokens)] for each in read),
+        candidates=tuple(each.candidates for each in read),
         bootstrap=bootstrap,
     )
 

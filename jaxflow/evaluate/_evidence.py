@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +21,7 @@ from jaxflow.attribute import (
     as_attribution,
     lost_without_each,
 )
-from jaxflow.capture import Heads, reduce_heads
+from jaxflow.capture import SIDES, Heads, reduce_heads
 from jaxflow.evaluate._cases import Case
 from jaxflow.evaluate._compiled import CompiledModel
 from jaxflow.evaluate._masking import batched
@@ -29,7 +30,10 @@ BATCH = 32  # masks that go through the model at once
 
 
 class CompiledRuns:
-    """What a model with some parameters computes about one text; each part when it is first asked for."""
+    """What a model with some parameters computes about one text; each part when it is first asked for.
+
+    Inputs are padded, so that few programs are compiled; what is returned to methods holds the text's own tokens alone.
+    """
 
     n_targets = 1
 
@@ -40,13 +44,21 @@ class CompiledRuns:
     @functools.cached_property
     def attended(self) -> tuple[Attention, Attention]:
         """Attention, and the gradients of the target by it, `[1, layer, head, query, key]`."""
-        return jax.device_get(self.model.attend(self.parameters, self.case.read.inputs, self.case.decided))
+        found = jax.device_get(self.model.attend(self.parameters, self.case.read.inputs, self.case.decided))
+        attention, gradients = map(self._unpadded_attention, found)
+        return attention, gradients
 
     @functools.cached_property
     def numbers(self) -> Callable[[Bool[np.ndarray, "mask token"]], tuple[np.ndarray, np.ndarray]]:
         """A function of which tokens are kept: the value and the target for each mask."""
-        run = functools.partial(self.model.numbers, self.parameters, self.case.read.inputs, self.case.decided)
-        return batched(run, len(self.case.read.candidates), BATCH)
+        read = self.case.read
+        n_padded = read.inputs["input_ids"].shape[-1] - len(read.tokens)
+
+        def run(kept: Bool[np.ndarray, "mask token"]) -> tuple[Any, Any]:
+            padded = np.pad(kept, ((0, 0), (0, n_padded)), constant_values=True)
+            return self.model.numbers(self.parameters, read.inputs, self.case.decided, padded)
+
+        return batched(run, len(read.tokens), BATCH)
 
     @functools.cached_property
     def lost(self) -> tuple[np.ndarray, np.ndarray]:
@@ -72,36 +84,46 @@ class CompiledRuns:
 
     def by_embeddings(self, score: EmbeddingScore, row: int) -> Attribution:
         """Return what `score` makes of the target."""
-        return self.model.by_embeddings(score)(self.parameters, self.case.read.inputs, self.case.decided)
+        found = self.model.by_embeddings(score)(self.parameters, self.case.read.inputs, self.case.decided)
+        return self._unpadded_scores(found)
 
     def without_each(self, row: int, without: Without | None) -> Attribution:
         """Return what the target loses without each token."""
         inputs = self.case.read.inputs
         if without is not None:
             bound, target = self.model.model.bind(self.parameters), self.model.target_of(inputs, self.case.decided)
-            return lost_without_each(bound, (), inputs, target=target, without=without)
-        rows = self.lost[1][None, None]
-        stack = self.model.model.facts.stacks[0]
-        return Attribution(
-            encoder=rows if stack == "encoder" else None,
-            decoder=rows if stack == "decoder" else None,
-            positions=np.array([0]),
-        )
+            return self._unpadded_scores(lost_without_each(bound, (), inputs, target=target, without=without))
+        stacks: dict[str, Any] = {"encoder": None, "decoder": None, self.stack: self.lost[1][None, None]}
+        return Attribution(**stacks, positions=np.array([0]))
+
+    @property
+    def stack(self) -> str:
+        """The stack that reads the text."""
+        return self.model.model.facts.stacks[0]
+
+    def _unpadded_attention(self, attention: Attention) -> Attention:
+        n_tokens, cut = len(self.case.read.tokens), {}
+        for name, sides in SIDES.items():
+            if (weights := getattr(attention, name)) is not None:
+                query, key = (slice(n_tokens) if side == self.stack else slice(None) for side in sides)
+                cut[name] = weights[..., query, key]
+        return dataclasses.replace(attention, **cut)
+
+    def _unpadded_scores(self, found: Attribution) -> Attribution:
+        return dataclasses.replace(found, **{self.stack: getattr(found, self.stack)[..., : len(self.case.read.tokens)]})
 
 
 def evidence_of(runs: CompiledRuns, *, seed: int) -> Evidence:
-    """Put together what methods may ask about a text, padding included."""
+    """Put together what methods may ask about a text."""
     read = runs.case.read
-    stack = runs.model.model.facts.stacks[0]
-    tokens = {"encoder": (), "decoder": (), stack: (*read.tokens, *("",) * (len(read.candidates) - len(read.tokens)))}
+    tokens = {"encoder": (), "decoder": (), runs.stack: read.tokens}
     if "decoder_input_ids" in read.inputs:
         tokens["decoder"] = ("",) * read.inputs["decoder_input_ids"].shape[-1]
-    masks = {"encoder": None, "decoder": None, stack: np.asarray(read.inputs["attention_mask"], bool)[0]}
-    return Evidence(runs, tokens=tokens, positions=runs.case.positions, masks=masks, seed=seed)
+    return Evidence(runs, tokens=tokens, positions=runs.case.positions, seed=seed)
 
 
 def score_text(method: Method, evidence: Evidence) -> tuple[Float[np.ndarray, " token"], float]:
-    """Return a method's scores of a text's tokens, padding included, and the share of them that is saturated.
+    """Return a method's scores of a text's tokens, and the share of them that is saturated.
 
     Scores of several explained positions are averaged. The share is NaN for methods that have no bound.
 

@@ -238,7 +238,7 @@ def test_refusals(agreement):
     refused("The text 'keys' has 1 tokens that can be hidden", texts=["the keys", "keys"])
     with pytest.raises(ValueError, match=r"level is 95 and n_resamples 2000; expected a share in \(0, 1\)"):
         Bootstrap(level=95)
-    refused(r"scores of shape \(3,\); expected \(1, 8\)", methods={"odd": Odd()})
+    refused(r"scores of shape \(3,\); expected \(1, 7\)", methods={"odd": Odd()})
     ids = jnp.ones((1, 3), int)
     headless = Headless().bind(Headless().init(jax.random.key(0), ids, attention_mask=ids))
     refused("Headless has no head: it returns dict, and no logits. Pass decision=", model=headless)

@@ -42,7 +42,7 @@ def test_a_cascade_from_the_output_on():
     np.testing.assert_array_equal(whole.correlations, found.correlations[3:])
 
 
-def test_both_stacks_of_an_encoder_decoder():
+def test_both_stacks_of_an_encoder_decoder(standard_promotion):
     import tiny_models
 
     groups = layer_groups(tiny_models.build("Bart", "ForConditionalGeneration").params)
