@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import scipy.stats
 from jaxtyping import ArrayLike, Float
 
 
@@ -25,8 +24,10 @@ def rank_correlation(scores: Float[ArrayLike, " token"], other: Float[ArrayLike,
     a, b = finite_row(scores), finite_row(other)
     if a.shape != b.shape or len(a) < 2:
         raise ValueError(f"got {len(a)} and {len(b)} scores; expected as many of both, 2 or more.")
+    from scipy.stats import rankdata  # late: it would be a third of the time that importing jaxflow takes
+
     middle = (len(a) + 1) / 2
-    x, y = scipy.stats.rankdata(a) - middle, scipy.stats.rankdata(b) - middle
+    x, y = rankdata(a) - middle, rankdata(b) - middle
     spread = np.sqrt((x @ x) * (y @ y))
     return float(x @ y / spread) if spread else float("nan")
 
