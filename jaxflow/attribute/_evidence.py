@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -22,6 +23,7 @@ from jaxflow.network import (
     Heads,
     Spans,
     Weighting,
+    as_capacities,
     capacities_of_reduced,
     joint_capacities,
 )
@@ -74,6 +76,28 @@ class HasCapacities(Protocol):
     @property
     def weighting(self) -> Weighting:
         """Attention, or its gradients."""
+
+
+def needs_of(weighting: Weighting) -> frozenset[str]:
+    """Return what capacities need of a model: attention, and with another weighting than "attention" its gradients."""
+    return frozenset({"attention"} if weighting == "attention" else {"attention", "gradients"})
+
+
+def capacities_by(
+    method: HasCapacities,
+    attention: Any,
+    *,
+    encoder_mask: Bool[ArrayLike, "*batch source"] | None = None,
+    decoder_mask: Bool[ArrayLike, "*batch target"] | None = None,
+) -> Capacities:
+    """Make capacities by a method's heads and residual; those that are made already have theirs.
+
+    Raises:
+        ValueError: as `joint_capacities`; masks that come too late.
+    """
+    making = {} if isinstance(attention, Capacities) else {"heads": method.heads, "residual": method.residual}
+    options: dict[str, Any] = {**making, "encoder_mask": encoder_mask, "decoder_mask": decoder_mask}
+    return as_capacities(attention, **options)
 
 
 class Evidence:
@@ -184,9 +208,9 @@ class Evidence:
         n_positions = len(self.tokens.get("decoder") or self.tokens["encoder"])
         return None if positions is None or list(positions) == list(range(n_positions)) else positions
 
-    def by_target(self, score: Score) -> Attribution:
-        """Score all positions by the one target of all, or each position by its own."""
-        if self._runs.n_targets == 1:
+    def by_target(self, score: Score, *, depends: bool = True) -> Attribution:
+        """Score all positions at once, where scores do not depend on targets or all have one; or each position by its own."""
+        if not depends or self._runs.n_targets == 1:
             return score(0, None if self.joint else list(self.positions))
         found = []
         with progress_bar(len(self.positions), "outputs", unit="output") as bar:
@@ -194,6 +218,21 @@ class Evidence:
                 found.append(jax.device_get(score(row, [position])))
                 bar.update()
         return join_outputs_of(found, self.positions)
+
+    def of_target(self, find: Callable[[int], Attribution], *, adds_up: bool) -> Attribution:
+        """Score a target, by its number, in one row; positions that share a target have the same row each.
+
+        Raises:
+            ValueError: as `summed`.
+        """
+
+        def score(row: int, positions: Sequence[int] | None) -> Attribution:
+            found = find(row)
+            if positions is not None and len(positions) > 1:
+                found = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (len(positions), *leaf.shape[1:])), found)
+            return dataclasses.replace(found, positions=np.asarray([0] if positions is None else positions))
+
+        return self.summed(score, by_target=True, is_of_target=True, adds_up=adds_up)
 
     def summed(
         self,
@@ -226,7 +265,7 @@ class Evidence:
             n_positions = len(self.tokens.get("decoder") or self.tokens["encoder"])
             found = score(0, list(range(n_positions)))
         else:
-            found = self.by_target(score) if by_target else score(0, list(self.positions))
+            found = self.by_target(score, depends=by_target)
             spans = spans._replace(outputs=None)
         found = sum_over_spans(jax.device_get(found), spans)
         return normalised(found) if normalise else found

@@ -7,30 +7,25 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
-import jax
 import numpy as np
 from jaxtyping import ArrayLike, Bool, Float, Int
 
-from jaxflow._attention import Attention, is_traced
+from jaxflow._attention import Attention
 from jaxflow._progress import progress_bar
 from jaxflow.attribute._attribution import Attribution, split_scores
 from jaxflow.attribute._certificate import Certificate
-from jaxflow.attribute._evidence import Evidence
+from jaxflow.attribute._evidence import Evidence, needs_of
+from jaxflow.attribute._networks import Examples, bring_to_host
 from jaxflow.network import (
     NO_SPANS,
     Capacities,
     DecoderLayer,
     Feedback,
     Heads,
-    Selection,
     Spans,
     Weighting,
     as_capacities,
-    batch_of,
-    flow_network,
     lengths,
-    select,
-    selected_networks,
     uniform_capacities,
 )
 from jaxflow.solve import UNFINISHED, Solver, check_options, max_flow
@@ -142,8 +137,8 @@ class AttentionFlow:
 
     @property
     def needs(self) -> frozenset[str]:
-        """What it needs of a model: attention, and with another weighting than "attention" its gradients."""
-        return frozenset({"attention"} if self.weighting == "attention" else {"attention", "gradients"})
+        """What it needs of a model."""
+        return needs_of(self.weighting)
 
     @property
     def is_plain(self) -> bool:
@@ -164,11 +159,7 @@ class AttentionFlow:
                 n_prompt=evidence.n_prompt_of(self.feedback),
             )
 
-        return (
-            evidence.by_target(flow)
-            if "gradients" in self.needs
-            else flow(0, None if evidence.joint else evidence.positions)
-        )
+        return evidence.by_target(flow, depends="gradients" in self.needs)
 
     def __call__(
         self,
@@ -196,23 +187,22 @@ class AttentionFlow:
         Raises:
             ValueError: as `attention_flow`; spans that overlap or do not fit; a correction that does not apply.
         """
-        making: dict[str, Any] = (
-            {} if isinstance(attention, Capacities) else {"heads": self.heads, "residual": self.residual}
+        examples = bring_to_host(
+            self,
+            attention,
+            what="Attention flow is",
+            positions=positions,
+            spans=spans,
+            encoder_mask=encoder_mask,
+            decoder_mask=decoder_mask,
+            n_prompt=n_prompt,
         )
-        capacities = as_capacities(attention, **making, encoder_mask=encoder_mask, decoder_mask=decoder_mask)
-        if is_traced(capacities):
-            raise ValueError(
-                "Attention flow is solved on the host and cannot be traced: call it outside jit, vmap and grad."
-            )
-        # One transfer; then each example is a network of its own. A residual may be a plain number.
-        capacities = jax.tree.map(np.asarray, jax.device_get(capacities))
-        n_target = lengths(capacities)[1]
+        n_target = lengths(examples.capacities)[1]
         if self.correction == "decay":
             _check_decay(n_target, spans)
-        prompts = None if n_prompt is None else np.broadcast_to(np.asarray(n_prompt), batch_of(capacities))
-        selection = select(capacities, positions=positions, spans=spans, n_prompt=prompts)
+        selection = examples.selection
         end = None if self.budget_seconds is None else time.monotonic() + self.budget_seconds
-        certificate = self._solve(capacities, selection, prompts, end)
+        certificate = self._solve(examples, end)
         scores = _values(certificate)
         if self.correction == "decay":
             # Only the decoder's own earlier tokens are many causal paths ahead.
@@ -220,7 +210,8 @@ class AttentionFlow:
             before = np.ones((len(steps), selection.n_encoder))
             scores = scores / np.concatenate([before, np.where(steps > 0, steps + 2, 1)], axis=-1)
         elif self.correction == "uniform":
-            uniform = _values(self._solve(uniform_capacities(capacities), selection, prompts, end))
+            even = dataclasses.replace(examples, capacities=uniform_capacities(examples.capacities))
+            uniform = _values(self._solve(even, end))
             scores = np.divide(scores, uniform, out=np.zeros_like(scores), where=uniform != 0)
         return split_scores(
             scores,
@@ -230,43 +221,31 @@ class AttentionFlow:
             certificate=certificate,
         )
 
-    def _solve(
-        self,
-        capacities: Capacities,
-        selection: Selection,
-        prompts: Int[np.ndarray, " *batch"] | None,
-        end: float | None,
-    ) -> Certificate:
+    def _solve(self, examples: Examples, end: float | None) -> Certificate:
         """Solve each example's network for all pairs of an explained output and an input from which it can be reached."""
+        selection = examples.selection
         *batch, n_inputs = selection.inputs.shape
         flows = np.zeros((3, *batch, len(selection.positions), n_inputs))
         stage = np.zeros(flows.shape[1:], np.int8)
         quantum = np.zeros(batch)
         with progress_bar(selection.n_pairs, "max-flow") as bar:
-            for index in np.ndindex(*batch):
-                whole = flow_network(
-                    jax.tree.map(lambda leaf, index=index: leaf[index], capacities),
-                    decoder_layer=self.decoder_layer,
-                    feedback=self.feedback,
-                    n_prompt=None if prompts is None else int(prompts[index]),
+            for index, network, outputs, rows in examples.networks(self):
+                pairs = selection.explained[index][rows, None] & selection.inputs[index]
+                # Nodes are numbered in topological order: nothing flows to a lower number.
+                row, source = np.nonzero(pairs & (network.inputs < outputs[:, None]))
+                flow = max_flow(
+                    network,
+                    network.inputs[source],
+                    outputs[row],
+                    solver=self.solver,
+                    tolerance=self.tolerance,
+                    budget_seconds=None if end is None else max(end - time.monotonic(), 0.0),
+                    on_solved=bar.update,
                 )
-                for network, outputs, rows in selected_networks(whole, selection, index):
-                    pairs = selection.explained[index][rows, None] & selection.inputs[index]
-                    # Nodes are numbered in topological order: nothing flows to a lower number.
-                    row, source = np.nonzero(pairs & (network.inputs < outputs[:, None]))
-                    flow = max_flow(
-                        network,
-                        network.inputs[source],
-                        outputs[row],
-                        solver=self.solver,
-                        tolerance=self.tolerance,
-                        budget_seconds=None if end is None else max(end - time.monotonic(), 0.0),
-                        on_solved=bar.update,
-                    )
-                    found = flows[(slice(None), *index)][:, rows]
-                    found[:, row, source] = np.stack([flow.lower, flow.upper, flow.trivial])
-                    stage[index][rows][row, source] = flow.stage
-                    quantum[index] = np.maximum(quantum[index], flow.quantum)
+                for bounds, found in zip(flows, (flow.lower, flow.upper, flow.trivial), strict=True):
+                    bounds[index][rows][row, source] = found
+                stage[index][rows][row, source] = flow.stage
+                quantum[index] = np.maximum(quantum[index], flow.quantum)
         return Certificate(lower=flows[0], upper=flows[1], trivial=flows[2], stage=stage, quantum=quantum)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -13,7 +14,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from jaxflow._attention import at_least_float32
 from jaxflow.attribute._attribution import Attribution
-from jaxflow.attribute._evidence import EmbeddingScore, Evidence
+from jaxflow.attribute._evidence import Evidence
 from jaxflow.capture import Target, evaluate_target
 from jaxflow.models import Model, as_model, run_embedded
 
@@ -38,7 +39,7 @@ class GradientNorm:
 
     def attribute(self, evidence: Evidence) -> Attribution:
         """Score the inputs of one example for each explained position, by its target."""
-        return _each_target(self.score, evidence, adds_up=False)
+        return evidence.of_target(functools.partial(evidence.by_embeddings, self.score), adds_up=False)
 
     def score(self, model: Model, args: tuple, kwargs: Mapping, *, target: Target) -> Attribution:
         """Return `[*batch, 1, token]`, >= 0. Padding that no token attends to scores exactly 0."""
@@ -65,7 +66,7 @@ class InputXGradient:
 
     def attribute(self, evidence: Evidence) -> Attribution:
         """Score the inputs of one example for each explained position, by its target."""
-        return _each_target(self.score, evidence, adds_up=True)
+        return evidence.of_target(functools.partial(evidence.by_embeddings, self.score), adds_up=True)
 
     def score(self, model: Model, args: tuple, kwargs: Mapping, *, target: Target) -> Attribution:
         """Return `[*batch, 1, token]`, signed."""
@@ -104,7 +105,7 @@ class IntegratedGradients:
 
     def attribute(self, evidence: Evidence) -> Attribution:
         """Score the inputs of one example for each explained position, by its target."""
-        return _each_target(self.score, evidence, adds_up=True)
+        return evidence.of_target(functools.partial(evidence.by_embeddings, self.score), adds_up=True)
 
     def score(self, model: Model, args: tuple, kwargs: Mapping, *, target: Target) -> Attribution:
         """Return `[*batch, 1, token]`, signed, with `completeness_gap` `[*batch]`: `y(e) - y(b) - sum of scores`."""
@@ -205,16 +206,6 @@ def integrated_gradients(
     """
     method = IntegratedGradients(steps=steps, baseline=baseline, embedding=embedding)
     return method.score(as_model(model, variables=variables), args, kwargs, target=target)
-
-
-def _each_target(method: EmbeddingScore, evidence: Evidence, *, adds_up: bool) -> Attribution:
-    def score(row: int, positions: Sequence[int] | None) -> Attribution:
-        found = evidence.by_embeddings(method, row)
-        if positions is not None and len(positions) > 1:  # one target for all of them: one row for each
-            found = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(positions), *leaf.shape[1:])), found)
-        return dataclasses.replace(found, positions=np.asarray([0] if positions is None else positions))
-
-    return evidence.summed(score, by_target=True, is_of_target=True, adds_up=adds_up)
 
 
 def _differentiable(

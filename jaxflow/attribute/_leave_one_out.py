@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
@@ -33,17 +33,7 @@ class LeaveOneOut:
 
     def attribute(self, evidence: Evidence) -> Attribution:
         """Score the inputs of one example for each explained position, by its target."""
-
-        def score(row: int, positions: Sequence[int] | None) -> Attribution:
-            found = evidence.without_each(row, self.without)
-            rows = [0] if positions is None else positions
-            stacks: dict[str, Any] = {
-                side: None if scores is None else jnp.broadcast_to(scores, (len(rows), scores.shape[-1]))
-                for side, scores in (("encoder", found.encoder), ("decoder", found.decoder))
-            }
-            return Attribution(**stacks, positions=np.asarray(rows))
-
-        return evidence.summed(score, by_target=True, is_of_target=True, adds_up=False)
+        return evidence.of_target(lambda row: evidence.without_each(row, self.without), adds_up=False)
 
 
 def leave_one_out(

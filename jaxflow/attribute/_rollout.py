@@ -14,7 +14,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 
 from jaxflow._attention import Attention, is_traced
 from jaxflow.attribute._attribution import Attribution, split_scores
-from jaxflow.attribute._evidence import Evidence
+from jaxflow.attribute._evidence import Evidence, capacities_by, needs_of
 from jaxflow.network import (
     Capacities,
     Heads,
@@ -51,8 +51,8 @@ class Rollout:
 
     @property
     def needs(self) -> frozenset[str]:
-        """What it needs of a model: attention, and with another weighting than "attention" its gradients."""
-        return frozenset({"attention"} if self.weighting == "attention" else {"attention", "gradients"})
+        """What it needs of a model."""
+        return needs_of(self.weighting)
 
     def attribute(self, evidence: Evidence) -> Attribution:
         """Score the inputs of one example for its explained positions; with gradients, each position by its own target."""
@@ -64,10 +64,7 @@ class Rollout:
 
     def __call__(self, attention: Any, *, positions: int | Sequence[int] | None = None) -> Attribution:
         """Score arrays: `rollout` with the options of this method; heads and residual are those of `Capacities` already made."""
-        making: dict[str, Any] = (
-            {} if isinstance(attention, Capacities) else {"heads": self.heads, "residual": self.residual}
-        )
-        return rollout(attention, positions=positions, normalise=self.normalise, **making)
+        return rollout(capacities_by(self, attention), positions=positions, normalise=self.normalise)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,8 +101,8 @@ class RawAttention:
 
     def __call__(self, attention: Any, *, positions: int | Sequence[int] | None = None) -> Attribution:
         """Score arrays: `raw_attention` with the options of this method; heads are those of `Capacities` already made."""
-        making: dict[str, Any] = {} if isinstance(attention, Capacities) else {"heads": self.heads}
-        return raw_attention(attention, layer=self.layer, positions=positions, normalise=self.normalise, **making)
+        capacities = capacities_by(self, attention)
+        return raw_attention(capacities, layer=self.layer, positions=positions, normalise=self.normalise)
 
 
 def rollout(

@@ -6,14 +6,14 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import jax
 import numpy as np
 from jaxtyping import ArrayLike, Bool, Float, Int
 
-from jaxflow._attention import Attention, is_traced
+from jaxflow._attention import Attention
 from jaxflow._progress import progress_bar
 from jaxflow.attribute._attribution import Attribution, split_scores
-from jaxflow.attribute._evidence import Evidence
+from jaxflow.attribute._evidence import Evidence, needs_of
+from jaxflow.attribute._networks import bring_to_host
 from jaxflow.attribute.shapley._set_game import MOST_PLAYERS, sample_set_shapley, set_shapley
 from jaxflow.network import (
     NO_SPANS,
@@ -24,11 +24,6 @@ from jaxflow.network import (
     Heads,
     Spans,
     Weighting,
-    as_capacities,
-    batch_of,
-    flow_network,
-    select,
-    selected_networks,
 )
 
 
@@ -69,8 +64,8 @@ class SetShapley:
 
     @property
     def needs(self) -> frozenset[str]:
-        """What it needs of a model: attention, and with another weighting than "attention" its gradients."""
-        return frozenset({"attention"} if self.weighting == "attention" else {"attention", "gradients"})
+        """What it needs of a model."""
+        return needs_of(self.weighting)
 
     def attribute(self, evidence: Evidence) -> Attribution:
         """Score the inputs of one example for its explained positions; with gradients, each position by its own target."""
@@ -84,11 +79,7 @@ class SetShapley:
                 n_prompt=n_prompt,
             )
 
-        return (
-            evidence.by_target(values)
-            if "gradients" in self.needs
-            else values(0, None if evidence.joint else evidence.positions)
-        )
+        return evidence.by_target(values, depends="gradients" in self.needs)
 
     def __call__(
         self,
@@ -124,37 +115,30 @@ class SetShapley:
             array([[0.75 , 0.25 ],
                    [0.625, 0.375]])
         """
-        making: dict[str, Any] = (
-            {} if isinstance(attention, Capacities) else {"heads": self.heads, "residual": self.residual}
+        examples = bring_to_host(
+            self,
+            attention,
+            what="Shapley values are",
+            positions=positions,
+            spans=spans,
+            encoder_mask=encoder_mask,
+            decoder_mask=decoder_mask,
+            n_prompt=n_prompt,
         )
-        capacities = as_capacities(attention, **making, encoder_mask=encoder_mask, decoder_mask=decoder_mask)
-        if is_traced(capacities):
-            raise ValueError(
-                "Shapley values are solved on the host and cannot be traced: call it outside jit, vmap and grad."
-            )
-        capacities = jax.tree.map(np.asarray, jax.device_get(capacities))
-        prompts = None if n_prompt is None else np.broadcast_to(np.asarray(n_prompt), batch_of(capacities))
-        selection = select(capacities, positions=positions, spans=spans, n_prompt=prompts)
+        selection = examples.selection
         *batch, n_inputs = selection.inputs.shape
         values, error = np.zeros((2, *batch, len(selection.positions), n_inputs))
         with progress_bar(int(selection.explained.sum()), "Shapley values", unit="output") as bar:
-            for index in np.ndindex(*batch):
-                whole = flow_network(
-                    jax.tree.map(lambda leaf, index=index: leaf[index], capacities),
-                    decoder_layer=self.decoder_layer,
-                    feedback=self.feedback,
-                    n_prompt=None if prompts is None else int(prompts[index]),
-                )
-                for network, sinks, rows in selected_networks(whole, selection, index):
-                    for row, sink in zip(np.arange(len(selection.positions))[rows], sinks, strict=True):
-                        if not selection.explained[index][row]:
-                            continue
-                        # Nothing flows to a lower node.
-                        (players,) = np.nonzero(selection.inputs[index] & (network.inputs < sink))
-                        if players.size:
-                            found = self._play(network, int(sink), network.inputs[players])
-                            values[(*index, row, players)], error[(*index, row, players)] = found
-                        bar.update()
+            for index, network, sinks, rows in examples.networks(self):
+                for row, sink in zip(np.arange(len(selection.positions))[rows], sinks, strict=True):
+                    if not selection.explained[index][row]:
+                        continue
+                    # Nothing flows to a lower node.
+                    (players,) = np.nonzero(selection.inputs[index] & (network.inputs < sink))
+                    if players.size:
+                        found = self._play(network, int(sink), network.inputs[players])
+                        values[(*index, row, players)], error[(*index, row, players)] = found
+                    bar.update()
         if self.normalise:
             total = values.sum(-1, keepdims=True)
             error = error / (total + (total == 0))

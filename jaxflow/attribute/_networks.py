@@ -1,0 +1,103 @@
+"""What methods that solve on the host share: attention -> one network for each example of a batch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import numpy as np
+from jaxtyping import ArrayLike, Bool, Int
+
+from jaxflow._attention import is_traced
+from jaxflow.attribute._evidence import HasCapacities, capacities_by
+from jaxflow.network import (
+    Capacities,
+    DecoderLayer,
+    Feedback,
+    FlowNetwork,
+    Selection,
+    Spans,
+    batch_of,
+    flow_network,
+    select,
+    selected_networks,
+)
+
+
+@runtime_checkable
+class HasNetworks(HasCapacities, Protocol):
+    """A method whose scores are made of networks."""
+
+    @property
+    def decoder_layer(self) -> DecoderLayer:
+        """How self- and cross-attention of a layer join."""
+
+    @property
+    def feedback(self) -> Feedback:
+        """What tokens are that were generated."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """A batch on the host, and what is asked of it.
+
+    Attributes:
+        capacities: NumPy arrays.
+        selection: inputs and outputs of each example.
+        n_prompt: `[*batch]`, how many of the decoder's first tokens were not generated; None where nothing was.
+    """
+
+    capacities: Capacities
+    selection: Selection
+    n_prompt: Int[np.ndarray, " *batch"] | None
+
+    def networks(
+        self, method: HasNetworks
+    ) -> Iterator[tuple[tuple[int, ...], FlowNetwork, Int[np.ndarray, " row"], slice]]:
+        """Yield the index of each example, and its networks as `selected_networks` does."""
+        for index in np.ndindex(*batch_of(self.capacities)):
+            whole = flow_network(
+                jax.tree.map(lambda leaf, index=index: leaf[index], self.capacities),
+                decoder_layer=method.decoder_layer,
+                feedback=method.feedback,
+                n_prompt=None if self.n_prompt is None else int(self.n_prompt[index]),
+            )
+            for network, outputs, rows in selected_networks(whole, self.selection, index):
+                yield index, network, outputs, rows
+
+
+def bring_to_host(
+    method: HasNetworks,
+    attention: Any,
+    *,
+    what: str,
+    positions: int | Sequence[int] | None,
+    spans: Spans,
+    encoder_mask: Bool[ArrayLike, "*batch source"] | None,
+    decoder_mask: Bool[ArrayLike, "*batch target"] | None,
+    n_prompt: int | Int[ArrayLike, " *batch"] | None,
+) -> Examples:
+    """Make capacities by a method's options, and choose inputs and outputs.
+
+    Args:
+        method: the method.
+        attention: as in `attention_flow`.
+        what: what is solved for, for the message: "Attention flow is".
+        positions: as in `attention_flow`.
+        spans: as in `AttentionFlow`.
+        encoder_mask: as in `attention_flow`.
+        decoder_mask: as in `attention_flow`.
+        n_prompt: as in `attention_flow`.
+
+    Raises:
+        ValueError: as `attention_flow`.
+    """
+    capacities = capacities_by(method, attention, encoder_mask=encoder_mask, decoder_mask=decoder_mask)
+    if is_traced(capacities):
+        raise ValueError(f"{what} solved on the host and cannot be traced: call it outside jit, vmap and grad.")
+    # One transfer; then each example is a network of its own. A residual may be a plain number.
+    capacities = jax.tree.map(np.asarray, jax.device_get(capacities))
+    prompts = None if n_prompt is None else np.broadcast_to(np.asarray(n_prompt), batch_of(capacities))
+    return Examples(capacities, select(capacities, positions=positions, spans=spans, n_prompt=prompts), prompts)
