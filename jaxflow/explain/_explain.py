@@ -117,7 +117,7 @@ def explain(
         masks={
             side: None if mask is None else np.asarray(mask)[(0,) * len(batch)] for side, mask in names.masks.items()
         },
-        spans=_masks(grouped, names, positions, joint),
+        spans=_masks(grouped, names, explained if joint else None),
         n_prompt=reading.n_prompt,
     )
     attribution = as_attribution(how.attribute(evidence), evidence)
@@ -176,19 +176,16 @@ def _group(names: Names, reading: Reading, spans: Any, tokenizer: Any) -> dict[s
 def _masks(
     grouped: Mapping[str, Sequence[tuple[int, int, str]]],
     names: Names,
-    positions: int | Sequence[int] | None,
-    joint: bool,
+    together: Sequence[int] | None,
 ) -> Spans:
-    """Return masks of the spans of each stack that has some, and of the one set of positions."""
+    """Return masks of the spans of each stack that has some, and of the one set of positions, if they are explained as one."""
     masks: dict[str, Any] = {}
     for side, spans in grouped.items():
         tokens = names.tokens[side]
         if any(stop - start > 1 for start, stop, _ in spans) or len(spans) != len(tokens):
             masks[side] = span_masks([(start, stop) for start, stop, _ in spans], len(tokens))
-    if joint:
-        n_outputs = len(_output_tokens(names))
-        chosen = check_positions(positions, np.ones(n_outputs, bool))
-        masks["outputs"] = np.isin(np.arange(n_outputs), chosen)[None]
+    if together is not None:
+        masks["outputs"] = np.isin(np.arange(len(_output_tokens(names))), together)[None]
     return Spans(**masks)
 
 

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import scipy.special
-from jaxtyping import Int
+from jaxtyping import Array, Float, Int
 
 from jaxflow.capture import Target, logit, logits_of
 from jaxflow.explain._reading import words_of
 from jaxflow.models import Model
+
+PER_POSITION = "has logits for each position: say by positions= which one"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,13 +108,9 @@ def label_target(label: str | int, *, model: Model, tokenizer: Any = None, posit
 
     def value(outputs: Any) -> Any:
         logits = logits_of(outputs)
-        is_per_position = logits.ndim > 2
-        if is_per_position and position is None:
-            raise ValueError(
-                f"{model.name} has logits for each position: say by positions= which one the target is about, one number."
-            )
+        at = _position_of(logits, position, f"{model.name} {PER_POSITION} the target is about, one number.")
         number = label if isinstance(label, int) else _number(label, logits.shape[-1], model, tokenizer)
-        return logit(number, position=position if is_per_position else None)(outputs)
+        return logit(number, position=at)(outputs)
 
     return value
 
@@ -124,16 +122,23 @@ def predicted_target(model: Model, position: int | None, run: Callable[[], Any])
     """
 
     def value(outputs: Any) -> Any:
-        logits = logits_of(outputs)
-        is_per_position = logits.ndim > 2
-        if is_per_position and position is None:
-            raise ValueError(
-                f"{model.name} has logits for each position: say by positions= which one is explained, or pass a target."
-            )
-        at = position if is_per_position else None
+        at = _position_of(logits_of(outputs), position, f"{model.name} {PER_POSITION} is explained, or pass a target.")
         return logit(np.asarray(logits_of(run(), at)).argmax(-1), position=at)(outputs)
 
     return value
+
+
+def _position_of(logits: Float[Array, ...], position: int | None, message: str) -> int | None:
+    """Return the position whose logits count; None where logits are of the whole sequence.
+
+    Raises:
+        ValueError: with that message, where logits are per position and none is chosen.
+    """
+    if logits.ndim <= 2:
+        return None
+    if position is None:
+        raise ValueError(message)
+    return position
 
 
 def _number(name: str, n_labels: int, model: Model, tokenizer: Any) -> int:

@@ -9,9 +9,6 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-import jax
-import numpy as np
-
 from jaxflow.capture import Target, logit
 from jaxflow.explain._prediction import label_target, predicted_target
 from jaxflow.explain._reading import Reading
@@ -75,15 +72,10 @@ def sum_of(targets: Sequence[Target]) -> Target:
 def _predicted(model: Model, reading: Reading, positions: Sequence[int] | None, *, is_needed: bool) -> list[Target]:
     """Take the likeliest label as target: of the sequence, or of each position where logits are per position."""
     run = functools.cache(functools.partial(model.call, *reading.args, **reading.kwargs))
-    if is_needed:
-        run()  # now, since inside a transformation of JAX it would have no values
-    if positions is None or len(positions) == 1:
-        return [predicted_target(model, None if positions is None else positions[0], run)]
-    outputs = jax.eval_shape(lambda: model.call(*reading.args, **reading.kwargs))
-    n_axes = len(
-        np.shape(getattr(outputs, "logits", outputs)) if hasattr(getattr(outputs, "logits", outputs), "shape") else ()
-    )
-    if n_axes < 3:
+    if not is_needed:
+        return [predicted_target(model, None, run)]  # which nobody asks for
+    outputs = run()  # now, since inside a transformation of JAX it would have no values
+    if positions is None or getattr(getattr(outputs, "logits", outputs), "ndim", 0) < 3:
         return [predicted_target(model, None, run)]
     return [predicted_target(model, position, run) for position in positions]
 
