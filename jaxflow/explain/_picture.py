@@ -51,11 +51,6 @@ class Picture:
         self._graph, self._layers, self._words = graph, layers, words
         self._graphs: dict[int, FlowGraph] = {}
 
-    @property
-    def has_flow(self) -> bool:
-        """Whether there are flow graphs."""
-        return self._graph is not None
-
     def flow_graph(self, row: int) -> FlowGraph:
         """Return the flow graph of an explained output.
 

@@ -9,7 +9,7 @@ from jaxflow.solve._cut_sentence import cut_sentence
 from jaxflow.solve._flows import UNFINISHED, count_stages
 from jaxflow.solve._gradient import flow_value, smooth_flow_value
 from jaxflow.solve._max_flow import SOLVERS, MaxFlow, Solver, check_options, max_flow
-from jaxflow.solve._nodes import check_node_set, check_nodes, check_sets
+from jaxflow.solve._nodes import check_node_set, check_nodes
 from jaxflow.solve._quantise import check_arcs
 from jaxflow.solve._ranges import ArcRange, arc_range
 
@@ -31,7 +31,6 @@ __all__ = [
     "check_node_set",
     "check_nodes",
     "check_options",
-    "check_sets",
     "count_stages",
     "cut_capacities",
     "cut_sentence",

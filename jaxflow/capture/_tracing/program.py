@@ -15,7 +15,6 @@ from jax.extend import core
 
 CALLS = {"jit", "pjit", "closed_call", "core_call", "composite", "remat", "remat2", "checkpoint"}
 CUSTOM_CALLS = {"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
-LOOPS = {"scan", "while", "cond"}
 
 
 class Value:
