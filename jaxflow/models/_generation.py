@@ -11,10 +11,8 @@ from jaxtyping import Array, Float, Int
 
 from jaxflow.models._as_model import as_model
 from jaxflow.models._facts import Generation
-from jaxflow.models._model import Model
+from jaxflow.models._model import N_NEW_TOKENS, Model
 from jaxflow.models._outputs import logits_of
-
-N_NEW_TOKENS = 20  # where neither the model nor the user limits them
 
 
 def generate(

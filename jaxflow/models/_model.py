@@ -16,6 +16,7 @@ from jaxflow.models._facts import Facts
 from jaxflow.models._recording import Keep, Path, Recording, Role
 
 DEFAULT_NAME = "attention_weights"  # under which flax's own modules sow
+N_NEW_TOKENS = 20  # generated at most, where neither the model nor the user says
 # The path of an embedding, its number of rows, what it is called with and what it returns -> what it is to return.
 Embed = Callable[[str, int, Sequence[Any], Array], Array]
 
