@@ -34,7 +34,7 @@ FIELDS = {
 REFUSED = {
     "LongT5": {},
     "BigBird": {"attention_type": "block_sparse"},
-    "Mistral": {"sliding_window": None},
+    "Llama": {"rope_scaling": {"rope_type": "linear", "factor": 2.0}},
     "CLIP": {},
 }
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import transformers
 
-from jaxflow.models._transformers._t5 import mend_model, mended_t5
+from jaxflow.models._transformers._mending import mend_model, mended
 
 VOCAB, WIDTH, HEADS, FEED, POSITIONS = 50, 32, 4, 40, 24
 TEXT = {
@@ -152,7 +152,7 @@ def build(name, head=None, **options):
     config, sizes = CONFIGS[name]
     config = getattr(transformers, f"{config}Config")(**sizes | options)
     more = {"input_shape": (1, 240)} if name == "Wav2Vec2" else {}
-    with mended_t5():
+    with mended():
         model = getattr(transformers, f"Flax{name.split()[0]}{head}")(config, _do_init=False, **more)
     mend_model(model)
     rng = np.random.default_rng(0)

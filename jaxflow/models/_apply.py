@@ -14,7 +14,7 @@ from jaxflow.models._recorder import COLLECTION, Recorder, read, refuse_incomple
 from jaxflow.models._recording import Keep, Recording
 from jaxflow.models._sowing import sow_linen
 from jaxflow.models._transformers._attention import ask_transformers
-from jaxflow.models._transformers._t5 import mended_t5
+from jaxflow.models._transformers._mending import mended
 
 
 def record_apply(
@@ -49,7 +49,7 @@ def record_apply(
         if sown == DEFAULT_NAME:  # another name means what is sown under it, and nothing that we force
             interceptors.enter_context(nn.intercept_methods(sow_linen(recorder)))
             interceptors.enter_context(nn.intercept_methods(ask_transformers(recorder)))
-        interceptors.enter_context(mended_t5())
+        interceptors.enter_context(mended())
         outputs, state = module.apply(variables, *args, mutable=union_filters(wanted, COLLECTION), **kwargs)
     refuse_incomplete(recorder, type(module).__name__)
     recording = Recording(

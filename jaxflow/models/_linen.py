@@ -16,7 +16,7 @@ from jaxflow.models._apply import record_apply
 from jaxflow.models._facts import Facts, facts_of
 from jaxflow.models._model import DEFAULT_NAME, Embed, Model, name_arguments
 from jaxflow.models._recording import Keep, Recording, Role
-from jaxflow.models._transformers._t5 import mended_t5
+from jaxflow.models._transformers._mending import mended
 
 OF_APPLY = ("rngs", "method", "mutable", "capture_intermediates")  # keywords of nn.Module.apply
 
@@ -52,7 +52,8 @@ class LinenModel(Model):
     def call(self, *args: Any, **kwargs: Any) -> Any:
         """Apply the module; keywords of `nn.Module.apply` are taken too. State is returned if `mutable` asks for it."""
         kwargs, returns_state = self._options(kwargs)
-        outputs = self.module.apply(self._variables(), *args, **kwargs)
+        with mended():
+            outputs = self.module.apply(self._variables(), *args, **kwargs)
         return outputs[0] if returns_state else outputs
 
     def arguments(self, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,8 +76,8 @@ class LinenModel(Model):
         return (outputs[0] if returns_state else outputs), recording
 
     def embed(self, args: tuple, kwargs: Mapping[str, Any], embed: Embed) -> Any:
-        """Apply the module with its embeddings replaced; it may hold a T5."""
-        with mended_t5():
+        """Apply the module with its embeddings replaced; it may hold modules of transformers."""
+        with mended():
             return super().embed(args, kwargs, embed)
 
     def state_of(self, state: Any) -> Any:
@@ -125,4 +126,5 @@ def linen_model(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _compiled_apply(module: nn.Module, variables: Mapping, inputs: dict[str, Any]) -> Any:
-    return module.apply(variables, **inputs)
+    with mended():
+        return module.apply(variables, **inputs)

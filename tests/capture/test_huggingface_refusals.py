@@ -20,8 +20,8 @@ from capture.huggingface_models import (
 
 from jaxflow import load_model
 from jaxflow.capture import capture
+from jaxflow.models._transformers._mending import mended
 from jaxflow.models._transformers._refusals import require_transformers
-from jaxflow.models._transformers._t5 import mended_t5
 
 transformers = pytest.importorskip("transformers", "4", exc_type=ImportError)
 pytestmark = pytest.mark.usefixtures("standard_promotion")  # models of transformers run here
@@ -58,16 +58,9 @@ def test_block_sparse_attention():
         capture(model, IDS)
 
 
-@pytest.mark.parametrize("window", [None, 0])
-def test_mistral_without_a_window(window):
-    model = unbuilt("FlaxMistralForCausalLM", "MistralConfig", **TEXT, num_key_value_heads=2, sliding_window=window)
-    with pytest.raises(ValueError, match=rf"sliding_window={window} lets every token attend to itself.*Set a window"):
-        capture(model, IDS)
-
-
 def test_long_t5():
     config = transformers.LongT5Config(**CONFIGS["T5"][1])
-    with mended_t5(), pytest.raises(TypeError, match="a_max"):  # what is mended is T5 alone
+    with mended(), pytest.raises(TypeError, match="a_max"):  # what is mended is T5, not what resembles it
         transformers.FlaxLongT5Model(config, _do_init=False)
     model = object.__new__(transformers.FlaxLongT5Model)
     model._config = config
@@ -76,10 +69,10 @@ def test_long_t5():
 
 
 @pytest.mark.parametrize(
-    ("name", "error"), [("LongT5", "in blocks of"), ("Mistral", "Set a window"), ("BigBird", "original_full")]
+    ("name", "error"), [("LongT5", "in blocks of"), ("Llama", "mlp_bias=False"), ("BigBird", "original_full")]
 )
 def test_a_checkpoint_is_refused_before_its_weights_are_read(name, error, tmp_path):
-    options = CONFIGS.get(name, CONFIGS["T5"])[1] | {"sliding_window": None, "attention_type": "block_sparse"}
+    options = CONFIGS.get(name, CONFIGS["T5"])[1] | {"mlp_bias": True, "attention_type": "block_sparse"}
     config = getattr(transformers, f"{name}Config")(**options, architectures=[f"{name}Model"])
     config.save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"")
@@ -118,11 +111,9 @@ def longer(given, n_more, prefix):
 
 @pytest.mark.parametrize("name", [name for name in POSITIONS if name not in ("Bloom", "T5", "MT5")])
 def test_more_tokens_than_positions(name):
-    # transformers needs as many positions as rotated features; Roberta counts from pad_token_id + 1.
-    n = 16 if name in ("Llama", "Gemma", "Mistral") else 7
-    model = build(name, **{POSITIONS[name]: n + 2 * (name == "Roberta")})
+    n = 7
+    model = build(name, **{POSITIONS[name]: n + 2 * (name == "Roberta")})  # which counts from pad_token_id + 1
     given = inputs(name)
-    given |= longer(given, n - 7, "")
     outputs, _ = capture(model, **given)
     assert np.isfinite(outputs[0]).all()
     for tokens, prefix in (("input_ids", ("input", "attention")), ("decoder_input_ids", "decoder")):

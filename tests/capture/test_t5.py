@@ -14,7 +14,7 @@ from capture.huggingface_models import IDS, MASK, assert_same, assert_stacks, bu
 
 from jaxflow import load_model
 from jaxflow.capture import capture
-from jaxflow.models._transformers._t5 import mended_t5
+from jaxflow.models._transformers._mending import mended
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")  # models of transformers run here
 t5 = pytest.importorskip("transformers.models.t5.modeling_flax_t5", exc_type=ImportError)
@@ -62,7 +62,7 @@ def test_it_is_the_same_model_as_under_the_old_jax(loaded, old_jax):
 
 
 def test_a_plain_t5_is_captured_where_it_could_not_run(loaded):
-    with mended_t5():
+    with mended():
         plain = build_plain()
     with pytest.raises(TypeError, match="a_max"):
         plain(**inputs("T5"), params=loaded.params)

@@ -17,8 +17,8 @@ from jaxflow.models._facts import Facts
 from jaxflow.models._model import N_NEW_TOKENS, Embed, Model, name_arguments
 from jaxflow.models._recording import Keep, Recording
 from jaxflow.models._transformers._config import class_facts, config_facts
+from jaxflow.models._transformers._mending import mended
 from jaxflow.models._transformers._refusals import refuse, refuse_call
-from jaxflow.models._transformers._t5 import mended_t5
 
 
 def is_transformers(model: Any) -> bool:
@@ -53,7 +53,8 @@ class TransformersModel(Model):
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
         """Call the model; `params=` goes before what it is bound to."""
-        return self.model(*args, **self._bound(kwargs))
+        with mended():
+            return self.model(*args, **self._bound(kwargs))
 
     def arguments(self, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the arguments of the model's call by name."""
@@ -75,8 +76,8 @@ class TransformersModel(Model):
         return outputs, module.recording
 
     def embed(self, args: tuple, kwargs: Mapping[str, Any], embed: Embed) -> Any:
-        """Run the model with its embeddings replaced, T5 too."""
-        with mended_t5():
+        """Run the model with its embeddings replaced."""
+        with mended():
             return super().embed(args, kwargs, embed)
 
     def generate(
@@ -85,13 +86,14 @@ class TransformersModel(Model):
         """Generate by the model's own `generate`."""
         assert self.facts.generation is not None
         n_prompt = 1 if self.facts.generation.has_encoder else inputs["input_ids"].shape[-1]
-        sequences = self.model.generate(
-            **self._bound(inputs),
-            max_length=n_prompt + (max_new_tokens or N_NEW_TOKENS),
-            num_beams=num_beams,
-            do_sample=sample,
-            prng_key=jax.random.PRNGKey(seed),
-        ).sequences
+        with mended():
+            sequences = self.model.generate(
+                **self._bound(inputs),
+                max_length=n_prompt + (max_new_tokens or N_NEW_TOKENS),
+                num_beams=num_beams,
+                do_sample=sample,
+                prng_key=jax.random.PRNGKey(seed),
+            ).sequences
         return np.asarray(sequences[0], np.int64)
 
     def _bound(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:

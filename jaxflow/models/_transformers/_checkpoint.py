@@ -10,8 +10,9 @@ import jax
 import numpy as np
 from safetensors import SafetensorError
 
+from jaxflow.models._transformers._llama import tie_head
+from jaxflow.models._transformers._mending import mend_model, mended
 from jaxflow.models._transformers._refusals import refuse, require_transformers
-from jaxflow.models._transformers._t5 import mend_model, mended_t5
 
 WEIGHTS = ("flax_model.msgpack", "flax_model.msgpack.index.json", "model.safetensors")
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -109,10 +110,11 @@ def _read_weights(directory: Path, model_class: Any, **options: bool) -> tuple[A
         model_class.__name__, (model_class,), {"init_weights": blank, "__module__": model_class.__module__}
     )
     try:
-        with mended_t5():
+        with mended():
             read = reader.from_pretrained(directory, local_files_only=True, **options)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise ValueError(f"The weights in {directory} do not load as {model_class.__name__}: {error}") from error
+    tie_head(read)
     missing = [
         jax.tree_util.keystr(path, simple=True, separator="/")
         for path, leaf in jax.tree_util.tree_leaves_with_path(read.params)

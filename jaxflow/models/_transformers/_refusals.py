@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxflow.models._transformers._config import n_positions
+from jaxflow.models._transformers._llama import refuse_unread
 
 
 def refuse(name: str, config: Any) -> None:
@@ -28,12 +29,6 @@ def refuse(name: str, config: Any) -> None:
             f"{name} computes its encoder's attention in blocks of neighbouring tokens, [batch, block, head, query, key]: five "
             "axes, and no weight for two tokens of different blocks. Use T5 or MT5, whose attention is full."
         )
-    if kind == "mistral" and not config.sliding_window:
-        raise ValueError(
-            f"{name} with sliding_window={config.sliding_window} lets every token attend to itself alone: a fault in "
-            "transformers, which makes its outputs wrong too. Set a window in the config, such as "
-            "sliding_window=config.max_position_embeddings."
-        )
     if kind == "big_bird" and config.attention_type != "original_full":
         raise ValueError(
             f"{name} with attention_type={config.attention_type!r} computes attention in blocks and returns none. "
@@ -46,6 +41,7 @@ def refuse(name: str, config: Any) -> None:
             'params={"text_model": model.params["text_model"]}). Likewise FlaxCLIPVisionModel with vision_config '
             'and "vision_model".'
         )
+    refuse_unread(name, config)
 
 
 def refuse_call(model: Any, args: tuple, kwargs: Mapping[str, Any]) -> None:
