@@ -1,6 +1,7 @@
 """A model -> its attention, and gradients by it: recorded, or found in the traced program."""
 
 from jaxflow.capture._capture import capture, run_capture
+from jaxflow.capture._contributions import Contributions, capture_contributions, pull_contributions
 from jaxflow.capture._gradients import attention_gradients, pull_gradients
 from jaxflow.capture._head_reduction import (
     SIDES,
@@ -11,6 +12,7 @@ from jaxflow.capture._head_reduction import (
     reduce_heads,
     stack_capacities,
 )
+from jaxflow.capture._knock_out import knock_out
 from jaxflow.capture._recompute import attention_weights
 from jaxflow.capture._targets import Target, contrast, evaluate_target, log_probability, logit
 from jaxflow.capture._trace import take_arrays
@@ -18,19 +20,23 @@ from jaxflow.models import logits_of
 
 __all__ = [
     "SIDES",
+    "Contributions",
     "Heads",
     "Masks",
     "Target",
     "attention_gradients",
     "attention_weights",
     "capture",
+    "capture_contributions",
     "contrast",
     "evaluate_target",
     "is_index",
     "is_named",
+    "knock_out",
     "log_probability",
     "logit",
     "logits_of",
+    "pull_contributions",
     "pull_gradients",
     "reduce_heads",
     "run_capture",

@@ -10,6 +10,7 @@ import jax
 from jaxtyping import Array
 
 from jaxflow._attention import Attention
+from jaxflow.capture._frozen import FrozenModel
 from jaxflow.capture._tracing.additions import Place
 
 
@@ -20,13 +21,15 @@ class Differentiable:
     Attributes:
         places: returns where something can be added, by name; raises ValueError where nothing can.
         run: `run(added)`, what is added by name -> what the model returns, and its attention. Without additions, `run({})`
-            needs no places.
+            needs no places. With a second argument, `Scaler`, weights are multiplied instead.
         arrange: gradients by what was added, by name -> `Attention` of gradients, laid out as that of `run`.
+        freeze: reads the model as one that can be run beside its frozen self; raises ValueError if it cannot.
     """
 
     places: Callable[[], Mapping[str, Place]]
-    run: Callable[[Mapping[str, Array]], tuple[Any, Attention]]
+    run: Callable[..., tuple[Any, Attention]]
     arrange: Callable[[Mapping[str, Array]], Attention]
+    freeze: Callable[[], FrozenModel]
 
     def zeros(self) -> dict[str, Array]:
         """Return zeros to add at all places, to differentiate by."""

@@ -12,15 +12,19 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 from jax.extend import core
 
 from jaxflow._attention import Attention
 from jaxflow.capture._differentiable import Differentiable
+from jaxflow.capture._frozen import FrozenModel
 from jaxflow.capture._recorded import Recorded, record_stacks, stacked
 from jaxflow.capture._trace import trace
-from jaxflow.capture._tracing.additions import Place
-from jaxflow.capture._tracing.program import Op, Scope, Value, equations, read
+from jaxflow.capture._tracing.additions import Adder, Place
+from jaxflow.capture._tracing.crossings import Queries
+from jaxflow.capture._tracing.program import CALLS, Op, Scope, Value, equations, read
 from jaxflow.capture._tracing.weights import Keeper
 from jaxflow.models import LayerPlace, Model, Path
 
@@ -54,12 +58,22 @@ def differentiate_recorded(model: Model, args: tuple, kwargs: Mapping[str, Any])
         # A body that is traced several times records the same place each time.
         return checkpoint_name(weights, names.setdefault((place.path, place.index), f"{PREFIX}{len(names)}"))
 
-    def run() -> tuple[Any, Attention] | None:
+    # A table that is a NumPy array cannot be indexed by what is traced.
+    model = model.bind(
+        jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf, model.parameters)
+    )
+
+    def run(*args: Any, **kwargs: Any) -> tuple[Any, Attention] | None:
         run = record_stacks(model, args, kwargs, keep)
         recorded.append(run)
         return None if run is None else (run.outputs, run.attention)
 
-    traced = trace(run, (), {}, lambda closed: read(closed, lambda _, jaxpr: _holds_named(jaxpr), shares=False))
+    traced = trace(
+        run,
+        args,
+        kwargs,
+        lambda closed: read(closed, lambda call, jaxpr: call in CALLS or _holds_named(jaxpr), shares=False),
+    )
     run_once = recorded.pop()
     if run_once is None:
         return None
@@ -67,8 +81,8 @@ def differentiate_recorded(model: Model, args: tuple, kwargs: Mapping[str, Any])
     stacks = {role: [place for place, _ in layers] for role, layers in run_once.stacks.items()}
     places = functools.cache(lambda: _places(traced.program))
 
-    def run_with(added: Mapping[str, jax.Array]) -> tuple[Any, Attention]:
-        return traced.run(Keeper(()), places() if added else None, added)[0]
+    def run_with(added: Mapping[str, jax.Array], by: type[Adder] = Adder) -> tuple[Any, Attention]:
+        return traced.run(Keeper(()), places() if added else None, added, by)[0]
 
     def arrange(gradients: Mapping[str, jax.Array]) -> Attention:
         layers = {
@@ -77,7 +91,20 @@ def differentiate_recorded(model: Model, args: tuple, kwargs: Mapping[str, Any])
         }
         return stacked(layers, backend)
 
-    return Differentiable(places, run_with, arrange)
+    def freeze() -> FrozenModel:
+        top = ("decoder", "cross") if "decoder" in stacks else ("encoder",)
+        members = [place for role, members in stacks.items() if role in top for place in members]
+        values = [places()[names[place.path, place.index]].value for place in members]
+        return FrozenModel.of(
+            traced,
+            places(),
+            keeper=Keeper(()),
+            attend=lambda returned, _: returned[1],
+            products=None,
+            queries=[Queries(value, [len(value.shape) - 2], range(len(value.shape) - 3)) for value in values],
+        )
+
+    return Differentiable(places, run_with, arrange, freeze)
 
 
 def _places(program: Scope) -> dict[str, Place]:

@@ -31,7 +31,11 @@ class Traced:
     program: Scope
 
     def run(
-        self, keeper: Keeper, places: Mapping[str, Place] | None = None, added: Mapping[str, Any] | None = None
+        self,
+        keeper: Keeper,
+        places: Mapping[str, Place] | None = None,
+        added: Mapping[str, Any] | None = None,
+        by: type[Adder] = Adder,
     ) -> tuple[Any, dict[int, Any]]:
         """Run the program.
 
@@ -39,13 +43,18 @@ class Traced:
             keeper: which weights to keep.
             places: where something is added.
             added: what is added, by the names of `places`.
+            by: what is done with it: added, or multiplied with.
 
         Returns:
             What the function returns, and what `keeper` keeps.
         """
-        adder = Adder(places, added) if places and added else None
-        results, kept = run(self.program, self.arrays, keeper, adder)
+        adder = by(places, added) if places and added else None
+        results, kept = self.run_by(keeper, adder)
         return self.restore(results), kept
+
+    def run_by(self, keeper: Keeper, adder: Adder | None) -> tuple[list[Any], dict[int, Any]]:
+        """Run the program, changed by `adder`; return what it returns, flat, and what `keeper` keeps."""
+        return run(self.program, self.arrays, keeper, adder)
 
 
 def trace(

@@ -10,11 +10,15 @@ import jax
 
 from jaxflow._attention import Attention, Provenance, at_least_float32, is_traced
 from jaxflow.capture._differentiable import Differentiable
+from jaxflow.capture._frozen import FrozenModel
 from jaxflow.capture._missing import refuse_missing
 from jaxflow.capture._ordering import stack
 from jaxflow.capture._trace import Traced, trace
 from jaxflow.capture._traced_sown import of_sown
-from jaxflow.capture._tracing.additions import Place, place_of
+from jaxflow.capture._tracing import axes as ax
+from jaxflow.capture._tracing.additions import Adder, Place, place_of
+from jaxflow.capture._tracing.crossings import Queries
+from jaxflow.capture._tracing.scores import Part
 from jaxflow.capture._tracing.sites import Findings, Site, find
 from jaxflow.capture._tracing.stacks import traced_roles
 from jaxflow.capture._tracing.weights import Keeper, laid_out
@@ -59,8 +63,8 @@ def _of_findings(model: Model, traced: Traced, findings: Findings) -> Differenti
     def places() -> dict[str, Place]:
         return {str(number): place_of(site, sites) for number, site in enumerate(sites)}
 
-    def run(added: Mapping[str, Any]) -> tuple[Any, Attention]:
-        (outputs, _), kept = traced.run(Keeper(sites), places() if added else None, added)
+    def run(added: Mapping[str, Any], by: type[Adder] = Adder) -> tuple[Any, Attention]:
+        (outputs, _), kept = traced.run(Keeper(sites), places() if added else None, added, by)
         layers = [_layer(site, number, kept[number]) for number, site in enumerate(sites)]
         _check_rows(layers)
         return outputs, _stacked(layers, roles)
@@ -74,7 +78,30 @@ def _of_findings(model: Model, traced: Traced, findings: Findings) -> Differenti
             layers.append(_layer(site, number, lay_out(jax.numpy.flip(gradient, backwards))))
         return _stacked(layers, roles)
 
-    return Differentiable(places, run, arrange)
+    def freeze() -> FrozenModel:
+        top = ("decoder", "cross") if "decoder" in roles else ("encoder",)
+        return FrozenModel.of(
+            traced,
+            places(),
+            keeper=Keeper(sites),
+            attend=lambda _, kept: _stacked([_layer(site, i, kept[i]) for i, site in enumerate(sites)], roles),
+            products={s.product.op for site in sites for s in (site.softmax, *site.also)},
+            queries=[_queries(site) for site, role in zip(sites, roles, strict=True) if role in top],
+        )
+
+    return Differentiable(places, run, arrange, freeze)
+
+
+def _queries(site: Site) -> Queries:
+    """Say which axes of what a site gives are its queries and its examples."""
+    (given,) = site.softmax.product.op.outs
+    axes, parts = site.scores.axes[given], site.scores.parts
+
+    def places(part: Part) -> list[int]:
+        origins = {place for place, own in parts.items() if own == part}
+        return [i for i, axis in enumerate(axes) if ax.origins(axis) & origins]
+
+    return Queries(given, places("query"), places("batch"))
 
 
 def _stacked(layers: Sequence[Layer], roles: Sequence[Role]) -> Attention:

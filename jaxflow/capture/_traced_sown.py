@@ -8,13 +8,16 @@ from typing import Any
 
 from jaxflow._attention import Attention
 from jaxflow.capture._differentiable import Differentiable
+from jaxflow.capture._frozen import FrozenModel
 from jaxflow.capture._recorded import by_stack, stacked
 from jaxflow.capture._roles import recorded_roles
 from jaxflow.capture._trace import Traced
-from jaxflow.capture._tracing.additions import Place
+from jaxflow.capture._tracing import axes as ax
+from jaxflow.capture._tracing.additions import Adder, Place
+from jaxflow.capture._tracing.crossings import Queries
 from jaxflow.capture._tracing.program import Op, Scope, Value, scan_parts
 from jaxflow.capture._tracing.weights import Keeper
-from jaxflow.models import Layer, LayerPlace, Model
+from jaxflow.models import Layer, LayerPlace, Model, Path, Role
 
 
 def of_sown(model: Model, traced: Traced, sown: Mapping[tuple, tuple[Value, ...]]) -> Differentiable:
@@ -30,17 +33,19 @@ def of_sown(model: Model, traced: Traced, sown: Mapping[tuple, tuple[Value, ...]
     """
     made = {path: [_made(traced.program, value) for value in each] for path, each in sown.items()}
 
+    def roles_of(paths: Mapping[Path, None]) -> Mapping[Path, Role]:
+        return recorded_roles(model.name, paths, known={}, self_attention={}, said=model.roles)
+
     def join(weights: Mapping[tuple, Sequence[Any]]) -> Attention:
         layers = _layers(made, weights, model.name)
-        paths = dict.fromkeys(place.path for place, _ in layers)
-        roles = recorded_roles(model.name, paths, known={}, self_attention={}, said=model.roles)
+        roles = roles_of(dict.fromkeys(place.path for place, _ in layers))
         return stacked(by_stack(model.name, layers, roles), model.backend)
 
     def places() -> dict[str, Place]:
         return {f"{path} {i}": _place(path, m) for path, each in made.items() for i, m in enumerate(each)}
 
-    def run(added: Mapping[str, Any]) -> tuple[Any, Attention]:
-        (outputs, weights), _ = traced.run(Keeper(()), places() if added else None, added)
+    def run(added: Mapping[str, Any], by: type[Adder] = Adder) -> tuple[Any, Attention]:
+        (outputs, weights), _ = traced.run(Keeper(()), places() if added else None, added, by)
         return outputs, join(weights)
 
     def arrange(gradients: Mapping[str, Any]) -> Attention:
@@ -48,7 +53,19 @@ def of_sown(model: Model, traced: Traced, sown: Mapping[tuple, tuple[Value, ...]
             {path: [m.laid_out(gradients[f"{path} {i}"]) for i, m in enumerate(each)] for path, each in made.items()}
         )
 
-    return Differentiable(places, run, arrange)
+    def freeze() -> FrozenModel:
+        roles = roles_of(dict.fromkeys(tuple(map(str, path)) for path in made))
+        top = ("decoder", "cross") if "decoder" in roles.values() else ("encoder",)
+        return FrozenModel.of(
+            traced,
+            places(),
+            keeper=Keeper(()),
+            attend=lambda returned, _: join(returned[1]),
+            products=None,
+            queries=[m.queries for path, each in made.items() for m in each if roles[tuple(map(str, path))] in top],
+        )
+
+    return Differentiable(places, run, arrange, freeze)
 
 
 def _layers(made: Mapping[tuple, Sequence[_Made]], weights: Mapping[tuple, Sequence[Any]], name: str) -> list[Layer]:
@@ -91,6 +108,17 @@ class _Made:
         for op in self.moved:
             (array,) = op.run([array])
         return array
+
+    @property
+    def queries(self) -> Queries:
+        """Which axes are the queries and the examples, of what is sown as `[*batch, head, query, key]`."""
+        axes = {self.value: ax.named(self.value, "made")}
+        value = self.value
+        for op in self.moved:
+            (value,) = op.outs
+            axes[value] = ax.follow(op, axes)[0]
+        *batch, _, query, _ = axes[value]
+        return Queries(self.value, [i for _, i in ax.origins(query)], [i for _, i in ax.origins(*batch)])
 
 
 def _made(scope: Scope, value: Value) -> _Made:

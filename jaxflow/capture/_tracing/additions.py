@@ -16,7 +16,7 @@ import jax
 from jaxflow.capture._tracing.program import Op, Scope, Value
 from jaxflow.capture._tracing.sites import Site
 from jaxflow.capture._tracing.softmax import Softmax, Step
-from jaxflow.capture._tracing.weights import aligned, by_factors
+from jaxflow.capture._tracing.weights import aligned, by_factors, factor_places
 
 # What leaves an array's numbers as they are, and at most moves or rounds them.
 SAME_NUMBERS = {
@@ -85,6 +85,18 @@ class Adder:
         """Return what is added inside a loop, its steps in front."""
         return {key: array for key, array in self._added.items() if loop in self._places[key].loops}
 
+    def seen(self, env: Mapping[Value, Any]) -> Mapping[Value, Any]:
+        """Return the values that weights are kept of."""
+        return env
+
+    def carried(self, values: Sequence[Value], arrays: Sequence[Any]) -> Sequence[Any]:
+        """Return what a loop carries in its values."""
+        return arrays
+
+    def run(self, op: Op, values: Sequence[Any], keep: Any) -> list[Any]:
+        """Compute what `op` makes."""
+        return op.run(values)
+
     def made(self, op: Op, results: Sequence[Any]) -> Sequence[Any]:
         """Return what `op` makes, with something added."""
         for key in self._made.get(op, ()):
@@ -92,13 +104,40 @@ class Adder:
             results = [*results[:i], results[i] + self._added[key], *results[i + 1 :]]
         return results
 
-    def read(self, op: Op, values: Sequence[Any], env: dict[Value, Any]) -> Sequence[Any]:
+    def read(self, op: Op, values: Sequence[Any], env: Mapping[Value, Any]) -> Sequence[Any]:
         """Return what `op` reads, with something added."""
         for key, softmax in self._read.get(op, ()):
             i = softmax.product.place
             values = [
                 *values[:i],
-                values[i] + _undivided(self._places[key], softmax, self._added[key], env),
+                values[i] + undivided(self._places[key], softmax, self._added[key], env),
+                *values[i + 1 :],
+            ]
+        return values
+
+
+class Scaler(Adder):
+    """Multiplies weights at places in a run, such as by 0: `program.run(scope, arguments, keep, Scaler(places, factors))`."""
+
+    def replace(self, added: Mapping[Any, Any]) -> Scaler:
+        """Return what multiplies by other arrays at the same places."""
+        return Scaler(self._places, added)
+
+    def made(self, op: Op, results: Sequence[Any]) -> Sequence[Any]:
+        """Return what `op` makes, multiplied."""
+        for key in self._made.get(op, ()):
+            i = op.outs.index(self._places[key].value)
+            results = [*results[:i], results[i] * self._added[key], *results[i + 1 :]]
+        return results
+
+    def read(self, op: Op, values: Sequence[Any], env: Mapping[Value, Any]) -> Sequence[Any]:
+        """Return what `op` reads, multiplied."""
+        for key, softmax in self._read.get(op, ()):
+            i = softmax.product.place
+            factor, _ = _as_read(self._places[key], softmax, self._added[key])
+            values = [
+                *values[:i],
+                values[i] * factor.reshape(values[i].shape).astype(values[i].dtype),
                 *values[i + 1 :],
             ]
         return values
@@ -161,22 +200,30 @@ def _computing(scope: Scope, values: Sequence[Value]) -> set[Op]:
     return found
 
 
-def _undivided(place: Place, softmax: Softmax, added: Any, env: dict[Value, Any]) -> Any:
+def undivided(place: Place, softmax: Softmax, added: Any, env: Mapping[Value, Any]) -> Any:
     """Bring what is added to weights to what a product reads, which is divided only afterwards."""
     assert place.site is not None
-    axes = place.site.scores.axes
-    value = softmax.product.op.ins[softmax.product.place]
-    added, places = by_factors(added, axes[place.value])
-    _, wanted = by_factors(env[value], axes[value])
-    added = aligned(added, places, wanted)
+    added, wanted = _as_read(place, softmax, added)
     if softmax.divisor is not None:
+        axes = place.site.scores.axes
         divisor, places = by_factors(_computed(softmax.divisor, place.site.scope, env), axes[softmax.divisor])
         divisor = aligned(divisor, places, wanted).astype(added.dtype)
         added = added / divisor if softmax.inverse else added * divisor
+    value = softmax.product.op.ins[softmax.product.place]
     return added.reshape(value.shape).astype(value.dtype)
 
 
-def _computed(value: Value, scope: Scope, env: dict[Value, Any]) -> Any:
+def _as_read(place: Place, softmax: Softmax, array: Any) -> tuple[Any, list[Any]]:
+    """Lay out an array of the weights' shape as a product reads them, by factors, and name these."""
+    assert place.site is not None
+    axes = place.site.scores.axes
+    value = softmax.product.op.ins[softmax.product.place]
+    array, places = by_factors(array, axes[place.value])
+    wanted = factor_places(axes[value], value.shape)
+    return aligned(array, places, wanted), wanted
+
+
+def _computed(value: Value, scope: Scope, env: Mapping[Value, Any]) -> Any:
     """Return the array of a value, computed now if its operation comes later."""
     if value not in env:
         op = scope.producers()[value]

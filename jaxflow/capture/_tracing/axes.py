@@ -43,6 +43,13 @@ def origins(*axes: Axis) -> frozenset[Origin]:
     return frozenset().union(*(factor.origins for axis in axes for factor in axis))
 
 
+def tagged(axes: Axes, tag: Origin, places: Sequence[int]) -> Axes:
+    """Return axes with one more origin in these places."""
+    return tuple(
+        tuple(Factor(f.length, f.origins | {tag}) for f in axis) if i in places else axis for i, axis in enumerate(axes)
+    )
+
+
 def merge(one: Axes, other: Axes) -> Axes:
     """Join the origins of two arrays of one shape, axis by axis."""
     return tuple(map(_merge, one, other))

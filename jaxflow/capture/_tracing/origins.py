@@ -10,12 +10,15 @@ from jaxflow.capture._tracing.program import Op, Scope, Value, scan_parts
 N_PASSES = 4  # through a loop's body, at most, until what it carries comes from nowhere new
 
 
-def axes_of(program: Scope, tags: Mapping[Op, tuple[ax.Origin, Sequence[int]]]) -> dict[Value, ax.Axes]:
+Tags = Mapping[Value, Sequence[tuple[ax.Origin, Sequence[int]]]]  # value -> tags, and the axes that each is put on
+
+
+def axes_of(program: Scope, tags: Tags) -> dict[Value, ax.Axes]:
     """Say where every axis of every value comes from.
 
     Args:
         program: the whole function.
-        tags: tags that operations put on axes of what they make: operation -> (tag, axes).
+        tags: what is put on axes of certain values, as one more origin.
 
     Returns:
         Origins are `(argument or constant, axis)`, and tags.
@@ -27,23 +30,18 @@ def axes_of(program: Scope, tags: Mapping[Op, tuple[ax.Origin, Sequence[int]]]) 
     return axes
 
 
-def _axes_of(scope: Scope, axes: dict[Value, ax.Axes], tags: Mapping[Op, tuple[ax.Origin, Sequence[int]]]) -> None:
+def _axes_of(scope: Scope, axes: dict[Value, ax.Axes], tags: Tags) -> None:
     for value in scope.constants:
         axes[value] = ax.named(value, id(value.constant))
     for op in scope.ops:
         made = _loop_axes(op, axes, tags) if op.bodies else ax.follow(op, axes)
-        if op in tags:
-            tag, places = tags[op]
-            made = [
-                tuple(
-                    tuple(ax.Factor(f.length, f.origins | {tag}) for f in axis) if i in places else axis
-                    for i, axis in enumerate(made[0])
-                )
-            ]
         axes.update(zip(op.outs, made, strict=True))
+        for value in op.outs:
+            for tag, places in tags.get(value, ()):
+                axes[value] = ax.tagged(axes[value], tag, places)
 
 
-def _loop_axes(op: Op, axes: dict[Value, ax.Axes], tags: Mapping[Op, tuple[ax.Origin, Sequence[int]]]) -> list[ax.Axes]:
+def _loop_axes(op: Op, axes: dict[Value, ax.Axes], tags: Tags) -> list[ax.Axes]:
     ins = [axes[value] for value in op.ins]
     if op.name == "scan":
         (body,), parts = op.bodies, scan_parts(op)

@@ -196,6 +196,12 @@ def _called(name: str, params: dict[str, Any]) -> Any:
     return params.get("call_jaxpr", params.get("fun_jaxpr")) if name in CUSTOM_CALLS else None
 
 
+def called_scope(op: Op) -> Scope | None:
+    """Read what a call calls, with all calls in it; None of other operations."""
+    called = _called(op.name, op.params)
+    return None if called is None else read(called, lambda *_: True, shares=False)
+
+
 def hidden(op: Op) -> Iterator[Scope]:
     """Yield what an operation runs that is neither call nor loop, such as `shard_map`, if attention may be in it."""
     if op.bodies or op.name in CUSTOM_CALLS or "pallas" in op.name:
@@ -253,8 +259,8 @@ def run(scope: Scope, arguments: Sequence[Any], keep: Any, add: Any = None) -> t
         arguments: one for each of `scope.ins`.
         keep: `keep(op, env)` is called after each operation, with all values so far, and returns a dictionary of what to
             keep. Operations whose bodies keep something must be scans: they are rebuilt, and stack it.
-        add: an `Adder`, which changes values on the way; None to compute what the program says. What it adds inside a scan
-            has an axis in front, in the order in which the scan stacks its results.
+        add: an `Adder`, which changes values on the way, or runs operations in a way of its own; None to compute what the
+            program says. What it adds inside a scan has an axis in front, in the order in which the scan stacks its results.
 
     Returns:
         What the scope returns, and what was kept, with an axis in front for each scan around it, in order of execution.
@@ -270,11 +276,11 @@ def run(scope: Scope, arguments: Sequence[Any], keep: Any, add: Any = None) -> t
             results, more = _run_scan(op, values, keep, add)
             kept.update(more)
         else:
-            results = op.run(values)
+            results = op.run(values) if add is None else add.run(op, values, keep)
         if add is not None:
             results = add.made(op, results)
         env.update(zip(op.outs, results, strict=True))
-        kept.update(keep(op, env))
+        kept.update(keep(op, env if add is None else add.seen(env)))
     return [env[value] for value in scope.outs], kept
 
 
@@ -283,12 +289,17 @@ def _run_scan(op: Op, values: Sequence[Any], keep: Any, add: Any) -> tuple[list[
     constants = values[: parts.n_constants]
     carried = values[parts.n_constants : parts.n_constants + parts.n_carried]
     sliced = values[parts.n_constants + parts.n_carried :]
+    body = op.bodies[0]
+    into = body.ins[parts.n_constants : parts.n_constants + parts.n_carried]
     added = {} if add is None else add.inside(op)
+    if add is not None:
+        carried = add.carried(into, carried)
 
     def step(carry: Sequence[Any], slices: tuple[Sequence[Any], dict]) -> tuple[Sequence[Any], tuple[list[Any], dict]]:
         adding = None if add is None else add.replace(slices[1])
-        results, kept = run(op.bodies[0], [*constants, *carry, *slices[0]], keep, adding)
-        return results[: parts.n_carried], (results[parts.n_carried :], kept)
+        results, kept = run(body, [*constants, *carry, *slices[0]], keep, adding)
+        carry = results[: parts.n_carried]
+        return carry if adding is None else adding.carried(into, carry), (results[parts.n_carried :], kept)
 
     carried, (stacked, kept) = jax.lax.scan(
         step, carried, (sliced, added), length=params["length"], reverse=params["reverse"], unroll=params["unroll"]

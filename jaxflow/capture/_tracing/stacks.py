@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from jaxflow.capture._roles import Role, said_roles
 from jaxflow.capture._tracing import axes as ax
 from jaxflow.capture._tracing.origins import axes_of
-from jaxflow.capture._tracing.program import Op, Scope
+from jaxflow.capture._tracing.program import Scope, Value
 from jaxflow.capture._tracing.scores import Part
 from jaxflow.capture._tracing.sites import Site
 
@@ -114,12 +114,12 @@ def traced_roles(name: str, program: Scope, sites: Sequence[Site], said: Mapping
 
 
 def _sides(program: Scope, sites: Sequence[Site]) -> list[Sides]:
-    tags: dict[Op, tuple[ax.Origin, Sequence[int]]] = {}
+    tags: dict[Value, list[tuple[ax.Origin, list[int]]]] = {}
     for number, site in enumerate(sites):
         product = site.softmax.product.op
         queries = {place for place, part in site.scores.parts.items() if part == "query"}
         made = site.scores.axes[product.outs[0]]
-        tags[product] = (("site", number), [i for i, axis in enumerate(made) if ax.origins(axis) & queries])
+        tags[product.outs[0]] = [(("site", number), [i for i, axis in enumerate(made) if ax.origins(axis) & queries])]
     axes = axes_of(program, tags)
     return [_of_site(site, axes[site.scores.op.outs[0]]) for site in sites]
 

@@ -81,17 +81,25 @@ def _in_order(site: Site, weights: Any, places: list[Place]) -> Any:
 
 def by_factors(array: Any, axes: ax.Axes) -> tuple[Any, list[Place]]:
     """Cut the axes of `array` into their factors; those of length 1 that come from nowhere are dropped."""
-    factors = [factor for axis in axes for factor in axis if factor.length != 1 or factor.origins]
+    return array.reshape([factor.length for factor in _factors(axes)]), factor_places(axes, array.shape)
+
+
+def factor_places(axes: ax.Axes, shape: Sequence[int]) -> list[Place]:
+    """Name the factors that an array of these axes is cut into."""
     places: list[Place] = []
-    for factor in factors:
+    for factor in _factors(axes):
         if len(factor.origins) > 1:
             raise ValueError(
-                f"Attention of shape {list(array.shape)} has an axis into which several were merged in a way that "
+                f"Attention of shape {list(shape)} has an axis into which several were merged in a way that "
                 "cannot be undone. Sow the weights where they are computed, or build Attention(encoder=...) of "
                 "them."
             )
         places.append(next(iter(factor.origins), ("new", len(places))))
-    return array.reshape([factor.length for factor in factors]), places
+    return places
+
+
+def _factors(axes: ax.Axes) -> list[ax.Factor]:
+    return [factor for axis in axes for factor in axis if factor.length != 1 or factor.origins]
 
 
 def aligned(array: Any, places: list[Place], wanted: list[Place]) -> Any:
