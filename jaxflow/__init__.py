@@ -1,7 +1,7 @@
-"""Attention flow for JAX: how much each input token can influence a Transformer's decision, as certified maximum flows.
+"""What each input token could send to a Transformer's decision, and what it did give, as certified maximum flows in JAX.
 
-model -> `Attention` -> `Capacities` -> `FlowNetwork` -> `Attribution` -> `Explanation`: each step is a function that
-can be entered or left at, and only the solvers leave JAX.
+model -> `Attention` (and `Contributions`) -> `Capacities` -> `FlowNetwork` -> `Attribution` -> `Explanation`: each step is
+a function that can be entered or left at, and only the solvers leave JAX.
 
 What stands here is what most work needs. The rest is in namespaces, in the order of the pipeline: `jaxflow.models`,
 `jaxflow.network`, `jaxflow.solve`, `jaxflow.attribute`, `jaxflow.shapley`, `jaxflow.evaluate`, `jaxflow.training`,
@@ -14,6 +14,8 @@ from jaxflow._version import __version__
 from jaxflow.attribute import (
     AttentionFlow,
     Attribution,
+    ContributionFlow,
+    ContributionScores,
     GradientNorm,
     InputXGradient,
     IntegratedGradients,
@@ -26,7 +28,16 @@ from jaxflow.attribute import (
     estimate_cost,
     shapley,
 )
-from jaxflow.capture import attention_gradients, attention_weights, capture, contrast, log_probability, logit
+from jaxflow.capture import (
+    Contributions,
+    attention_gradients,
+    attention_weights,
+    capture,
+    capture_contributions,
+    contrast,
+    log_probability,
+    logit,
+)
 from jaxflow.evaluate import compare
 from jaxflow.explain import Example, Explanation, Generate, explain, load
 from jaxflow.models import as_model, load_model
@@ -40,9 +51,11 @@ __all__ = [  # noqa: RUF022
     "load_model",
     "as_model",
     "capture",
+    "capture_contributions",
     "attention_gradients",
     "attention_weights",
     "Attention",
+    "Contributions",
     "logit",
     "log_probability",
     "contrast",
@@ -55,6 +68,8 @@ __all__ = [  # noqa: RUF022
     "attention_flow",
     "Attribution",
     "AttentionFlow",
+    "ContributionFlow",
+    "ContributionScores",
     "Rollout",
     "RawAttention",
     "SetShapley",

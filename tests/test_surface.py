@@ -11,7 +11,7 @@ import flax.linen as nn
 
 import jaxflow
 
-MOST_NAMES, MOST_PARAMETERS = 34, 10
+MOST_NAMES, MOST_PARAMETERS = 38, 10
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
 
 

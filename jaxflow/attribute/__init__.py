@@ -7,8 +7,9 @@ A method is a frozen dataclass that holds its own options, with one function, `a
 from jaxflow.attribute import shapley
 from jaxflow.attribute._attribution import Attribution
 from jaxflow.attribute._certificate import Certificate
+from jaxflow.attribute._contributions import ContributionFlow, ContributionScores
 from jaxflow.attribute._cost import CostEstimate, estimate_cost
-from jaxflow.attribute._evidence import EmbeddingScore, Evidence, Without
+from jaxflow.attribute._evidence import EmbeddingScore, Evidence, Runs, Without
 from jaxflow.attribute._flow import AttentionFlow, attention_flow
 from jaxflow.attribute._gradients import (
     GradientNorm,
@@ -46,6 +47,8 @@ __all__ = [
     "AttentionFlow",
     "Attribution",
     "Certificate",
+    "ContributionFlow",
+    "ContributionScores",
     "CostEstimate",
     "EmbeddingScore",
     "Evidence",
@@ -58,6 +61,7 @@ __all__ = [
     "Random",
     "RawAttention",
     "Rollout",
+    "Runs",
     "SetShapley",
     "Without",
     "ablate",

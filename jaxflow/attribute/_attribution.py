@@ -122,6 +122,33 @@ def normalised(attribution: Attribution) -> Attribution:
     return split_scores(attribution.scores, n_encoder, positions=attribution.positions, normalise=True)
 
 
+def repeated(attribution: Attribution, positions: Sequence[int] | None) -> Attribution:
+    """Give each position the one row of an attribution; None is one set of positions.
+
+    Args:
+        attribution: unbatched, with one output.
+        positions: which positions have these scores.
+    """
+    places = np.asarray([0] if positions is None else positions)
+
+    def rows(array: Any) -> Any:
+        return None if array is None else np.broadcast_to(np.asarray(array), (len(places), *np.shape(array)[1:]))
+
+    certificate = attribution.certificate
+    if certificate is not None:
+        each = {name: rows(getattr(certificate, name)) for name in ("lower", "upper", "trivial", "stage")}
+        certificate = Certificate(**each, quantum=certificate.quantum)
+    gap = attribution.completeness_gap
+    return Attribution(
+        encoder=rows(attribution.encoder),
+        decoder=rows(attribution.decoder),
+        positions=places,
+        certificate=certificate,
+        standard_error=rows(attribution.standard_error),
+        completeness_gap=None if gap is None else np.broadcast_to(np.asarray(gap), len(places)),
+    )
+
+
 def join_outputs_of(found: Sequence[Attribution], positions: Sequence[int]) -> Attribution:
     """Put attributions of one output each below one another, as one attribution of all `positions`."""
     certificates = [each.certificate for each in found if each.certificate is not None]

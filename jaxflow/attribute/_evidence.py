@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -13,8 +12,8 @@ from jaxtyping import ArrayLike, Bool
 
 from jaxflow._attention import STACKS, Attention
 from jaxflow._progress import progress_bar
-from jaxflow.attribute._attribution import Attribution, join_outputs_of, normalised, sum_over_spans
-from jaxflow.capture import Target
+from jaxflow.attribute._attribution import Attribution, join_outputs_of, normalised, repeated, sum_over_spans
+from jaxflow.capture import Contributions, Target
 from jaxflow.models import Model
 from jaxflow.network import (
     NO_SPANS,
@@ -53,6 +52,9 @@ class Runs(Protocol):
 
     def gradients(self, row: int) -> tuple[Attention, Attention]:
         """Return the attention, and the gradients of target `row` by it."""
+
+    def contributions(self, row: int) -> Contributions:
+        """Return what each token gave to target `row`, and through where."""
 
     def by_embeddings(self, score: EmbeddingScore, row: int) -> Attribution:
         """Return what `score` makes of target `row` as a function of the token embeddings."""
@@ -144,13 +146,20 @@ class Evidence:
 
     def with_spans(self, spans: Spans) -> Evidence:
         """Return the same evidence about other spans of inputs; the set of positions stays."""
+        return self._copy(self._runs, spans._replace(outputs=self.spans.outputs))
+
+    def with_runs(self, runs: Runs) -> Evidence:
+        """Return what other runs, such as for other targets, find about the same example."""
+        return self._copy(runs, self.spans)
+
+    def _copy(self, runs: Runs, spans: Spans) -> Evidence:
         return Evidence(
-            self._runs,
+            runs,
             tokens=self.tokens,
             positions=self.positions,
             joint=self.joint,
             masks=self.masks,
-            spans=spans._replace(outputs=self.spans.outputs),
+            spans=spans,
             n_prompt=self.n_prompt,
             seed=self.seed,
         )
@@ -164,6 +173,13 @@ class Evidence:
     def gradients(self, row: int = 0) -> Attention:
         """Return the gradients of a target by every attention weight; `row` counts targets, where each position has its own."""
         return _unbatched(self._runs.gradients(row)[1])
+
+    @functools.cache  # noqa: B019
+    def contributions(self, row: int = 0) -> Contributions:
+        """Return what each token gave to a target, and through where; `row` as in `gradients`."""
+        found = jax.device_get(self._runs.contributions(row))
+        assert found.value is not None
+        return jax.tree.map(lambda leaf: leaf[(0,) * found.value.ndim], found)
 
     def capacities(self, method: HasCapacities, row: int = 0) -> Capacities:
         """Return the capacities that a method is computed on, NumPy arrays."""
@@ -227,10 +243,7 @@ class Evidence:
         """
 
         def score(row: int, positions: Sequence[int] | None) -> Attribution:
-            found = find(row)
-            if positions is not None and len(positions) > 1:
-                found = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (len(positions), *leaf.shape[1:])), found)
-            return dataclasses.replace(found, positions=np.asarray([0] if positions is None else positions))
+            return repeated(jax.device_get(find(row)), positions)
 
         return self.summed(score, by_target=True, is_of_target=True, adds_up=adds_up)
 

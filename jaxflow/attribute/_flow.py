@@ -150,16 +150,23 @@ class AttentionFlow:
         end = None if self.budget_seconds is None else time.monotonic() + self.budget_seconds
 
         def flow(row: int, positions: Sequence[int] | None) -> Attribution:
-            capacities = evidence.capacities(self, row)
             left = None if end is None else max(end - time.monotonic(), 0.0)
             return dataclasses.replace(self, budget_seconds=left)(
-                capacities,
+                self.capacities(evidence, row),
                 positions=evidence.for_arrays(positions),
-                spans=evidence.spans,
+                spans=self.spans(evidence, row),
                 n_prompt=evidence.n_prompt_of(self.feedback),
             )
 
         return evidence.by_target(flow, depends="gradients" in self.needs)
+
+    def capacities(self, evidence: Evidence, row: int = 0) -> Capacities:
+        """Return the capacities of the network that a target's flow is in, NumPy arrays."""
+        return evidence.capacities(self, row)
+
+    def spans(self, evidence: Evidence, row: int = 0) -> Spans:
+        """Return which tokens count as one input, and which positions as one output."""
+        return evidence.spans
 
     def __call__(
         self,

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import ArrayLike, Float
 
 from jaxflow.attribute._attribution import Attribution, sum_over_spans
+from jaxflow.attribute._contributions import ContributionFlow, ContributionScores
 from jaxflow.attribute._evidence import Evidence
 from jaxflow.attribute._flow import AttentionFlow
 from jaxflow.attribute._gradients import GradientNorm, InputXGradient, IntegratedGradients
@@ -23,9 +24,9 @@ from jaxflow.attribute.shapley import SetShapley
 class Method(Protocol):
     """A way to score the inputs of a model. A class with this one function is a method, and needs no base class.
 
-    It may say more: `name`, what it is called, and `needs`, a set of "attention", "gradients", "embeddings" and "passes" (forward
-    passes with tokens hidden): what it asks of a model. A target is refused for a method that says it needs none of the
-    last three.
+    It may say more: `name`, what it is called, and `needs`, what it asks of a model: a set of "attention", "gradients",
+    "contributions", "embeddings" and "passes" (forward passes with tokens hidden). A target is refused for a method that says it
+    needs none of the last four.
 
     Example:
         >>> class LastLayerMaximum:
@@ -44,6 +45,8 @@ METHODS: Mapping[str, Method] = {
     "flow": AttentionFlow(),
     "flow_gradient": AttentionFlow(weighting="gradient"),
     "flow_attention_gradient": AttentionFlow(weighting="attention_gradient"),
+    "contributions": ContributionScores(),
+    "contribution_flow": ContributionFlow(),
     "rollout": Rollout(),
     "raw": RawAttention(),
     "gradient_rollout": Rollout(weighting="attention_gradient"),

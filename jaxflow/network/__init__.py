@@ -7,10 +7,12 @@ from jaxflow.network._capacities import (
     batch_of,
     build_capacities,
     check_residual,
+    contribution_capacities,
     joint_capacities,
     lengths,
     uniform_capacities,
 )
+from jaxflow.network._contributions import Sign
 from jaxflow.network._from_model import capacities_of_reduced, capture_capacities
 from jaxflow.network._network import (
     DECODER,
@@ -37,6 +39,7 @@ __all__ = [
     "FlowNetwork",
     "Heads",
     "Selection",
+    "Sign",
     "Spans",
     "Weighting",
     "as_capacities",
@@ -47,6 +50,7 @@ __all__ = [
     "check_network",
     "check_positions",
     "check_residual",
+    "contribution_capacities",
     "ends_of",
     "flow_network",
     "join_inputs",

@@ -13,7 +13,8 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 
 from jaxflow import _display
 from jaxflow._attention import STACKS, Attention, check_architecture, check_attention, check_mask, is_traced
-from jaxflow.capture import Heads, Masks, stack_capacities
+from jaxflow.capture import Contributions, Heads, Masks, stack_capacities
+from jaxflow.network._contributions import Sign, evidence_along
 from jaxflow.network._layers import is_layers, join_layers
 from jaxflow.network._weighting import Weighting, check_weighting, weigh_attention
 
@@ -45,7 +46,7 @@ class Capacities:
 
 
 def joint_capacities(
-    attention: Attention | Iterator[Attention | Float[ArrayLike, "*batch head source source"]],
+    attention: Attention | Contributions | Iterator[Attention | Float[ArrayLike, "*batch head source source"]],
     *,
     heads: Heads = "mean",
     residual: float = 0.5,
@@ -69,7 +70,8 @@ def joint_capacities(
         attention: `Attention` with any number of leading batch axes; or an iterator over its layers, from the first to the last
             (`iter(layers)` of a list): an encoder's as `[*batch, head, query, key]`, any as an `Attention` of one layer. Heads
             are reduced as a layer arrives, before the next is asked for, so only one layer's are held; the result is the
-            same, bit for bit.
+            same, bit for bit. Or `Contributions`, for capacities as `jaxflow.network.contribution_capacities` makes them, of
+            what speaks for the target; these have no heads, residual, weighting or masks any more.
         heads: "mean", "max", the index of one head, or weights `[layer, head]` (finite, not negative) whose weighted
             sum is taken. Rows of C sum to 1 for the mean, for one head, and for weights that sum to 1 in each layer.
         residual: r in [0, 1]; 0.5 is Abnar & Zuidema's choice, 0 leaves the residual stream out.
@@ -98,6 +100,15 @@ def joint_capacities(
 
     Source: AF, GF and AGF of Azarkhalili & Libbrecht 2025 (2502.15765) for the weightings.
     """
+    if isinstance(attention, Contributions):
+        is_plain = isinstance(heads, str) and heads == "mean" and not is_traced(residual) and residual == 0.5
+        given = any(each is not None for each in (gradients, encoder_mask, decoder_mask))
+        if not is_plain or weighting != "attention" or given:
+            raise ValueError(
+                "heads, residual, weighting, gradients and masks are of attention, and contributions are given, which are summed "
+                "over heads and 0 in padding: leave these options out."
+            )
+        return contribution_capacities(attention)
     residual = check_residual(residual)
     check_weighting(weighting, gradients)
     masks = {"encoder": encoder_mask, "decoder": decoder_mask}
@@ -116,6 +127,28 @@ def joint_capacities(
         f"got {type(attention).__name__}; expected an Attention (an encoder's array becomes one by Attention(encoder=array)), "
         "or an iterator over layers (iter(layers))."
     )
+
+
+def contribution_capacities(contributions: Contributions, *, sign: Sign = "support") -> Capacities:
+    """Let each arc carry what speaks for the target there, and each position pass on what came to it and speaks for it.
+
+    An arc's capacity is `max(a, 0)`. What stays at a position is held apart by sign, so that evidence for and against, which meet
+    there, do not cancel: from the inputs upwards, the positive part of what a position holds is the positive part that stayed and
+    all that came in by arcs with a > 0. Where no arc is negative, these are the contributions themselves, and a token's
+    maximum flow is what it gave. Pure: goes through `jit`, `vmap` and `grad`.
+
+    Args:
+        contributions: as `capture_contributions` returns them.
+        sign: "support", what speaks for the target; "opposition", what speaks against it.
+
+    Returns:
+        `Capacities`, `[*batch, layer, query, key]`, in the target's unit. Layers of a decoder with cross-attention have two arcs
+        into a position side by side: `flow_network(capacities, decoder_layer="parallel")`.
+
+    Raises:
+        ValueError: no such sign.
+    """
+    return Capacities(**evidence_along(contributions, sign=sign))
 
 
 def build_capacities(attention: Attention, *, heads: Heads, residual: float, masks: Masks) -> Capacities:
@@ -183,7 +216,7 @@ def as_capacities(
             )
         check_capacities(attention)
         return attention
-    if not isinstance(attention, Attention) and not is_layers(attention):
+    if not isinstance(attention, Attention | Contributions) and not is_layers(attention):
         attention = Attention(encoder=cast(Array, attention))  # anything else is refused by check_attention
     return joint_capacities(cast(Any, attention), **given)
 

@@ -11,7 +11,8 @@ from jaxtyping import ArrayLike, Bool, Float, Int
 
 from jaxflow._attention import Attention
 from jaxflow._progress import progress_bar
-from jaxflow.attribute._attribution import Attribution, split_scores
+from jaxflow.attribute._attribution import Attribution, repeated, split_scores
+from jaxflow.attribute._contributions import ContributionFlow
 from jaxflow.attribute._evidence import Evidence, needs_of
 from jaxflow.attribute._networks import bring_to_host
 from jaxflow.attribute.shapley._set_game import MOST_PLAYERS, sample_set_shapley, set_shapley
@@ -22,9 +23,12 @@ from jaxflow.network import (
     Feedback,
     FlowNetwork,
     Heads,
+    Sign,
     Spans,
     Weighting,
 )
+
+OF_ATTENTION = ("heads", "residual", "weighting", "decoder_layer", "feedback")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +50,8 @@ class SetShapley:
         precision: largest standard error to stop at, in units of attention.
         n_permutations: largest number of orders for one output, 32 or more.
         seed: of the orders, the same for every output.
+        contributions: "support" or "opposition": play on the network of `ContributionFlow` instead, by what tokens did give. The
+            options of attention's network must be left out then.
 
     Source: Shapley 1953; the set game is ours, monotone and submodular as a minimum cut is (Megiddo 1974).
     """
@@ -59,16 +65,38 @@ class SetShapley:
     precision: float = 1e-3
     n_permutations: int = 10_000
     seed: int = 0
+    contributions: Sign | None = None
 
     name: ClassVar[str] = "shapley"
 
     @property
     def needs(self) -> frozenset[str]:
         """What it needs of a model."""
-        return needs_of(self.weighting)
+        return needs_of(self.weighting) if self.contributions is None else ContributionFlow.needs
+
+    def __post_init__(self) -> None:
+        """Refuse options of a network that is not played on."""
+        if self.contributions is None:
+            return
+        ContributionFlow(sign=self.contributions)
+        own = {f.name: f.default for f in dataclasses.fields(self) if f.name in OF_ATTENTION}
+        given = [name for name, default in own.items() if np.ndim(value := getattr(self, name)) or value != default]
+        if given:
+            raise ValueError(
+                f"{', '.join(given)}: of the network of attention, but contributions={self.contributions!r} plays on that of "
+                "contributions; leave one of them out."
+            )
 
     def attribute(self, evidence: Evidence) -> Attribution:
         """Score the inputs of one example for its explained positions; with gradients, each position by its own target."""
+        if self.contributions is not None:
+            flow = ContributionFlow(sign=self.contributions)
+            game = dataclasses.replace(self, contributions=None, decoder_layer="parallel")
+            return evidence.by_target(
+                lambda row, positions: repeated(
+                    game(flow.capacities(evidence, row), spans=flow.spans(evidence, row)), positions
+                )
+            )
 
         def values(row: int, positions: Sequence[int] | None) -> Attribution:
             n_prompt = evidence.n_prompt_of(self.feedback)
