@@ -41,6 +41,11 @@ def add_compare(commands: Any) -> None:
         "--metrics", type=types.names, metavar="A,B,...", help="which metrics (default: all; a wrong name lists them)"
     )
     compare.add_argument(
+        "--against",
+        metavar="METHOD",
+        help="also print by how much each method differs from this one, on the same texts",
+    )
+    compare.add_argument(
         "--level", type=float, default=0.95, metavar="P", help="of the intervals, 0 to 1 (default: %(default)s)"
     )
     compare.add_argument(
@@ -84,4 +89,7 @@ def run_compare(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(compared.to_json(scores=arguments.scores))
     else:
-        print(compared.to_text(shutil.get_terminal_size((120, 24)).columns))
+        width = shutil.get_terminal_size((120, 24)).columns
+        print(compared.to_text(width))
+        if arguments.against is not None:
+            print(f"\n{compared.differences(arguments.against, width=width)}")

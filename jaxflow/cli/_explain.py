@@ -18,7 +18,8 @@ EPILOG = """examples:
 exit status: 0 done, 1 could not be done (the reason is on standard error), 2 wrong usage"""
 # Not asked of the library, so that --help answers at once.
 METHODS = (
-    "flow", "shapley", "rollout", "raw", "gradient", "input_x_gradient", "integrated_gradients", "leave_one_out", "random",
+    "flow", "contributions", "contribution_flow", "shapley", "rollout", "raw", "gradient", "input_x_gradient",
+    "integrated_gradients", "leave_one_out", "random",
 )  # fmt: skip
 OPTIONS = (
     "heads",
@@ -62,9 +63,14 @@ def add_explain(commands: Any) -> argparse.ArgumentParser:
     )  # fmt: skip
     explain.add_argument(
         "--target", metavar="LABEL",
-        help="the label (or token) whose logit is explained, by name or number, for methods that depend on it (default: what the "
-        "model predicts, or at each output the token that it wrote)",
+        help="the label (or token) whose logit is explained, by name or number, for methods that depend on it, as contributions "
+        "do (default: what the model predicts, or at each output the token that it wrote)",
     )  # fmt: skip
+    explain.add_argument(
+        "--contrast",
+        metavar="LABEL",
+        help="explain why the target rather than this label (or token): the difference of their logits",
+    )
     _add_method(explain)
     generating = explain.add_argument_group("models that generate (causal and sequence-to-sequence)")
     generating.add_argument(
@@ -94,7 +100,11 @@ def add_explain(commands: Any) -> argparse.ArgumentParser:
 
 def _add_method(explain: argparse.ArgumentParser) -> None:
     method = explain.add_argument_group("method")
-    method.add_argument("--method", choices=METHODS, default="flow", help="how to score (default: %(default)s)")
+    method.add_argument(
+        "--method",
+        choices=METHODS,
+        help="how to score (default: flow, what each token could send, and beside it contributions, what it did give)",
+    )
     method.add_argument(
         "--heads",
         metavar="mean|max|N",
@@ -147,13 +157,15 @@ def run_explain(arguments: argparse.Namespace, text: str) -> None:
     if flags and not generates:
         raise ValueError(f"{', '.join(flags)}: for models that generate, and {model.name} does not.")
     every = arguments.output == "all" or (arguments.output is None and (arguments.html or arguments.joint or generates))
-    target = arguments.target
+    target, contrast = (
+        int(label) if label and label.isdecimal() else label for label in (arguments.target, arguments.contrast)
+    )
     explanation = explain(
         model,
         text,
         _method(arguments),
         tokenizer=tokenizer,
-        target=int(target) if target and target.isdecimal() else target,
+        target=target if contrast is None else (target, contrast),
         generate=Generate(arguments.max_new_tokens, arguments.continuation) if generates else None,
         positions=None if every else arguments.output or 0,
         spans=arguments.spans,
@@ -195,8 +207,10 @@ def _method(arguments: argparse.Namespace) -> Any:
     """Return the method with the options that are given."""
     from jaxflow.attribute import as_method, method_options
 
-    method: Any = as_method(arguments.method)
     options = {name: value for name in OPTIONS if (value := getattr(arguments, name)) is not None}
+    if arguments.method is None and not options:
+        return None
+    method: Any = as_method(arguments.method or "flow")
     unknown = [f"--{name.replace('_', '-')}" for name in options if name not in method_options(method)]
     if unknown:
         raise ValueError(

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxflow._version import __version__
-from jaxflow.attribute import Evidence, Method, as_attribution, as_method, method_name, method_options, needs_target
+from jaxflow.attribute import (
+    Attribution,
+    ContributionScores,
+    Evidence,
+    Method,
+    as_attribution,
+    as_method,
+    method_name,
+    method_options,
+    needs_target,
+)
+from jaxflow.capture import evaluate_target
 from jaxflow.explain._explanation import Explanation
 from jaxflow.explain._generate import Generate, go_on, written_positions
 from jaxflow.explain._image import as_read
-from jaxflow.explain._picture import Picture, picture_of
-from jaxflow.explain._prediction import read_predictions
+from jaxflow.explain._picture import picture_of
+from jaxflow.explain._prediction import Prediction, read_predictions
 from jaxflow.explain._reading import Names, Reading, name, read
 from jaxflow.explain._runs import EagerRuns
-from jaxflow.explain._targets import TargetChoice, Targets, choose_targets
+from jaxflow.explain._targets import PREDICTED, TargetChoice, Targets, choose_targets
 from jaxflow.explain._words import Span, Unit, cover, short, spans_by_side
 from jaxflow.models import Model, as_model
 from jaxflow.network import Spans, check_positions, span_masks
@@ -26,7 +38,7 @@ from jaxflow.network import Spans, check_positions, span_masks
 def explain(
     model: Any,
     inputs: Any,
-    method: Method | str = "flow",
+    method: Method | str | None = None,
     *,
     tokenizer: Any = None,
     target: TargetChoice | None = None,
@@ -38,18 +50,22 @@ def explain(
 ) -> Any:
     """Run a model on one example, and attribute its outputs to its input tokens.
 
-    It reads the inputs, captures the model's attention, attributes, and puts words to the numbers.
+    It reads the inputs, captures the model's attention, attributes, and puts words to the numbers. By default it answers two
+    questions: what each token *could* send to an output, by attention flow, and what it *did* give to what the model chose, by
+    contributions.
 
     Args:
         model: what `capture` takes; or `as_model(...)` of it, which says more: roles of stacks, labels, a sown name.
         inputs: a text (with a tokenizer), a mapping of the model's own inputs by name, an array, or a tuple of them by position:
             one example. An `Example` says more of them: names of tokens, padding, words. A list of these gives a list.
-        method: how to score, such as `AttentionFlow(residual=0.3)` or `Rollout()`; or a name, for the default options.
+        method: how to score, such as `AttentionFlow(residual=0.3)` or `Rollout()`; or a name, for the default options. None:
+            attention flow, and beside it `Explanation.contributions` for a model that predicts something.
         tokenizer: turns a text into inputs and names tokens; as `load_model` returns it.
-        target: what is explained, for methods that depend on it (those by gradients, leave-one-out): a label or token, by name
-            or number, whose logit it is; a function of the model's outputs, as `logit` makes them; or one for each position. By
-            default what the model predicts or wrote. Of tokens that it wrote, also a function such as `log_probability`, which
-            makes the target of each token.
+        target: what is explained, for methods that depend on it (contributions, those by gradients, leave-one-out): a label or
+            token, by name or number, whose logit it is; a pair of them, `("plural", "singular")`, for the logit of the first less
+            that of the second, where None is what the model predicts or wrote; a function of the model's outputs, as `logit`
+            makes them; or one for each position. By default what the model predicts or wrote. Of tokens that it wrote, also a
+            function such as `log_probability`, which makes the target of each token.
         generate: let the model go on from the inputs first, and explain each token that it writes. None: explain one pass.
         positions: outputs to explain; None for all. With `generate`, positions p whose next token, at p + 1, was written.
         spans: inputs that count as one, by the joint flow of their tokens, or by the sum of scores that are shares: "words",
@@ -74,12 +90,12 @@ def explain(
         >>> explanation.tokens, explanation.predictions[0].label
         (('[CLS]', 'the', 'keys', 'to', 'the', 'cabinet'), 'plural')
     """
-    subject, how = as_model(model, variables=variables), as_method(method)
+    subject, how = as_model(model, variables=variables), as_method("flow" if method is None else method)
     if isinstance(inputs, list):
         options: dict[str, Any] = {"tokenizer": tokenizer, "target": target, "generate": generate}
         options |= {"positions": positions, "spans": spans, "joint": joint}
-        return [explain(subject, each, how, **options) for each in inputs]
-    if target is not None and not needs_target(how):
+        return [explain(subject, each, method, **options) for each in inputs]
+    if target is not None and method is not None and not needs_target(how):
         raise ValueError(
             f"target is given, but the method {method_name(how)!r} is the same for every target: leave it out, or use one that "
             "depends on it, such as AttentionFlow(weighting='attention_gradient')."
@@ -91,18 +107,10 @@ def explain(
         )
         positions = written_positions(reading, positions)
     chosen = None if positions is None else np.atleast_1d(positions).tolist()
-    targets = choose_targets(
-        target,
-        model=subject,
-        reading=reading,
-        tokenizer=tokenizer,
-        positions=chosen,
-        joint=joint,
-        is_needed=needs_target(how),
-    )
+    choose = functools.partial(choose_targets, target, model=subject, reading=reading, tokenizer=tokenizer, joint=joint)
+    targets = choose(positions=chosen, is_needed=needs_target(how))
     runs = EagerRuns(subject, reading.args, reading.kwargs, targets.functions)
-    by_gradients = "gradients" in getattr(how, "needs", ())
-    outputs, attention = runs.forward(getattr(how, "heads", None), for_gradients=by_gradients)
+    outputs, attention = runs.forward(getattr(how, "heads", None), needs=getattr(how, "needs", ()))
     batch = _check_one_example(attention)
     names = name(subject, reading, attention, tokenizer)
     grouped = _group(names, reading, spans, tokenizer)
@@ -128,24 +136,68 @@ def explain(
         tokenizer=tokenizer,
         produced=None if reading.example.produced is None else np.asarray(reading.example.produced),
     )
+    finish = functools.partial(
+        _explanation, subject, reading=reading, tokenizer=tokenizer, names=names, grouped=grouped, predictions=predictions,
+        has_spans=spans is not None,
+    )  # fmt: skip
+    if method is not None or not predictions:
+        return finish(how, evidence, attribution, targets)
+    own = choose(positions=explained, is_needed=True, outputs=outputs)
+    for function in own.functions:
+        evaluate_target(function, outputs, batch)  # what is wrong with a target is said now
+    given = evidence.with_runs(EagerRuns(subject, reading.args, reading.kwargs, own.functions))
+
+    def contributions() -> Explanation | str:
+        try:
+            return finish(ContributionScores(), given, ContributionScores().attribute(given), own)
+        except ValueError as error:
+            return str(error)
+
+    return finish(how, evidence, attribution, targets, contributions=contributions)
+
+
+def _explanation(
+    model: Model,
+    how: Method,
+    evidence: Evidence,
+    attribution: Attribution,
+    targets: Targets,
+    *,
+    reading: Reading,
+    tokenizer: Any,
+    names: Names,
+    grouped: Mapping[str, Sequence[tuple[int, int, str]]],
+    predictions: tuple[Prediction, ...],
+    has_spans: bool,
+    contributions: Callable[[], Explanation | str] | None = None,
+) -> Explanation:
+    """Put words to what a method found."""
     conventions = {**method_options(how), "target": _target_name(targets, predictions) if needs_target(how) else None}
+    side_names = {side: tuple(span[2] for span in spans) for side, spans in grouped.items()}
     return Explanation(
-        encoder_tokens=tuple(span[2] for span in grouped["encoder"]),
-        decoder_tokens=tuple(span[2] for span in grouped["decoder"]),
-        output_tokens=_joint_name(names, evidence, reading) if joint else _output_tokens(names),
+        encoder_tokens=side_names["encoder"],
+        decoder_tokens=side_names["decoder"],
+        output_tokens=_joint_name(names, evidence, reading) if evidence.joint else _output_tokens(names),
         attribution=jax.device_get(attribution),
         predictions=predictions,
-        model=subject.name,
+        model=model.name,
         method=method_name(how),
         conventions={
             **conventions,
             "n_prompt": evidence.n_prompt if conventions.get("feedback") == "unrolled" else None,
-            "joint": list(evidence.positions) if joint else None,
+            "joint": list(evidence.positions) if evidence.joint else None,
         },
         version=__version__,
-        picture=_picture(how, evidence, attribution, grouped, reading, tokenizer, has_spans=spans is not None),
+        picture=picture_of(
+            how,
+            evidence,
+            attribution,
+            names=side_names,
+            words=None if has_spans else (reading.example.words, tokenizer, reading.text),
+            contributions=contributions,
+        ),
         patches=names.patches,
-        image=None if names.patches is None else as_read(_pixels(subject, reading)),
+        image=None if names.patches is None else as_read(_pixels(model, reading)),
         notes=_notes(reading, tokenizer),
     )
 
@@ -196,11 +248,12 @@ def _joint_name(names: Names, evidence: Evidence, reading: Reading) -> tuple[str
     return (short(" ".join(tokens[position + step] for position in evidence.positions)),)
 
 
-def _target_name(targets: Targets, predictions: Sequence[Any]) -> str | int:
+def _target_name(targets: Targets, predictions: Sequence[Prediction]) -> str | int:
     """Name what is explained; by default what the model predicts."""
-    if targets.name is not None:
-        return targets.name
-    return predictions[0].label if predictions and predictions[0].position is None else "the predicted label"
+    name = PREDICTED if targets.name is None else targets.name
+    if isinstance(name, str) and predictions and predictions[0].position is None:
+        return name.replace(PREDICTED, predictions[0].label)
+    return name
 
 
 def _pixels(model: Model, reading: Reading) -> Any:
@@ -213,24 +266,3 @@ def _notes(reading: Reading, tokenizer: Any) -> tuple[str, ...]:
         return ()
     written = tokenizer.convert_ids_to_tokens(reading.sequence[reading.n_prompt :])
     return tuple(tokenizer.check(reading.text, written))
-
-
-def _picture(
-    method: Method,
-    evidence: Evidence,
-    attribution: Any,
-    grouped: Mapping[str, Sequence[tuple[int, int, str]]],
-    reading: Reading,
-    tokenizer: Any,
-    *,
-    has_spans: bool,
-) -> Picture:
-    """Prepare what is computed when the explanation is looked at."""
-    names = {side: tuple(span[2] for span in spans) for side, spans in grouped.items()}
-    return picture_of(
-        method,
-        evidence,
-        attribution,
-        names=names,
-        words=None if has_spans else (reading.example.words, tokenizer, reading.text),
-    )

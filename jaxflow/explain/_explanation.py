@@ -100,6 +100,22 @@ class Explanation:
         """`[output, word]`, the score of each word: the joint flow of its tokens, or of shares their sum; None without words."""
         return None if self.picture.words is None else self.picture.words[1]
 
+    @property
+    def contributions(self) -> Explanation | None:
+        """What each token did give to what the model chose, row by row as here, in logits and signed: by `ContributionScores`.
+
+        None where another method was asked for, where the model predicts nothing, and where it cannot be told
+        (`contributions_refused` says why).
+        """
+        found = self.picture.contributions
+        return found if isinstance(found, Explanation) else None
+
+    @property
+    def contributions_refused(self) -> str | None:
+        """Why it cannot be told what each token did give; None where it can, or is not asked for."""
+        found = self.picture.contributions
+        return found if isinstance(found, str) else None
+
     def prediction_of(self, row: int = 0) -> Prediction | None:
         """Return the prediction that belongs to the explained output in `row`: its own, or that of the sequence.
 
@@ -140,6 +156,7 @@ class Explanation:
             "attribution": dataclasses.asdict(self.attribution),
             "predictions": [dataclasses.asdict(prediction) for prediction in self.predictions],
             **record_of(self.picture),
+            "contributions": self.contributions_refused if self.contributions is None else self.contributions._record(),
         }
 
     def __repr__(self) -> str:
@@ -163,8 +180,12 @@ def load(path: str | Path) -> Explanation:
         FileNotFoundError: no such file.
         ValueError: a file that is damaged, no explanation, of another format version, or holds Python objects.
     """
-    record = storage.load(Path(path))
+    return _restored(storage.load(Path(path)), path)
+
+
+def _restored(record: dict[str, Any], path: str | Path) -> Explanation:
     try:
+        contributions = record.pop("contributions")
         attribution = dict(record.pop("attribution"))
         certificate = attribution.pop("certificate")
         words, scores = record.pop("words"), record.pop("word_scores")
@@ -177,6 +198,7 @@ def load(path: str | Path) -> Explanation:
                 tuple(FlowGraph(**graph) for graph in record.pop("flow_graphs")),
                 record.pop("bottleneck"),
                 None if scores is None else (words, scores),
+                _restored(contributions, path) if isinstance(contributions, dict) else contributions,
             ),
             **record,
         )

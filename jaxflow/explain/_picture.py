@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxflow._progress import progress_bar
-from jaxflow.attribute import AttentionFlow, Attribution, Evidence, Method
+from jaxflow.attribute import AttentionFlow, Attribution, ContributionFlow, Evidence, Method
 from jaxflow.explain._flow_graph import FlowGraph, flow_graph
 from jaxflow.explain._word_scores import Word, all_words, join_words, sum_words
 from jaxflow.explain._words import Span, known_words
@@ -35,6 +35,8 @@ class Picture:
         graph: finds the flow graph of an explained output, by its row; None where there is no flow.
         layers: finds the share of each layer in the minimum cuts to the first output; None where there are no cuts.
         words: finds words and their scores; None where there are none.
+        contributions: finds what each token did give, an explanation of its own, or why that cannot be told; None where it is
+            not asked for.
     """
 
     def __init__(
@@ -45,10 +47,12 @@ class Picture:
         graph: Callable[[int], FlowGraph] | None = None,
         layers: Callable[[], Float[np.ndarray, " layer"]] | None = None,
         words: Callable[[], Words | None] | None = None,
+        contributions: Callable[[], Any] | None = None,
     ) -> None:
         """Compute nothing yet."""
         self._n_outputs, self._n_graphs = n_outputs, n_graphs
         self._graph, self._layers, self._words = graph, layers, words
+        self._contributions = contributions
         self._graphs: dict[int, FlowGraph] = {}
 
     def flow_graph(self, row: int) -> FlowGraph:
@@ -90,6 +94,11 @@ class Picture:
         return None if self._layers is None else self._layers()
 
     @functools.cached_property
+    def contributions(self) -> Any:
+        """What each token did give, an `Explanation`, or why that cannot be told; None where it was not asked for."""
+        return None if self._contributions is None else self._contributions()
+
+    @functools.cached_property
     def words(self) -> Words | None:
         """The words, and their scores."""
         return None if self._words is None else self._words()
@@ -99,6 +108,7 @@ def known_picture(
     flow_graphs: Sequence[FlowGraph] = (),
     bottleneck: Float[np.ndarray, " layer"] | None = None,
     words: Words | None = None,
+    contributions: Any = None,
 ) -> Picture:
     """Make a picture of what was computed before, such as a file holds."""
 
@@ -115,6 +125,7 @@ def known_picture(
         graph=graph if flow_graphs else None,
         layers=None if bottleneck is None else lambda: bottleneck,
         words=None if words is None else lambda: words,
+        contributions=lambda: contributions,
     )
 
 
@@ -125,6 +136,7 @@ def picture_of(
     *,
     names: Mapping[str, Sequence[str]],
     words: WordSource | None,
+    contributions: Callable[[], Any] | None = None,
 ) -> Picture:
     """Prepare the picture of what a method found.
 
@@ -134,11 +146,12 @@ def picture_of(
         attribution: what it found.
         names: of the inputs of each stack.
         words: where words come from; None where inputs are spans already.
+        contributions: as in `Picture`.
     """
-    is_flow = isinstance(method, AttentionFlow)
+    is_flow = isinstance(method, AttentionFlow | ContributionFlow)
     find_words = None if words is None else functools.partial(_find_words, method, evidence, attribution, names, words)
-    if not isinstance(method, AttentionFlow) or np.isnan(attribution.scores).any():
-        return Picture(words=None if is_flow else find_words)
+    if not isinstance(method, AttentionFlow | ContributionFlow) or np.isnan(attribution.scores).any():
+        return Picture(words=None if is_flow else find_words, contributions=contributions)
     network_of = functools.cache(functools.partial(_network_of, method, evidence))
     n_outputs = len(attribution.positions)
 
@@ -152,24 +165,34 @@ def picture_of(
 
     def n_graphs() -> int:
         n_arcs = len(network_of(0)[0].senders)
-        has_own_targets = "gradients" in method.needs and n_outputs > 1  # a network for each
+        has_own_targets = method.needs != {"attention"} and n_outputs > 1  # a network for each
         if n_outputs * n_arcs <= CHEAP_ARCS and not has_own_targets:
             return n_outputs
         return int(n_arcs <= CHEAP_ARCS)
 
-    return Picture(n_outputs=n_outputs, n_graphs=n_graphs, graph=graph, layers=layers, words=find_words)
+    return Picture(
+        n_outputs=n_outputs,
+        n_graphs=n_graphs,
+        graph=graph,
+        layers=layers,
+        words=find_words,
+        contributions=contributions,
+    )
 
 
-def _network_of(method: AttentionFlow, evidence: Evidence, row: int) -> tuple[FlowNetwork, int, Selection]:
+def _network_of(
+    method: AttentionFlow | ContributionFlow, evidence: Evidence, row: int
+) -> tuple[FlowNetwork, int, Selection]:
     """Return the network that an explained output's flow is in, the output's node, and which inputs send."""
     target = row if evidence.n_targets > 1 else 0
-    capacities = evidence.capacities(method, target)
-    n_prompt = evidence.n_prompt_of(method.feedback)
-    network = flow_network(capacities, decoder_layer=method.decoder_layer, feedback=method.feedback, n_prompt=n_prompt)
+    capacities, spans = method.capacities(evidence, target), method.spans(evidence, target)
+    flow = method.flow if isinstance(method, ContributionFlow) else method
+    n_prompt = evidence.n_prompt_of(flow.feedback)
+    network = flow_network(capacities, decoder_layer=flow.decoder_layer, feedback=flow.feedback, n_prompt=n_prompt)
     selection = select(
         capacities,
-        positions=None if evidence.joint else evidence.positions[row],
-        spans=evidence.spans,
+        positions=None if spans.outputs is not None else evidence.positions[row],
+        spans=spans,
         n_prompt=None if n_prompt is None else np.asarray(n_prompt),
     )
     joined, outputs, _ = next(selected_networks(network, selection, ()))
@@ -190,7 +213,7 @@ def _find_words(
         return None
     every = all_words({"encoder" if names["encoder"] else "decoder": words}, names)
     scores = attribution.scores
-    if not isinstance(method, AttentionFlow):
+    if not isinstance(method, AttentionFlow | ContributionFlow):
         return (every, sum_words(every, scores)) if getattr(method, "adds_up", False) else None
     if not method.is_plain:
         return None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from jaxflow._attention import Attention
 from jaxflow.attribute import Attribution, EmbeddingScore, Without, lost_without_each
-from jaxflow.capture import Heads, Target, pull_gradients, run_capture
+from jaxflow.capture import Contributions, Heads, Target, pull_contributions, pull_gradients, run_capture
 from jaxflow.models import Model
 
 
@@ -20,12 +20,15 @@ class EagerRuns:
         self._targets = targets
         self._forward: tuple[Any, Attention, Heads | None] | None = None
         self._pulled: tuple[Any, Attention, Any] | None = None
+        self._frozen: tuple[Any, Attention, Any] | None = None
         self.n_targets = len(targets)
 
-    def forward(self, heads: Heads | None, *, for_gradients: bool = False) -> tuple[Any, Attention]:
-        """Return outputs and attention; of the pass that gradients need, where they will be asked for."""
-        if for_gradients:
+    def forward(self, heads: Heads | None, *, needs: Collection[str] = ()) -> tuple[Any, Attention]:
+        """Return outputs and attention; of the pass that gradients or contributions need, where they will be asked for."""
+        if "gradients" in needs:
             return self._pull()[:2]
+        if "contributions" in needs:
+            return self._freeze()[:2]
         if self._forward is None or self._forward[2] is not heads:
             outputs, attention = run_capture(self._model, self._args, self._kwargs, heads=heads)
             self._forward = (outputs, attention, heads)
@@ -40,6 +43,10 @@ class EagerRuns:
         _, attention, pull = self._pull()
         return attention, pull(row)
 
+    def contributions(self, row: int) -> Contributions:
+        """Return what each token gave to target `row`: one backward pass."""
+        return self._freeze()[2](row)
+
     def by_embeddings(self, score: EmbeddingScore, row: int) -> Attribution:
         """Return what `score` makes of target `row`."""
         return score(self._model, self._args, self._kwargs, target=self._targets[row])
@@ -47,6 +54,11 @@ class EagerRuns:
     def without_each(self, row: int, without: Without | None) -> Attribution:
         """Return what target `row` loses without each token."""
         return lost_without_each(self._model, self._args, self._kwargs, target=self._targets[row], without=without)
+
+    def _freeze(self) -> tuple[Any, Attention, Any]:
+        if self._frozen is None:
+            self._frozen = pull_contributions(self._model, self._args, self._kwargs, targets=self._targets)
+        return self._frozen
 
     def _pull(self) -> tuple[Any, Attention, Any]:
         if self._pulled is None:

@@ -12,6 +12,7 @@ from jaxflow.views._sentences import score_text
 
 MOST = 3
 HEADER = ("it wrote", "", "decided by, of what it read", "and of what it had written")
+GIVEN_HEADER = ("it wrote", "", "given by, of what it read", "and of what it had written")
 
 
 def is_generation(explanation: Explanation) -> bool:
@@ -33,14 +34,15 @@ def generation_table(explanation: Explanation, *, rows: Sequence[int]) -> list[t
 
     Returns:
         The header and a line per output: the generated token, its probability, and the encoder's and the decoder's inputs
-        with the largest absolute scores, each with its position.
+        with the largest absolute scores, each with its position; of contributions, if they are known.
     """
     n_read = len(explanation.encoder_tokens)
-    table: list[tuple[str, ...]] = [HEADER]
+    given = explanation.contributions
+    table: list[tuple[str, ...]] = [HEADER if given is None else GIVEN_HEADER]
     for row in rows:
         generated = explanation.prediction_of(row)
         assert generated is not None
-        scores = explanation.scores[row]
+        scores = (explanation if given is None else given).scores[row]
         table.append(
             (
                 generated.label,

@@ -12,7 +12,7 @@ from jaxtyping import ArrayLike, Bool, Float
 from jaxflow.attribute import Attribution
 from jaxflow.explain import Explanation, Prediction
 from jaxflow.views._scale import largest_score, scale_shares
-from jaxflow.views._sentences import joint_positions, output_name
+from jaxflow.views._sentences import joint_positions, output_name, scale_setters
 from jaxflow.views._tokens import shown_tokens
 
 Given = Explanation | Attribution | ArrayLike
@@ -47,8 +47,12 @@ class NamedScores:
 
     @functools.cached_property
     def largest(self) -> float:
-        """The largest absolute score of all outputs, which has the fullest colour; 0 where none is known."""
-        return largest_score(self.scores)
+        """The largest absolute score of all outputs, which has the fullest colour; 0 where none is known.
+
+        Of contributions, those of special tokens and of a decoder's first one aside.
+        """
+        counts = slice(None) if self.explanation is None else scale_setters(self.explanation)
+        return largest_score(self.scores[:, counts]) or largest_score(self.scores)
 
     @functools.cached_property
     def shares(self) -> Float[np.ndarray, "output input"]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Bool
 
 from jaxflow.explain import Explanation, Prediction
 from jaxflow.solve import UNFINISHED
+from jaxflow.views._tokens import shown_tokens
 
 METHOD_NAMES = {
     "flow": "attention flow",
@@ -25,6 +27,8 @@ UNPROVED = ("shapley",)  # methods that are made of maximum flows, and have no c
 NO_RESIDUAL = ("raw",)  # methods whose convention on the residual stream changes nothing
 
 NO_PATH, UNKNOWN = "no path", "unknown"
+COULD_SEND, DID_GIVE = "could send", "did give"  # attention flow, and contributions
+BEYOND = "▶"  # ends a bar that is longer than the scale
 BRIEF, FULL = 3, 6  # digits of a score behind the point
 
 
@@ -123,7 +127,48 @@ def saturation_sentence(explanation: Explanation) -> str | None:
     sentence = f"Saturated: {saturation:.0%} of these scores equal their trivial bound"
     if saturation == 0:
         return f"{sentence}."
+    if explanation.method == "contribution_flow":
+        return f"{sentence}: all that speaks for the target in those tokens reaches it."
     return f"{sentence}; those say what a token sends or an output takes, not what happens between."
+
+
+def given_sentence(explanation: Explanation, row: int) -> str | None:
+    """Say what the contributions to an output are together, and how much of it special and first tokens hold.
+
+    None where there are no contributions; where it cannot be told what tokens gave, why.
+    """
+    if explanation.contributions_refused is not None:
+        return f"What tokens did give is not known. {explanation.contributions_refused}"
+    given = explanation if explanation.method == "contributions" else explanation.contributions
+    if given is None:
+        return None
+    scores = given.scores[row]
+    sentence = f"Did give: contributions to {given.conventions['target']}, {scores.sum():.{BRIEF}f} together"
+    aside = ~scale_setters(given)
+    held = scores[aside]
+    if not aside.any() or not held.any():
+        return f"{sentence}."
+    names = dict.fromkeys(token for token, is_aside in zip(given.tokens, aside, strict=True) if is_aside)
+    return (
+        f"{sentence}, of which {held.sum():.{BRIEF}f} is parked on {', '.join(names)}: what many texts have in common. No scale "
+        "depends on it."
+    )
+
+
+def scale_setters(explanation: Explanation) -> Bool[np.ndarray, " input"]:
+    """Tell which inputs set the scale of colours and bars.
+
+    All of them, except of contributions: there special tokens do not, nor does the first token of a decoder that reads the text,
+    since much of what any text has in common is parked on them.
+    """
+    sets = np.ones(len(explanation.tokens), bool)
+    if explanation.method not in ("contributions", "contribution_flow"):
+        return sets
+    tokens = [*shown_tokens(explanation.encoder_tokens), *shown_tokens(explanation.decoder_tokens)]
+    sets = np.array([not token.is_special for token in tokens])
+    if not explanation.encoder_tokens:
+        sets[0] = False
+    return sets if sets.any() else np.ones(len(tokens), bool)
 
 
 def error_sentence(explanation: Explanation) -> str | None:

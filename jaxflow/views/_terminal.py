@@ -16,18 +16,24 @@ from jaxflow.explain import Explanation
 from jaxflow.views._named_scores import NamedScores, read_scores
 from jaxflow.views._scale import largest_score, scale_shares
 from jaxflow.views._sentences import (
+    BEYOND,
+    COULD_SEND,
+    DID_GIVE,
     bottleneck_sentence,
     error_bars,
     error_sentence,
+    given_sentence,
     headline,
     notes_sentence,
     prediction_sentence,
     proof_sentence,
     saturation_sentence,
+    scale_setters,
     score_text,
 )
 
 MAX_BAR, MAX_ROWS = 40, 40
+GAP, NARROW = 3, 20  # columns between two lists, and of a list that is too narrow to stand beside another
 CELL, WIDEST_CELL = 5, 8  # columns of a score in the matrix
 NOTHING = 1 / 64  # of the largest score; less has no shade
 LEFT_TO_RIGHT = "\u200e"  # keeps numbers after a right-to-left word where they are
@@ -67,6 +73,7 @@ class InTerminal:
         yield _legend(shown)
         for sentence in (proof_sentence, saturation_sentence, bottleneck_sentence, error_sentence):
             yield from _lines(sentence(explanation))
+        yield from _lines(given_sentence(explanation, rows[0]))
 
 
 def has_colours(console: Console) -> bool:
@@ -96,22 +103,53 @@ def _strip(shown: NamedScores, row: int, width: int) -> Iterator[Text]:
 
 
 def _bars(explanation: Explanation, shown: NamedScores, row: int, width: int) -> Iterator[Text]:
-    """Write each input's score and a bar, on a scale of this output's own."""
+    """Write each input's score and a bar, on a scale of this output's own, and beside it what the input did give."""
+    column = max(min(max(map(cell_len, shown.inputs)), width // 2), 1)
+    given = explanation.contributions
+    lists = [(COULD_SEND, explanation, shown)]
+    if given is not None:
+        lists.append((DID_GIVE, given, read_scores(given)))
+    each = (width - column) // len(lists) - GAP
+    if len(lists) > 1 and each < NARROW:
+        for title, one, its in lists:
+            yield Text(title, style="dim")
+            yield from _table(shown.inputs, [_column(one, its, row, width - column)], column)
+        return
+    columns = [_column(one, its, row, each if len(lists) > 1 else width - column) for _, one, its in lists]
+    if len(lists) > 1:
+        columns = [[Text(title, style="dim"), *cells] for (title, _, _), cells in zip(lists, columns, strict=True)]
+    yield from _table(["", *shown.inputs] if len(lists) > 1 else shown.inputs, columns, column)
+
+
+def _table(names: Sequence[str], columns: Sequence[Sequence[Text]], width: int) -> Iterator[Text]:
+    """Write lists beside each other, each line after its name."""
+    wide = [max(map(len, cells)) + GAP for cells in columns]
+    for name, *cells in zip(names, *columns, strict=True):
+        line = Text("  " + _fit(name, width) + "  ", no_wrap=True, end="")
+        for place, cell in enumerate(cells):
+            line.append_text(cell)
+            if place < len(cells) - 1:
+                line.append(" " * (wide[place] - len(cell)))
+        yield line.append("\n")
+
+
+def _column(explanation: Explanation, shown: NamedScores, row: int, width: int) -> list[Text]:
+    """Write the scores of one output with bars that fit; one that is longer than the scale ends in an arrow."""
     scores = shown.scores[row]
     numbers = [score_text(score) + off for score, off in zip(scores, error_bars(explanation, row), strict=True)]
-    column = max(min(max(map(cell_len, shown.inputs)), width // 2), 1)
     digits = max(map(len, numbers))
-    longest = max(min(MAX_BAR, width - column - digits - 6), 1)
-    shares = scale_shares(scores, largest_score(scores))
-    for name, number, share, colour, reachable in zip(
-        shown.inputs, numbers, shares, shown.shares[row], shown.reachable[row], strict=True
+    longest = max(min(MAX_BAR, width - digits - 6), 1)
+    largest = largest_score(scores[scale_setters(explanation)]) or largest_score(scores)
+    cells = []
+    for number, score, share, colour, reachable in zip(
+        numbers, scores, scale_shares(scores, largest), shown.shares[row], shown.reachable[row], strict=True
     ):
-        line = Text("  " + _fit(name, column) + "  ", no_wrap=True, end="")
         if not reachable:
-            yield line.append("no path\n", style="dim")
+            cells.append(Text("no path", style="dim"))
             continue
-        line.append(number.rjust(digits) + " ").append("█" * round(longest * abs(share)), style=_colour(colour))
-        yield line.append("\n")
+        bar = "█" * round(longest * abs(share)) + (BEYOND if abs(score) > largest else "")
+        cells.append(Text(number.rjust(digits) + " ").append(bar, style=_colour(colour)))
+    return cells
 
 
 def _fits(shown: NamedScores, rows: Sequence[int], width: int) -> bool:

@@ -10,26 +10,33 @@ from jaxflow.explain import Explanation
 from jaxflow.views._generation_table import generation_table, is_generation
 from jaxflow.views._scale import largest_score, scale_shares
 from jaxflow.views._sentences import (
+    BEYOND,
+    COULD_SEND,
+    DID_GIVE,
     bottleneck_sentence,
     error_bars,
     error_sentence,
+    given_sentence,
     headline,
     notes_sentence,
     output_sentence,
     prediction_sentence,
     proof_sentence,
     saturation_sentence,
+    scale_setters,
     score_text,
 )
 
 MAX_BAR = 40
 ABOVE_ZERO, BELOW_ZERO = "█", "▒"  # of bars
+GAP, NARROW = 3, 20  # columns between two lists, and of a list that is too narrow to stand beside another
 
 
 def to_text(explanation: Explanation, *, rows: Sequence[int] | None = None, width: int | None = None) -> str:
     """Render explained outputs as lists of tokens with bars, a generation of an encoder-decoder as one table.
 
-    Bars of scores below 0 are grey (▒). Each output's bars have a scale of their own.
+    Bars of scores below 0 are grey (▒). Each output's bars have a scale of their own; those of contributions leave out special
+    tokens and a decoder's first, whose bars end in an arrow where they are longer.
 
     Args:
         explanation: what to show.
@@ -44,6 +51,7 @@ def to_text(explanation: Explanation, *, rows: Sequence[int] | None = None, widt
         saturation_sentence(explanation),
         bottleneck_sentence(explanation),
         error_sentence(explanation),
+        None if is_generation(explanation) and len(rows) > 1 else given_sentence(explanation, rows[0]),
     )
     if len(rows) > 1 and is_generation(explanation):
         blocks = [_generation(explanation, rows)]
@@ -57,17 +65,42 @@ def _paragraph(*sentences: str | None) -> str:
 
 
 def _block(explanation: Explanation, row: int, width: int) -> str:
-    scores = explanation.scores[row]
+    """List the inputs with their scores, and beside them with their contributions, if they are known."""
     words = [_printable(token) for token in explanation.tokens]
     column = max(map(_columns, words))
+    given = explanation.contributions
+    names = ["  " + word + " " * (column - _columns(word)) + "  " for word in words]
+    title, whole = _printable(output_sentence(explanation, row)), width - column
+    if given is None:
+        return "\n".join([title, *_beside(names, _scored(explanation, row, whole))])
+    each = (whole - GAP) // 2
+    if each < NARROW:
+        sent, gave = (_beside(names, _scored(one, row, whole)) for one in (explanation, given))
+        return "\n".join([title, COULD_SEND, *sent, DID_GIVE, *gave])
+    could, did = ([head, *_scored(one, row, each)] for head, one in ((COULD_SEND, explanation), (DID_GIVE, given)))
+    wide = max(map(len, could)) + GAP
+    names = [" " * (column + 4), *names]
+    return "\n".join(
+        [title, *_beside(names, [left.ljust(wide) + right for left, right in zip(could, did, strict=True)])]
+    )
+
+
+def _beside(names: Sequence[str], lines: Sequence[str]) -> list[str]:
+    return [(name + line).rstrip() for name, line in zip(names, lines, strict=True)]
+
+
+def _scored(explanation: Explanation, row: int, width: int) -> list[str]:
+    """Write each input's score and a bar that fits; one that is longer than the scale ends in an arrow."""
+    scores = explanation.scores[row]
     numbers = [score_text(score) + off for score, off in zip(scores, error_bars(explanation, row), strict=True)]
     digits = max(map(len, numbers))
-    bar = max(min(MAX_BAR, width - column - digits - 5), 1)
-    lines = [_printable(output_sentence(explanation, row))]
-    for word, number, share in zip(words, numbers, scale_shares(scores, largest_score(scores)), strict=True):
+    bar = max(min(MAX_BAR, width - digits - 5), 1)
+    largest = largest_score(scores[scale_setters(explanation)]) or largest_score(scores)
+    lines = []
+    for number, score, share in zip(numbers, scores, scale_shares(scores, largest), strict=True):
         drawn = (BELOW_ZERO if share < 0 else ABOVE_ZERO) * round(bar * abs(share))
-        lines.append(f"  {word}{' ' * (column - _columns(word))}  {number.rjust(digits)} {drawn}".rstrip())
-    return "\n".join(lines)
+        lines.append(f"{number.rjust(digits)} {drawn}{BEYOND if abs(score) > largest else ''}".rstrip())
+    return lines
 
 
 def _generation(explanation: Explanation, rows: Sequence[int]) -> str:

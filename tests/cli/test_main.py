@@ -137,7 +137,7 @@ def test_real_weights_by_their_directory(capsys, minilm_directory):
         ),
         (["explain", "--weighting", "gradient", "--target", "dual", TEXT], "expected one of 'singular', 'plural'"),
         (
-            ["explain", "--target", "plural", TEXT],
+            ["explain", "--method", "flow", "--target", "plural", TEXT],
             "target is given, but the method 'flow' is the same for every target",
         ),
         (["explain", "--file", "nowhere.txt"], "No such file"),

@@ -26,7 +26,7 @@ HOSTILE = (
 @pytest.fixture(scope="module")
 def explanation():
     model, tokenizer = load_model("agreement")
-    return explain(model, "the keys to the old cabinet", tokenizer=tokenizer)
+    return explain(model, "the keys to the old cabinet", "flow", tokenizer=tokenizer)
 
 
 def terminal(width=80, **options):
@@ -183,3 +183,17 @@ def test_rich_shows_it_by_itself(explanation):
     console = terminal()
     console.print(explanation)
     assert console.file.getvalue() == drawn(explanation)
+
+
+@pytest.mark.parametrize("width", [30, 100])
+def test_what_tokens_did_give_stands_beside_what_they_could_send(width):
+    model, tokenizer = load_model("agreement")
+    twofold = explain(model, "the keys to the old cabinet", tokenizer=tokenizer, positions=0)
+    console = terminal(width)
+    console.print(InTerminal(twofold))
+    text = plain(console.file.getvalue())
+    assert "could send" in text
+    assert "did give" in text
+    for scores in (twofold.scores[0], twofold.contributions.scores[0]):
+        assert all(f"{score:.3f}" in text for score in scores)
+    assert max(map(len, text.splitlines())) <= width

@@ -10,7 +10,13 @@ from jaxflow.views._text import to_text
 @pytest.fixture(scope="module")
 def explanation():
     model, tokenizer = load_model("agreement")
-    return explain(model, "the keys to the old cabinet", tokenizer=tokenizer)
+    return explain(model, "the keys to the old cabinet", "flow", tokenizer=tokenizer)
+
+
+@pytest.fixture(scope="module")
+def twofold():
+    model, tokenizer = load_model("agreement")
+    return explain(model, "the keys to the old cabinet", tokenizer=tokenizer, positions=0)
 
 
 def bars(text):
@@ -22,10 +28,34 @@ def test_bars_are_as_long_as_scores_say(explanation):
     np.testing.assert_array_equal(bars(to_text(explanation, rows=[2], width=100)), np.rint(40 * scores / scores.max()))
 
 
-@pytest.mark.parametrize("width", [20, 30, 60])
-def test_lists_fit_the_width(explanation, width):
-    lines = [line for line in to_text(explanation, width=width).splitlines() if line.startswith("  ")]
-    assert max(map(len, lines)) <= width
+@pytest.mark.parametrize("width", [20, 30, 60, 100])
+def test_lists_fit_the_width(explanation, twofold, width):
+    for one in (explanation, twofold):
+        lines = [line for line in to_text(one, width=width).splitlines() if line.startswith("  ")]
+        assert max(map(len, lines)) <= width
+
+
+@pytest.mark.parametrize("width", [30, 100])
+def test_what_tokens_did_give_stands_beside_what_they_could_send(twofold, width):
+    text = to_text(twofold, width=width)
+    for token, sent, gave in zip(twofold.tokens, twofold.scores[0], twofold.contributions.scores[0], strict=True):
+        lines = [line for line in text.splitlines() if line.strip().startswith(f"{token} ")]
+        assert any(f"{sent:.3f}" in line for line in lines)
+        assert any(f"{gave:.3f}" in line for line in lines)
+    assert text.index("could send") < text.index("did give")
+    total = twofold.contributions.scores[0].sum()
+    parked = twofold.contributions.scores[0, 0]
+    assert f"contributions to plural, {total:.3f} together, of which {parked:.3f} is parked on [CLS]" in text
+
+
+def test_special_and_first_tokens_set_no_scale_of_contributions(twofold):
+    scores = np.array([[9.0, 1.0, 2.0, 0.5, -1.0, 0.0, 0.25]])
+    given = dataclasses.replace(
+        twofold.contributions, attribution=twofold.contributions.attribution.replace(encoder=scores)
+    )
+    lines = [line for line in to_text(given, width=100).splitlines() if line.startswith("  ")]
+    assert [line.count("█") for line in lines] == [40, 20, 40, 10, 0, 0, 5]
+    assert [line.endswith("▶") for line in lines] == [True, *[False] * 6]
 
 
 def test_rows_are_chosen(explanation):

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from jaxflow.explain import Explanation, FlowGraph
 from jaxflow.views._layout import layer_name
 from jaxflow.views._named_scores import NamedScores
-from jaxflow.views._sentences import BRIEF, FULL, NO_PATH, UNKNOWN
+from jaxflow.views._sentences import BRIEF, FULL, NO_PATH, UNKNOWN, given_sentence
 from jaxflow.views._tokens import Token, visible
 from jaxflow.views.html._frame import Frame, whole
 from jaxflow.views.html._strip import DASH, fullest_patches
@@ -27,6 +27,7 @@ def page_data(
     tokens: list[Token],
     frame: Frame | None,
     grid: tuple[int, int] | None,
+    given: NamedScores | None,
 ) -> dict[str, Any]:
     """Gather all that changes when another output, token or share is looked at.
 
@@ -47,13 +48,18 @@ def page_data(
         "titles": list(shown.titles),
         "outputs": list(shown.outputs),
         "scores": _known(shown.scores, unit),
-        "far": []
-        if shown.reachable.all()
-        else ["".join("01"[int(not near)] for near in row) for row in shown.reachable],
+        "far": _far(shown),
         "errors": None if shown.errors is None else [whole(2 * row, UNIT) for row in shown.errors],
         "fullest": None if grid is None else fullest_patches(shown, grid),
         "graphs": [],
     }
+    if given is not None:
+        record["given"] = {
+            "scores": _known(given.scores, unit),
+            "largest": given.largest or 1,
+            "far": _far(given),
+            "notes": [given_sentence(explanation, row) for row in range(len(given.scores))],
+        }
     if explanation.word_scores is not None:
         record["words"] = [[start, stop, visible(word)] for start, stop, word in explanation.words]
         record["wordScores"] = _known(explanation.word_scores, unit)
@@ -79,6 +85,13 @@ def to_json(record: dict[str, Any]) -> str:
 def _known(scores: Float[np.ndarray, "row column"], unit: float) -> list[list[int | None]]:
     """Write scores as whole numbers; None where unknown."""
     return [[None if np.isnan(score) else round(score * unit) for score in row] for row in scores.tolist()]
+
+
+def _far(shown: NamedScores) -> list[str]:
+    """Say by 1 where no path leads; nothing where one always does."""
+    if shown.reachable.all():
+        return []
+    return ["".join("01"[int(not near)] for near in row) for row in shown.reachable]
 
 
 def _digits(shown: NamedScores) -> int:

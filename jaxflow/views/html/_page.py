@@ -18,6 +18,7 @@ from jaxflow.views._sentences import (
     bottleneck_sentence,
     certificate_sentence,
     error_sentence,
+    given_sentence,
     headline,
     joint_positions,
     notes_sentence,
@@ -56,17 +57,20 @@ def to_html(explanation: Explanation, *, grid: tuple[int, int] | None = None) ->
     frame = frame_of(graphs, names, shown.outputs, n_encoder=shown.n_encoder) if graphs else None
     every = shown_tokens(explanation.output_tokens)
     outputs = [every[position] for position in shown.positions]
+    given = None if explanation.contributions is None else _named(explanation.contributions)
     sentences = (proof_sentence, saturation_sentence, bottleneck_sentence, error_sentence)
     return render(
         "explanation.html",
         style=page_style(),
         script=_script(),
-        data=to_json(page_data(explanation, shown, tokens, frame, grid)),
+        data=to_json(page_data(explanation, shown, tokens, frame, grid, given)),
         head=_head(explanation),
         titles=shown.titles,
         strips=stack_strips(shown, tokens, row=0) if grid is None else [],
         patches=None if grid is None else patch_grid(shown, tokens, row=0, grid=grid, image=explanation.image),
         words=word_strip(explanation, shown, row=0),
+        given=[] if given is None else stack_strips(given, tokens, row=0, kind="g"),
+        given_note=given_sentence(explanation, 0),
         has_special=any(token.is_special for token in tokens),
         has_negative=shown.has_negative,
         notes=[text for text in (sentence(explanation) for sentence in sentences) if text],

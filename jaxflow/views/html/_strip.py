@@ -23,7 +23,7 @@ class Button(NamedTuple):
     """A token, or a word, on its shade.
 
     Attributes:
-        kind: "i" of an input, "w" of a word.
+        kind: "i" of an input, "g" of what an input did give, "w" of a word.
         number: which input or word.
         css: classes.
         style: how much of the colour it has; empty for none.
@@ -61,7 +61,7 @@ class Patches(NamedTuple):
     style: str
 
 
-def stack_strips(shown: NamedScores, tokens: list[Token], *, row: int) -> list[Strip]:
+def stack_strips(shown: NamedScores, tokens: list[Token], *, row: int, kind: str = "i") -> list[Strip]:
     """Shade the inputs of each stack by the scores for the output in `row`, all stacks on one scale."""
     stacks = [
         ("Read by the encoder", range(shown.n_encoder)),
@@ -71,7 +71,7 @@ def stack_strips(shown: NamedScores, tokens: list[Token], *, row: int) -> list[S
     for name, inputs in stacks:
         words: list[list[Button]] = []
         for i in inputs:
-            button = token_button(shown, tokens, row, i)
+            button = token_button(shown, tokens, row, i, kind=kind)
             if tokens[i].is_joined and words:
                 words[-1].append(button)
             else:
@@ -94,11 +94,11 @@ def word_strip(explanation: Explanation, shown: NamedScores, *, row: int) -> Str
     return Strip("Words", buttons, runs_from_the_right([name for _, _, name in explanation.words]))
 
 
-def token_button(shown: NamedScores, tokens: Sequence[Token], row: int, i: int) -> Button:
+def token_button(shown: NamedScores, tokens: Sequence[Token], row: int, i: int, *, kind: str = "i") -> Button:
     """Shade one input by its score."""
     error = "" if shown.errors is None else f" ±{2 * shown.errors[row, i]:.{BRIEF}f}"
     is_far = not shown.reachable[row, i]
-    return _button("i", i, tokens[i], shown.scores[row, i], shown.largest, is_far=is_far, error=error)
+    return _button(kind, i, tokens[i], shown.scores[row, i], shown.largest, is_far=is_far, error=error)
 
 
 def patch_grid(

@@ -10,12 +10,14 @@ function start(section) {
   // What is looked at: an output, inputs, a node of the graph; and what says so again for another output.
   const state = { row: 0, share: data.frame ? data.frame.share : 1, inputs: [], node: -1, again: null };
   const tokens = all(".token[data-i]").sort((a, b) => a.dataset.i - b.dataset.i), words = all(".token[data-w]");
+  const gifts = all(".token[data-g]").sort((a, b) => a.dataset.g - b.dataset.g);
   const patches = find(".patches");
   const raw = tokens.map((token) => token.title.replace(/: [^:]*$/, ""));
   const graph = flowGraph(data, state, find, say);
   const digitsHeld = Math.round(Math.log10(data.unit));
 
   const isFar = (row, input) => data.far.length > 0 && data.far[row][input] === "1";
+  const isFarGift = (row, input) => data.given.far.length > 0 && data.given.far[row][input] === "1";
   const isFarWord = (row, place) => {
     const [first, stop] = data.words[place];
     return [...Array(stop - first).keys()].every((i) => isFar(row, first + i));
@@ -25,9 +27,9 @@ function start(section) {
   const scoreText = (row, input, digits) => written(data.scores[row][input], isFar(row, input), digits);
   const wordText = (row, place, digits) => written(data.wordScores[row][place], isFarWord(row, place), digits);
 
-  function drawButton(button, name, score, far, error) {
+  function drawButton(button, name, score, far, error, largest = data.largest) {
     button.querySelector("small").textContent = far ? data.terms.dash : written(score, far, data.digits.brief) + (score === null ? "" : error);
-    button.style.setProperty("--s", Math.min(Math.abs(score) / data.unit / data.largest, 1));
+    button.style.setProperty("--s", Math.min(Math.abs(score) / data.unit / largest, 1));
     button.classList.toggle("minus", score < 0);
     button.classList.toggle("far", far);
     button.title = name + ": " + written(score, far, data.digits.full);
@@ -37,6 +39,8 @@ function start(section) {
     tokens.forEach((token, i) => drawButton(token, raw[i], data.scores[row][i], isFar(row, i),
       data.errors ? " ±" + (data.errors[row][i] / data.fineUnit).toFixed(data.digits.brief) : ""));
     words.forEach((word, i) => drawButton(word, data.words[i][2], data.wordScores[row][i], isFarWord(row, i), ""));
+    gifts.forEach((gift, i) => drawButton(gift, raw[i], data.given.scores[row][i], isFarGift(row, i), "", data.given.largest));
+    if (gifts.length) say(".given-note", data.given.notes[row]);
     if (patches) {
       patches.style.setProperty("--scale", data.fullest[row] ? data.largest / data.fullest[row] : 1);
       say(".fullest", String(data.fullest[row]));
@@ -68,6 +72,7 @@ function start(section) {
   }
   function see(again) {
     state.again = again;
+    say(".gift-readout", "");
     if (again) again(); else look([], "");
   }
   function look(inputs, text) {
@@ -109,6 +114,10 @@ function start(section) {
   }
   reach(tokens, lookAtToken);
   reach(words, lookAtWord);
+  reach(gifts, (i) => {
+    look([i], "");
+    say(".gift-readout", `${data.tokens[i]}: ${written(data.given.scores[state.row][i], isFarGift(state.row, i), data.digits.full)} · ${data.titles[state.row]}`);
+  });
   on("input.row", "input", (event) => setRow(+event.target.value));
   on("button.back", "click", () => setRow(state.row - 1));
   on("button.on", "click", () => setRow(state.row + 1));
