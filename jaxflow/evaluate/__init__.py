@@ -10,13 +10,16 @@
 | `ErasureCurves.pruning` | how far is it off while the worst are taken away? | less | Ali et al. 2022 |
 | `rank_correlation` with `leave_one_out` | are tokens in the order of what their removal does? | more | Abnar & Zuidema 2020 |
 | `rank_correlation` with `gradient_norm` | are they in the order of the gradient's size? | more | Abnar & Zuidema 2020 |
+| `CutEffect.fall` | does a minimum cut hold what the flow claims? | more | ours |
 | `SanityCheck.correlations` | are scores the same without what was learned? | nearer to 0 | Adebayo et al. 2018 |
 """
 
+from jaxflow.capture import knock_out
 from jaxflow.evaluate._bootstrap import Bootstrap
 from jaxflow.evaluate._compare import compare
 from jaxflow.evaluate._comparison import Comparison
 from jaxflow.evaluate._curves import ErasureCurves, erasure_curves
+from jaxflow.evaluate._cuts import CutEffect, cut_effect
 from jaxflow.evaluate._decisions import Decision, next_token, predicted_label
 from jaxflow.evaluate._erasure import BINS, Faithfulness, erase
 from jaxflow.evaluate._masking import masked_value
@@ -29,13 +32,16 @@ __all__ = [
     "METRICS",
     "Bootstrap",
     "Comparison",
+    "CutEffect",
     "Decision",
     "ErasureCurves",
     "Faithfulness",
     "SanityCheck",
     "compare",
+    "cut_effect",
     "erase",
     "erasure_curves",
+    "knock_out",
     "layer_groups",
     "masked_value",
     "next_token",

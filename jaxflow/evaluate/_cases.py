@@ -25,7 +25,7 @@ class ReadText:
         text: the text.
         tokens: `[token]`, names of its tokens.
         inputs: the model's inputs, `[1, padded token]`, and where it has one the decoder's start.
-        candidates: `[token]`, those that may be hidden: not the special ones.
+        candidates: `[token]`, those that may be hidden: not the special ones, nor the first of a decoder.
     """
 
     text: str
@@ -59,6 +59,8 @@ def read_text(model: Model, tokenizer: Any, text: str) -> ReadText:
     ids = inputs["input_ids"]
     n_tokens = ids.shape[-1]
     special = np.isin(ids[0], tokenizer.all_special_ids)
+    if model.facts.stacks == ("decoder",) and not special[0]:
+        special[0] = True  # an attention sink: without it a decoder makes no sense of anything, whatever the token is
     if (~special).sum() < 2:
         raise ValueError(
             f"The text {text!r} has {(~special).sum()} tokens that can be hidden, special ones excepted; ranks and erasure need "

@@ -9,15 +9,17 @@ import jax
 import numpy as np
 
 from jaxflow._progress import no_progress, progress_bar
-from jaxflow.attribute import METHODS, Method, as_method, method_label
+from jaxflow.attribute import METHODS, AttentionFlow, ContributionFlow, Evidence, Method, as_method, method_label
 from jaxflow.evaluate._bootstrap import Bootstrap
 from jaxflow.evaluate._cases import Case, ReadText, decide, read_text
 from jaxflow.evaluate._comparison import Comparison
 from jaxflow.evaluate._compiled import CompiledModel
+from jaxflow.evaluate._cuts import N_RANDOM, effect_of
 from jaxflow.evaluate._decisions import Decision, default_decision, predicted_label
 from jaxflow.evaluate._erasure import BINS
 from jaxflow.evaluate._evidence import CompiledRuns, evidence_of, score_text
-from jaxflow.evaluate._metrics import METRICS, measure
+from jaxflow.evaluate._metrics import CUT_METRICS, METRICS, measure
+from jaxflow.evaluate._passes import CountedRuns
 from jaxflow.evaluate._sanity import randomise
 from jaxflow.explain import words_of
 from jaxflow.models import Model, as_model
@@ -41,8 +43,9 @@ def compare(
     """Score the tokens of texts by several methods, and measure which scores predict what the model does.
 
     Of each text, the model's own decision is explained: the label that it predicts, or the token that it writes first. Tokens
-    are hidden by the attention mask; special ones are never hidden, and never counted. All masks that all methods want go
-    through the model together, in one compiled program.
+    are hidden by the attention mask. Special ones are never hidden and never counted, nor is the first token of a decoder that
+    reads the text: it is an attention sink, without which a decoder makes no sense of the rest. All masks that all methods want
+    go through the model together, in one compiled program.
 
     Args:
         model: what `capture` takes and `input_ids` and `attention_mask` go into: a classifier, a model that generates, or a
@@ -90,18 +93,23 @@ def compare(
     cases = [decide(compiled, decision, each) for each in read]
     shuffled = _shuffled(subject, bootstrap.seed) if "sanity" in metrics else None
     values = np.zeros((len(texts), len(named), len(metrics)))
+    passes = np.zeros((len(texts), len(named), 2), int)
     scores = []
     with progress_bar(len(texts), "texts", unit="text") as bar, no_progress():
         for row, case in enumerate(cases):
             runs = CompiledRuns(compiled, case, compiled.parameters)
-            scored = [score_text(method, evidence_of(runs, seed=0)) for method in named.values()]
+            counted = [CountedRuns(runs, int(case.read.candidates.sum())) for _ in named]
+            evidence = [evidence_of(runs, seed=0, counted=each) for each in counted]
+            scored = [score_text(method, its) for method, its in zip(named.values(), evidence, strict=True)]
+            passes[row] = [each.passes for each in counted]
             randomised = None
             if shuffled is not None:
                 others = evidence_of(CompiledRuns(compiled, case, shuffled), seed=1)
                 randomised = [score_text(method, others)[0] for method in named.values()]
             rows = [found for found, _ in scored]
             for number, found in enumerate(measure(runs, rows, randomised, metrics=metrics, bins=bins)):
-                measured = {**found, "saturation": scored[number][1]}
+                cut = _cut(list(named.values())[number], evidence[number], runs, metrics)
+                measured = {**found, "saturation": scored[number][1], **cut}
                 values[row, number] = [measured[name] for name in metrics]
             scores.append(np.stack(rows))
             bar.update()
@@ -116,7 +124,19 @@ def compare(
         scores=tuple(scores),
         candidates=tuple(each.candidates for each in read),
         bootstrap=bootstrap,
+        passes=passes,
     )
+
+
+def _cut(method: Method, evidence: Evidence, runs: CompiledRuns, metrics: Sequence[str]) -> dict[str, float]:
+    """Say by how much more the target falls without the arcs of a minimum cut than without others; NaN without a network."""
+    if not isinstance(method, AttentionFlow | ContributionFlow) or not CUT_METRICS & set(metrics):
+        return dict.fromkeys(CUT_METRICS, float("nan"))
+    n_inputs = sum(map(len, evidence.tokens.values()))
+    known = runs.case.read.candidates
+    among = np.pad(known, (0, n_inputs - len(known)))
+    effect = effect_of(method, evidence, runs.without_arcs, source=among, n_random=N_RANDOM, seed=0)
+    return {"cut_by_capacity": effect.over_equal_capacity, "cut_by_layer": effect.over_equal_layer}
 
 
 def _methods(methods: Sequence[Method | str] | Mapping[str, Method | str] | None) -> dict[str, Method]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from jaxflow._version import __version__
 from jaxflow.evaluate._bootstrap import Bootstrap
@@ -33,6 +33,7 @@ class Comparison:
         scores: of each text, `[method, token]`, special tokens included.
         candidates: of each text, `[token]`, whether a token could be hidden: metrics are of these alone.
         bootstrap: how intervals are found.
+        passes: `[text, method, 2]`, how many forward and how many backward passes a method takes by itself.
     """
 
     model: str
@@ -45,6 +46,7 @@ class Comparison:
     scores: tuple[Float[np.ndarray, "method token"], ...]
     candidates: tuple[Bool[np.ndarray, " token"], ...]
     bootstrap: Bootstrap
+    passes: Int[np.ndarray, "text method 2"]
 
     @property
     def mean(self) -> Float[np.ndarray, "method metric"]:
@@ -68,6 +70,28 @@ class Comparison:
         paired = self.values[:, self.methods.index(method)] - self.values[:, self.methods.index(other)]
         ends = self.bootstrap.interval(paired)
         return np.concatenate([_mean(paired)[None], ends])
+
+    def differences(self, other: str, *, width: int = 120) -> str:
+        """Return a table of each method's means less those of `other` on the same texts, with intervals; * where 0 is outside.
+
+        Raises:
+            ValueError: no such method.
+        """
+        names = [name for name in self.methods if name != other]
+        found = {name: self.difference(name, other) for name in names}
+        cells = [
+            [
+                "—" if np.isnan(m) else f"{_short(m)} [{_short(a)}, {_short(b)}]{'*' if a > 0 or b < 0 else ' '}"
+                for m, a, b in found[name].T
+            ]
+            for name in names
+        ]
+        columns = [
+            [f"{name} {ARROWS[METRICS[name]]}", *column]
+            for name, column in zip(self.metrics, zip(*cells, strict=True), strict=True)
+        ]
+        head = f"Less {other}, on the same texts: mean and {self.bootstrap.level:.0%} interval, * 0 is outside"
+        return "\n".join([head, *_tables(names, columns, width)])
 
     @property
     def rank_correlations(self) -> Float[np.ndarray, "method other"]:
@@ -94,7 +118,8 @@ class Comparison:
             **dataclasses.asdict(self.bootstrap),
             "better": {name: METRICS[name] for name in self.metrics},
             "methods": {
-                method: {
+                method: {"passes": self.passes[:, i].mean(0).tolist()}
+                | {
                     metric: {
                         "mean": _number(self.mean[i, j]),
                         "interval": [_number(lower[i, j]), _number(upper[i, j])],
@@ -127,36 +152,25 @@ class Comparison:
 
     def to_markdown(self) -> str:
         """Return a table in Markdown: mean, and the interval behind it; the best mean of a column in bold."""
-        rows = [["method", *(f"{name} {ARROWS[METRICS[name]]}" for name in self.metrics)]]
-        rows.append(["---", *("---:" for _ in self.metrics)])
-        for method, cells, best in zip(self.methods, self._cells(), self._best(), strict=True):
-            rows.append([method, *(_bold(cell) if b else cell for cell, b in zip(cells, best, strict=True))])
+        rows = [["method", "passes", *(f"{name} {ARROWS[METRICS[name]]}" for name in self.metrics)]]
+        rows.append(["---", "---:", *("---:" for _ in self.metrics)])
+        for method, taken, cells, best in zip(self.methods, self._passes(), self._cells(), self._best(), strict=True):
+            rows.append([method, taken, *(_bold(cell) if b else cell for cell, b in zip(cells, best, strict=True))])
         return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
     def to_text(self, width: int = 120) -> str:
         """Return tables no wider than `width`, as many metrics beside each other as fit; a star marks the best mean of each."""
-        first = max(map(len, self.methods))
-        columns = [
+        columns = [["passes", *self._passes()]]
+        columns += [
             [
                 f"{name} {ARROWS[METRICS[name]]}",
                 *(f"{cell}{'*' if b else ' '}" for cell, b in zip(cells, best, strict=True)),
             ]
             for name, cells, best in zip(self.metrics, zip(*self._cells(), strict=True), self._best().T, strict=True)
         ]
-        widths = [max(map(len, column)) for column in columns]
         n_texts = f"{len(self.texts)} text{'s' * (len(self.texts) != 1)}"
-        lines = [f"{self.model}: {n_texts}, mean and {self.bootstrap.level:.0%} interval, * best"]
-        start = 0
-        while start < len(columns):
-            stop = start + 1
-            while stop < len(columns) and first + sum(w + 2 for w in widths[start : stop + 1]) <= width:
-                stop += 1
-            lines.append("")
-            for row, name in enumerate(("", *self.methods)):
-                cells = "  ".join(columns[j][row].rjust(widths[j]) for j in range(start, stop))
-                lines.append(f"{name:<{first}}  {cells}".rstrip())
-            start = stop
-        return "\n".join(lines)
+        head = f"{self.model}: {n_texts}, mean and {self.bootstrap.level:.0%} interval, * best; passes F forwards, B backwards"
+        return "\n".join([head, *_tables(self.methods, columns, width)])
 
     def __str__(self) -> str:
         return self.to_text()
@@ -169,12 +183,35 @@ class Comparison:
             for row in zip(self.mean, lower, upper, strict=True)
         ]
 
+    def _passes(self) -> list[str]:
+        """Write how many passes each method takes, forwards and backwards, on average over texts."""
+        cells = []
+        for counts in self.passes.mean(0):
+            parts = [f"{count:.3g}{kind}" for count, kind in zip(counts, "FB", strict=True) if count]
+            cells.append("+".join(parts) or "0")
+        return cells
+
     def _best(self) -> np.ndarray:
         """Say which means are the best of their metric, those of chance aside."""
         signs = {"more": self.mean, "less": -self.mean, "near 0": -np.abs(self.mean)}
         merit = np.stack([signs[METRICS[name]][:, j] for j, name in enumerate(self.metrics)], axis=1)
         merit[[name == "random" for name in self.methods]] = np.nan
         return merit == np.nanmax(np.where(np.isnan(merit), -np.inf, merit), axis=0)
+
+
+def _tables(names: Sequence[str], columns: Sequence[Sequence[str]], width: int) -> Iterator[str]:
+    """Write columns below their heads, as many beside each other as fit."""
+    first, widths = max(map(len, names)), [max(map(len, column)) for column in columns]
+    start = 0
+    while start < len(columns):
+        stop = start + 1
+        while stop < len(columns) and first + sum(w + 2 for w in widths[start : stop + 1]) <= width:
+            stop += 1
+        yield ""
+        for row, name in enumerate(("", *names)):
+            cells = "  ".join(columns[j][row].rjust(widths[j]) for j in range(start, stop))
+            yield f"{name:<{first}}  {cells}".rstrip()
+        start = stop
 
 
 def _mean(values: Float[np.ndarray, "text ..."]) -> np.ndarray:

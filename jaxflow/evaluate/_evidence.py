@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -17,15 +17,18 @@ from jaxflow.attribute import (
     EmbeddingScore,
     Evidence,
     Method,
+    Runs,
     Without,
     as_attribution,
     lost_without_each,
 )
-from jaxflow.capture import SIDES, Heads, reduce_heads
+from jaxflow.capture import SIDES, Contributions, Heads, reduce_heads
 from jaxflow.evaluate._cases import Case
 from jaxflow.evaluate._compiled import CompiledModel
+from jaxflow.evaluate._cuts import Arcs
 from jaxflow.evaluate._masking import batched
 
+T = TypeVar("T", Attention, Contributions)
 BATCH = 32  # masks that go through the model at once
 
 
@@ -82,6 +85,21 @@ class CompiledRuns:
         """Return the attention, and the gradients of the target by it."""
         return self.attended
 
+    @functools.cached_property
+    def contributed(self) -> Contributions:
+        """What each token gave to the target."""
+        return jax.device_get(self.model.contribute(self.parameters, self.case.read.inputs, self.case.decided))
+
+    def contributions(self, row: int) -> Contributions:
+        """Return what each token gave to the target."""
+        own, found = slice(len(self.case.read.tokens)), self.contributed
+        cut = dict(vars(self._unpadded_attention(found)))
+        stay = f"{self.stack}_stay"
+        cut[stay] = cut[stay][..., own]
+        if self.stack == "decoder" or found.decoder is None:
+            cut["outputs"] = cut["outputs"][..., own]
+        return Contributions(**cut)
+
     def by_embeddings(self, score: EmbeddingScore, row: int) -> Attribution:
         """Return what `score` makes of the target."""
         found = self.model.by_embeddings(score)(self.parameters, self.case.read.inputs, self.case.decided)
@@ -96,12 +114,22 @@ class CompiledRuns:
         stacks: dict[str, Any] = {"encoder": None, "decoder": None, self.stack: self.lost[1][None, None]}
         return Attribution(**stacks, positions=np.array([0]))
 
+    def without_arcs(self, arcs: Arcs) -> Float[np.ndarray, " set"]:
+        """Return the target without the attention of each set of arcs, one compiled program for all."""
+        n_padded = self.case.read.inputs["input_ids"].shape[-1] - len(self.case.read.tokens)
+        padded = {}
+        for name, sets in arcs.items():
+            ends = [(0, n_padded if side == self.stack else 0) for side in SIDES[name]]
+            padded[name] = np.pad(sets, ((0, 0), (0, 0), *ends))
+        found = self.model.without_arcs(self.parameters, self.case.read.inputs, self.case.decided, padded)
+        return np.asarray(jax.device_get(found), np.float64)
+
     @property
     def stack(self) -> str:
         """The stack that reads the text."""
         return self.model.model.facts.stacks[0]
 
-    def _unpadded_attention(self, attention: Attention) -> Attention:
+    def _unpadded_attention(self, attention: T) -> T:
         n_tokens, cut = len(self.case.read.tokens), {}
         for name, sides in SIDES.items():
             if (weights := getattr(attention, name)) is not None:
@@ -113,13 +141,13 @@ class CompiledRuns:
         return dataclasses.replace(found, **{self.stack: getattr(found, self.stack)[..., : len(self.case.read.tokens)]})
 
 
-def evidence_of(runs: CompiledRuns, *, seed: int) -> Evidence:
-    """Put together what methods may ask about a text."""
+def evidence_of(runs: CompiledRuns, *, seed: int, counted: Runs | None = None) -> Evidence:
+    """Put together what methods may ask about a text, of `counted` if it is given."""
     read = runs.case.read
     tokens = {"encoder": (), "decoder": (), runs.stack: read.tokens}
     if "decoder_input_ids" in read.inputs:
         tokens["decoder"] = ("",) * read.inputs["decoder_input_ids"].shape[-1]
-    return Evidence(runs, tokens=tokens, positions=runs.case.positions, seed=seed)
+    return Evidence(counted or runs, tokens=tokens, positions=runs.case.positions, seed=seed)
 
 
 def score_text(method: Method, evidence: Evidence) -> tuple[Float[np.ndarray, " token"], float]:

@@ -26,7 +26,10 @@ METRICS: Mapping[str, Literal["more", "less", "near 0"]] = {
     "gradient": "more",
     "sanity": "near 0",
     "saturation": "less",
+    "cut_by_capacity": "more",
+    "cut_by_layer": "more",
 }
+CUT_METRICS = frozenset({"cut_by_capacity", "cut_by_layer"})
 
 
 def measure(

@@ -42,16 +42,66 @@ def test_all_methods_and_metrics(compared):
     assert compared.metrics == tuple(METRICS)
     assert compared.decisions == ("plural", "plural")
     assert compared.tokens[1] == ("[CLS]", "the", "guards", "near", "the", "door")
-    assert [rows.shape for rows in compared.scores] == [(12, 7), (12, 6)]
+    assert [rows.shape for rows in compared.scores] == [(14, 7), (14, 6)]
     assert not any(known[0] or not known[1:].all() for known in compared.candidates)  # [CLS] is not
-    assert not np.isnan(compared.values[:, :, : len(METRICS) - 1]).any()
-    column = compared.values[..., compared.metrics.index("saturation")]
-    assert np.isfinite(column).all(0).tolist() == [name.startswith("flow") for name in compared.methods]
+    of_flows = ("saturation", "cut_by_capacity", "cut_by_layer")
+    others = [i for i, name in enumerate(compared.metrics) if name not in of_flows]
+    assert not np.isnan(compared.values[:, :, others]).any()
+    for name in of_flows:
+        column = compared.values[..., compared.metrics.index(name)]
+        assert np.isfinite(column).all(0).tolist() == [
+            method.startswith("flow") or method == "contribution_flow" for method in compared.methods
+        ]
     found = compared.mean[:, compared.metrics.index("sanity")]
     assert found[compared.methods.index("first")] == 1  # which never looks at the model
     assert compared.mean[compared.methods.index("gradient"), compared.metrics.index("gradient")] == 1
     assert (np.diag(compared.rank_correlations) > 1 - 1e-9).all()
     np.testing.assert_allclose(compared.rank_correlations, compared.rank_correlations.T)
+
+
+def test_passes_are_counted(compared):
+    taken = dict(zip(compared.methods, compared.passes[0].tolist(), strict=True))
+    assert taken["flow"] == taken["rollout"] == [1, 0]
+    assert taken["flow_gradient"] == taken["gradient_rollout"] == taken["gradient"] == [1, 1]
+    assert taken["contributions"] == taken["contribution_flow"] == [1, 1]
+    assert taken["integrated_gradients"] == [16, 16]
+    assert taken["leave_one_out"] == [7, 0]  # six tokens that can be hidden
+    assert taken["random"] == [0, 0]
+    assert "16F+16B" in compared.to_text()
+    assert "| contributions | 1F+1B |" in compared.to_markdown()
+
+
+def test_differences_are_paired(compared):
+    text = compared.differences("leave_one_out", width=100)
+    mean, lower, upper = compared.difference("flow", "leave_one_out")
+    deletion = compared.metrics.index("deletion")
+    starred = "*" if lower[deletion] > 0 or upper[deletion] < 0 else ""
+    assert f"{mean[deletion]:.2f} [{lower[deletion]:.2f}, {upper[deletion]:.2f}]{starred}" in text
+    assert max(map(len, text.splitlines())) <= 100
+    with pytest.raises(ValueError, match="was not compared"):
+        compared.differences("nothing")
+
+
+def test_the_first_token_of_a_decoder_is_never_hidden():
+    """Without its attention sink a decoder makes no sense of anything."""
+    from jaxflow import as_model
+    from jaxflow.evaluate._cases import read_text
+
+    model, tokenizer = load_model("agreement-lm")
+
+    class Bare:
+        """The same tokenizer, for which no token is special."""
+
+        all_special_ids = ()
+
+        def __getattr__(self, name):
+            return getattr(tokenizer, name)
+
+        def __call__(self, texts):
+            return tokenizer(texts)
+
+    known = read_text(as_model(model), Bare(), "the keys to the cabinet").candidates
+    assert known.tolist() == [False, True, True, True, True, True]
 
 
 def test_numbers_are_those_of_the_measures(agreement, compared):
