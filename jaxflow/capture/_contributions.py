@@ -110,7 +110,7 @@ def capture_contributions(
     Example:
         >>> from jaxflow import contrast, load_model
         >>> model, tokenizer = load_model("agreement")
-        >>> inputs = tokenizer(["the keys to the cabinet"], return_tensors="np")
+        >>> inputs = tokenizer(["the keys to the cabinet"])
         >>> _, _, contributions = capture_contributions(model, target=contrast(1, 0), **inputs)
         >>> contributions.inputs["encoder"].shape
         (1, 6)

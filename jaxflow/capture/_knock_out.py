@@ -51,7 +51,7 @@ def knock_out(
     Example:
         >>> from jaxflow import load_model
         >>> model, tokenizer = load_model("agreement")
-        >>> inputs = tokenizer(["the keys to the cabinet"], return_tensors="np")
+        >>> inputs = tokenizer(["the keys to the cabinet"])
         >>> arcs = np.zeros((4, 6, 6), bool)
         >>> arcs[:, :, 2] = True  # nothing reads "keys"
         >>> logits, attention = knock_out(model, arcs={"encoder": arcs}, **inputs)
