@@ -31,8 +31,8 @@ METRICS: Mapping[str, Literal["more", "less", "near 0"]] = {
 
 def measure(
     runs: CompiledRuns,
-    scores: Sequence[Float[np.ndarray, " token"]],
-    randomised: Sequence[Float[np.ndarray, " token"]] | None,
+    scores: Sequence[Float[np.ndarray, " _token"]],
+    randomised: Sequence[Float[np.ndarray, " _token"]] | None,
     *,
     metrics: Sequence[str],
     bins: Sequence[float],
@@ -80,7 +80,7 @@ def measure(
     return measured
 
 
-def _looked_up(runs: CompiledRuns, scores: Sequence[Float[np.ndarray, " token"]], bins: Sequence[float]) -> Value:
+def _looked_up(runs: CompiledRuns, scores: Sequence[Float[np.ndarray, " _token"]], bins: Sequence[float]) -> Value:
     """Return the value as a function of masks, computed for all those that the methods' erasures need."""
     wanted = []
     for row in scores:

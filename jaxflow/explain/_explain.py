@@ -20,7 +20,7 @@ from jaxflow.explain._runs import EagerRuns
 from jaxflow.explain._targets import TargetChoice, Targets, choose_targets
 from jaxflow.explain._words import Span, Unit, cover, short, spans_by_side
 from jaxflow.models import Model, as_model
-from jaxflow.network import Spans, check_positions, span_masks
+from jaxflow.network import Positions, Spans, check_positions, span_masks
 
 
 def explain(
@@ -31,7 +31,7 @@ def explain(
     tokenizer: Any = None,
     target: TargetChoice | None = None,
     generate: Generate | None = None,
-    positions: int | Sequence[int] | None = None,
+    positions: Positions | None = None,
     spans: Unit | Sequence[Span] | Mapping[str, Sequence[Span]] | None = None,
     joint: bool = False,
     variables: Mapping | None = None,
@@ -90,7 +90,7 @@ def explain(
             subject, reading, generate, tokenizer=tokenizer, spans=spans if isinstance(spans, str) else None
         )
         positions = written_positions(reading, positions)
-    chosen = None if positions is None else np.atleast_1d(positions).tolist()
+    chosen = None if positions is None else np.atleast_1d(np.asarray(positions)).tolist()
     targets = choose_targets(
         target,
         model=subject,

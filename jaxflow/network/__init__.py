@@ -19,6 +19,7 @@ from jaxflow.network._network import (
     DecoderLayer,
     Feedback,
     FlowNetwork,
+    Positions,
     check_network,
     flow_network,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "Feedback",
     "FlowNetwork",
     "Heads",
+    "Positions",
     "Selection",
     "Spans",
     "Weighting",
