@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax.typing import DTypeLike
-from jaxtyping import Array, ArrayLike, Bool, Float
+from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from jaxflow import _display
 
 STACKS = ("encoder", "decoder", "cross")
+AnyArray = Array | np.ndarray  # on a device, or on the host
+AnyInt = int | np.integer  # Python's, or an element of an array
+# False, or 0 as tokenizers write it, where padded.
+_Lists = Sequence[int] | Sequence[Sequence[int]]
+SourceMask = Bool[ArrayLike, "*batch source"] | Real[ArrayLike, "*batch source"] | _Lists
+TargetMask = Bool[ArrayLike, "*batch target"] | Real[ArrayLike, "*batch target"] | _Lists
+Mask = Bool[ArrayLike, "*batch _token"] | Real[ArrayLike, "*batch _token"] | _Lists
+SameArray = TypeVar("SameArray", Array, np.ndarray)  # what comes in on the host stays there
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,9 +63,9 @@ class Attention:
     Source: Metzger et al. 2022 (2205.15389); for the encoder also Abnar & Zuidema 2020 (2005.00928).
     """
 
-    encoder: Float[Array, "*batch layer head source source"] | None = None
-    decoder: Float[Array, "*batch layer head target target"] | None = None
-    cross: Float[Array, "*batch layer head target source"] | None = None
+    encoder: Float[AnyArray, "*batch _layer _head source source"] | None = None
+    decoder: Float[AnyArray, "*batch layer head target target"] | None = None
+    cross: Float[AnyArray, "*batch layer _head target source"] | None = None
     provenance: Provenance = struct.field(pytree_node=False, default=Provenance(), repr=False)
 
     @property
@@ -71,8 +80,8 @@ class Attention:
 def check_attention(
     attention: Attention,
     *,
-    encoder_mask: Bool[ArrayLike, "*batch source"] | None = None,
-    decoder_mask: Bool[ArrayLike, "*batch target"] | None = None,
+    encoder_mask: SourceMask | None = None,
+    decoder_mask: TargetMask | None = None,
 ) -> None:
     """Raise if `attention` is not what `Attention` promises.
 
@@ -97,8 +106,8 @@ def check_attention(
 def check_structure(
     attention: Attention,
     *,
-    encoder_mask: Bool[ArrayLike, "*batch source"] | None = None,
-    decoder_mask: Bool[ArrayLike, "*batch target"] | None = None,
+    encoder_mask: SourceMask | None = None,
+    decoder_mask: TargetMask | None = None,
 ) -> None:
     """Raise unless ranks, lengths, types and masks are those of one model's attention, whatever its values."""
     stacks = {name: getattr(attention, name) for name in STACKS if getattr(attention, name) is not None}
@@ -155,12 +164,12 @@ def is_traced(*trees: Any) -> bool:
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
 
 
-def at_least_float32(values: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+def at_least_float32(values: Float[SameArray, "*shape"]) -> Float[SameArray, "*shape"]:
     """Widen float16 and bfloat16 to float32; `promote_types` would refuse to under strict dtype promotion."""
     return values.astype(jnp.float32) if jnp.finfo(values.dtype).bits < 32 else values
 
 
-def check_shape(name: str, weights: Array) -> None:
+def check_shape(name: str, weights: Any) -> None:
     """Raise unless `weights` are those of one stack: an array of probabilities, [*batch, layer, head, query, key]."""
     if not hasattr(weights, "dtype"):
         raise ValueError(
@@ -190,7 +199,7 @@ def check_shape(name: str, weights: Array) -> None:
         )
 
 
-def check_rows(name: str, weights: Array, mask: ArrayLike | None, *, computed_in: DTypeLike | None = None) -> None:
+def check_rows(name: str, weights: AnyArray, mask: Mask | None, *, computed_in: DTypeLike | None = None) -> None:
     """Raise unless rows of queries that `mask` leaves are finite, not negative and sum to 1, where there are values.
 
     They must sum to 1 to the precision of the type that they were computed in, their own by default.
@@ -198,7 +207,8 @@ def check_rows(name: str, weights: Array, mask: ArrayLike | None, *, computed_in
     if is_traced(weights, mask):
         return
     with jax.ensure_compile_time_eval():  # weights that a traced function closes over have values too
-        non_finite, smallest, deviation, where = jax.device_get(_row_facts(jnp.asarray(weights), mask))
+        known = None if mask is None else jnp.asarray(mask)
+        non_finite, smallest, deviation, where = jax.device_get(_row_facts(jnp.asarray(weights), known))
     if non_finite:
         raise ValueError(
             f"Attention.{name} holds {non_finite} values that are NaN or infinite in rows that are no padding. Softmax over "
@@ -223,10 +233,11 @@ def check_rows(name: str, weights: Array, mask: ArrayLike | None, *, computed_in
 
 @jax.jit
 def _row_facts(
-    weights: Float[Array, "*batch layer head query key"], mask: Bool[ArrayLike, "*batch query"] | None
+    weights: Float[AnyArray, "*batch layer head query key"],
+    mask: Mask | None,
 ) -> tuple[Array, Array, Array, Array]:
     """Count what is not finite, and find the smallest weight and the row sum farthest from 1; masked rows excepted."""
-    weights = at_least_float32(weights)
+    weights = at_least_float32(jnp.asarray(weights))
     real = jnp.ones((1,) * (weights.ndim - 1), bool) if mask is None else jnp.asarray(mask, bool)[..., None, None, :]
     non_finite = (~jnp.isfinite(weights) & real[..., None]).sum()
     smallest = jnp.where(real[..., None], weights, 1).min()
@@ -234,7 +245,7 @@ def _row_facts(
     return non_finite, smallest, deviation.max(), deviation.argmax()
 
 
-def check_mask(name: str, mask: ArrayLike | None, expected: dict[str, tuple[int, ...]]) -> None:
+def check_mask(name: str, mask: Mask | None, expected: dict[str, tuple[int, ...]]) -> None:
     """Raise unless `mask` is None, or fits the tokens of each stack: `expected` holds their shapes."""
     if mask is None:
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from ortools.graph.python.max_flow import SimpleMaxFlow
 
 from jaxflow._attention import STACKS, Attention, check_architecture
 from jaxflow.models import attention_sizes
-from jaxflow.network import Capacities, DecoderLayer, check_positions
+from jaxflow.network import Capacities, DecoderLayer, Positions, check_positions
 from jaxflow.solve import SOLVERS, Solver, n_cores
 
 Shape = tuple[int, ...]
@@ -83,7 +83,7 @@ def estimate_cost(
     *,
     n_tokens: int | None = None,
     n_target: int | None = None,
-    positions: int | Sequence[int] | None = None,
+    positions: Positions | None = None,
     decoder_layer: DecoderLayer = "sublayers",
     solver: Solver = "certified",
     n_threads: int | None = None,
@@ -212,9 +212,7 @@ def _check_shapes(shapes: dict[str, Shape], has_heads: bool) -> None:
     check_architecture("This model", shapes, n_axes=4 if has_heads else 3)
 
 
-def _count(
-    layers: dict[str, Shape], positions: int | Sequence[int] | None, decoder_layer: DecoderLayer
-) -> tuple[int, int]:
+def _count(layers: dict[str, Shape], positions: Positions | None, decoder_layer: DecoderLayer) -> tuple[int, int]:
     """Count one example's arcs, and its pairs of an output and an input from which it can be reached."""
     n_arcs = sum(_product(layers[name]) for name in ("encoder", "cross") if name in layers)
     n_source = layers["cross" if "cross" in layers else "encoder"][-1] if set(layers) != {"decoder"} else 0

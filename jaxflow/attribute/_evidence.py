@@ -8,12 +8,11 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
-from jaxtyping import ArrayLike, Bool
 
-from jaxflow._attention import STACKS, Attention
+from jaxflow._attention import STACKS, Attention, Mask, SourceMask, TargetMask
 from jaxflow._progress import progress_bar
 from jaxflow.attribute._attribution import Attribution, join_outputs_of, normalised, repeated, sum_over_spans
-from jaxflow.capture import Contributions, Target
+from jaxflow.capture import Contributions, Residual, Target
 from jaxflow.models import Model
 from jaxflow.network import (
     NO_SPANS,
@@ -72,7 +71,7 @@ class HasCapacities(Protocol):
         """How heads are reduced."""
 
     @property
-    def residual(self) -> float:
+    def residual(self) -> Residual:
         """The residual stream's share."""
 
     @property
@@ -89,8 +88,8 @@ def capacities_by(
     method: HasCapacities,
     attention: Any,
     *,
-    encoder_mask: Bool[ArrayLike, "*batch source"] | None = None,
-    decoder_mask: Bool[ArrayLike, "*batch target"] | None = None,
+    encoder_mask: SourceMask | None = None,
+    decoder_mask: TargetMask | None = None,
 ) -> Capacities:
     """Make capacities by a method's heads and residual; those that are made already have theirs.
 
@@ -124,7 +123,7 @@ class Evidence:
         tokens: Mapping[str, Sequence[str]],
         positions: Sequence[int],
         joint: bool = False,
-        masks: Mapping[str, Bool[ArrayLike, " token"] | None] | None = None,
+        masks: Mapping[str, Mask | None] | None = None,
         spans: Spans = NO_SPANS,
         n_prompt: int | None = None,
         seed: int = 0,

@@ -8,20 +8,22 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from jaxtyping import ArrayLike, Bool, Float, Int
+from jaxtyping import ArrayLike, Float, Int
 
-from jaxflow._attention import Attention
+from jaxflow._attention import Attention, SourceMask, TargetMask
 from jaxflow._progress import progress_bar
 from jaxflow.attribute._attribution import Attribution, split_scores
 from jaxflow.attribute._certificate import Certificate
 from jaxflow.attribute._evidence import Evidence, needs_of
 from jaxflow.attribute._networks import Examples, bring_to_host
+from jaxflow.capture import Residual
 from jaxflow.network import (
     NO_SPANS,
     Capacities,
     DecoderLayer,
     Feedback,
     Heads,
+    Positions,
     Spans,
     Weighting,
     as_capacities,
@@ -34,14 +36,14 @@ from jaxflow.solve import UNFINISHED, Solver, check_options, max_flow
 def attention_flow(
     attention: Attention | Capacities | Float[ArrayLike, "*batch layer head source source"] | Iterator[Any],
     *,
-    positions: int | Sequence[int] | None = None,
+    positions: Positions | None = None,
     heads: Heads | None = None,
-    residual: float | None = None,
-    encoder_mask: Bool[ArrayLike, "*batch source"] | None = None,
-    decoder_mask: Bool[ArrayLike, "*batch target"] | None = None,
+    residual: Residual | None = None,
+    encoder_mask: SourceMask | None = None,
+    decoder_mask: TargetMask | None = None,
     decoder_layer: DecoderLayer = "sublayers",
     feedback: Feedback = "prefix",
-    n_prompt: int | Int[ArrayLike, " *batch"] | None = None,
+    n_prompt: int | Sequence[int] | Int[ArrayLike, " *batch"] | None = None,
     solver: Solver = "certified",
 ) -> Attribution:
     """Score each input token by the maximum flow that it can send to each output through the attention of all layers.
@@ -117,7 +119,7 @@ class AttentionFlow:
     """
 
     heads: Heads = "mean"
-    residual: float = 0.5
+    residual: Residual = 0.5
     weighting: Weighting = "attention"
     decoder_layer: DecoderLayer = "sublayers"
     feedback: Feedback = "prefix"
@@ -172,11 +174,11 @@ class AttentionFlow:
         self,
         attention: Attention | Capacities | Float[ArrayLike, "*batch layer head source source"] | Iterator[Any],
         *,
-        positions: int | Sequence[int] | None = None,
+        positions: Positions | None = None,
         spans: Spans = NO_SPANS,
-        encoder_mask: Bool[ArrayLike, "*batch source"] | None = None,
-        decoder_mask: Bool[ArrayLike, "*batch target"] | None = None,
-        n_prompt: int | Int[ArrayLike, " *batch"] | None = None,
+        encoder_mask: SourceMask | None = None,
+        decoder_mask: TargetMask | None = None,
+        n_prompt: int | Sequence[int] | Int[ArrayLike, " *batch"] | None = None,
     ) -> Attribution:
         """Score arrays. The weighting is that of the capacities: give gradients to `joint_capacities`.
 

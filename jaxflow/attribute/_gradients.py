@@ -19,7 +19,7 @@ from jaxflow.capture import Target, evaluate_target
 from jaxflow.models import Model, as_model, run_embedded
 
 # Of one stack or two: `[*batch, token, width]` each.
-Embeddings = dict[str, Float[Array, "*batch token width"]]
+Embeddings = dict[str, Float[Array, "*batch _token _width"]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +91,7 @@ class IntegratedGradients:
     """
 
     steps: int = 16
-    baseline: Float[ArrayLike, ...] | None = None
+    baseline: Float[ArrayLike, " ..."] | None = None
     embedding: str | None = None
 
     name: ClassVar[str] = "integrated_gradients"
@@ -189,7 +189,7 @@ def integrated_gradients(
     *args: Any,
     target: Target,
     steps: int = 16,
-    baseline: Float[ArrayLike, ...] | None = None,
+    baseline: Float[ArrayLike, " ..."] | None = None,
     variables: Mapping | None = None,
     embedding: str | None = None,
     **kwargs: Any,
@@ -240,6 +240,6 @@ def _dot(a: Array, b: Array) -> Array:
     return (at_least_float32(a) * at_least_float32(b)).sum(-1)
 
 
-def _attribution(scores: dict[str, Float[Array, "*batch token"]]) -> Attribution:
+def _attribution(scores: dict[str, Float[Array, "*batch _token"]]) -> Attribution:
     rows = {stack: at_least_float32(score)[..., None, :] for stack, score in scores.items()}
     return Attribution(encoder=rows.get("encoder"), decoder=rows.get("decoder"), positions=np.array([0]))

@@ -9,15 +9,16 @@ from typing import Any, Literal, TypeVar
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, ArrayLike, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
-from jaxflow._attention import STACKS, Attention, check_attention, is_traced
+from jaxflow._attention import STACKS, AnyArray, AnyInt, Attention, SourceMask, TargetMask, check_attention, is_traced
 from jaxflow.attribute._attribution import Attribution
 from jaxflow.attribute._flow import AttentionFlow
 from jaxflow.attribute.shapley import SetShapley
-from jaxflow.network import Capacities, Heads, as_capacities, build_capacities, check_residual
+from jaxflow.capture import Residual
+from jaxflow.network import Capacities, Heads, Positions, as_capacities, build_capacities, check_residual
 
-Index = int | Sequence[int]
+Index = AnyInt | Sequence[AnyInt] | Int[AnyArray, " _index"]
 Stack = Literal["encoder", "decoder", "cross"]
 Scores = Float[Array | np.ndarray, "*batch output input"]
 Weights = TypeVar("Weights", Attention, Capacities)
@@ -111,9 +112,9 @@ def ablated_capacities(
     *,
     renormalise: bool = False,
     heads: Heads | None = None,
-    residual: float | None = None,
-    encoder_mask: Bool[ArrayLike, "*batch source"] | None = None,
-    decoder_mask: Bool[ArrayLike, "*batch target"] | None = None,
+    residual: Residual | None = None,
+    encoder_mask: SourceMask | None = None,
+    decoder_mask: TargetMask | None = None,
 ) -> Capacities:
     """Make the capacities of attention after ablations: what is removed is missing, and the residual stream stays.
 
@@ -151,9 +152,9 @@ def intervene(
     method: AttentionFlow | SetShapley | None = None,
     *,
     renormalise: bool = False,
-    positions: int | Sequence[int] | None = None,
-    encoder_mask: Bool[ArrayLike, "*batch source"] | None = None,
-    decoder_mask: Bool[ArrayLike, "*batch target"] | None = None,
+    positions: Positions | None = None,
+    encoder_mask: SourceMask | None = None,
+    decoder_mask: TargetMask | None = None,
     n_prompt: int | None = None,
 ) -> Intervention:
     """Tell how every score would change if some of the attention were weaker or gone. The model is not run.

@@ -8,15 +8,16 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
-from jaxtyping import ArrayLike, Bool, Int
+from jaxtyping import ArrayLike, Int
 
-from jaxflow._attention import is_traced
+from jaxflow._attention import SourceMask, TargetMask, is_traced
 from jaxflow.attribute._evidence import HasCapacities, capacities_by
 from jaxflow.network import (
     Capacities,
     DecoderLayer,
     Feedback,
     FlowNetwork,
+    Positions,
     Selection,
     Spans,
     batch_of,
@@ -73,11 +74,11 @@ def bring_to_host(
     attention: Any,
     *,
     what: str,
-    positions: int | Sequence[int] | None,
+    positions: Positions | None,
     spans: Spans,
-    encoder_mask: Bool[ArrayLike, "*batch source"] | None,
-    decoder_mask: Bool[ArrayLike, "*batch target"] | None,
-    n_prompt: int | Int[ArrayLike, " *batch"] | None,
+    encoder_mask: SourceMask | None,
+    decoder_mask: TargetMask | None,
+    n_prompt: int | Sequence[int] | Int[ArrayLike, " *batch"] | None,
 ) -> Examples:
     """Make capacities by a method's options, and choose inputs and outputs.
 

@@ -7,8 +7,8 @@ import zlib
 from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import ArrayLike, Bool
 
+from jaxflow._attention import Mask, SourceMask, TargetMask
 from jaxflow.attribute._attribution import Attribution
 from jaxflow.attribute._evidence import Evidence
 
@@ -47,8 +47,8 @@ def random_scores(
     like: Attribution,
     *,
     seed: int = 0,
-    encoder_mask: Bool[ArrayLike, "*batch source"] | None = None,
-    decoder_mask: Bool[ArrayLike, "*batch target"] | None = None,
+    encoder_mask: SourceMask | None = None,
+    decoder_mask: TargetMask | None = None,
 ) -> Attribution:
     """Draw a score for every output and token of another attribution, uniformly from [0, 1).
 
@@ -63,7 +63,7 @@ def random_scores(
     """
     rng = np.random.default_rng(seed)
 
-    def draw(scores: Any, mask: ArrayLike | None) -> np.ndarray | None:
+    def draw(scores: Any, mask: Mask | None) -> np.ndarray | None:
         if scores is None:
             return None
         drawn = rng.random(np.shape(scores))

@@ -10,14 +10,16 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float
+from jaxtyping import Array, ArrayLike, Float
 
-from jaxflow._attention import Attention, is_traced
+from jaxflow._attention import AnyArray, AnyInt, Attention, SourceMask, TargetMask, is_traced
 from jaxflow.attribute._attribution import Attribution, split_scores
 from jaxflow.attribute._evidence import Evidence, capacities_by, needs_of
+from jaxflow.capture import Residual
 from jaxflow.network import (
     Capacities,
     Heads,
+    Positions,
     Weighting,
     as_capacities,
     batch_of,
@@ -42,7 +44,7 @@ class Rollout:
     """
 
     heads: Heads = "mean"
-    residual: float = 0.5
+    residual: Residual = 0.5
     weighting: Weighting = "attention"
     normalise: bool = False
 
@@ -62,7 +64,7 @@ class Rollout:
 
         return evidence.summed(score, by_target="gradients" in self.needs, normalise=self.normalise)
 
-    def __call__(self, attention: Any, *, positions: int | Sequence[int] | None = None) -> Attribution:
+    def __call__(self, attention: Any, *, positions: Positions | None = None) -> Attribution:
         """Score arrays: `rollout` with the options of this method; heads and residual are those of `Capacities` already made."""
         return rollout(capacities_by(self, attention), positions=positions, normalise=self.normalise)
 
@@ -79,7 +81,7 @@ class RawAttention:
     Source: Abnar & Zuidema 2020 (2005.00928), section 2.
     """
 
-    layer: int = -1
+    layer: AnyInt = -1
     heads: Heads = "mean"
     normalise: bool = False
 
@@ -99,7 +101,7 @@ class RawAttention:
 
         return evidence.summed(score, by_target=False, normalise=self.normalise)
 
-    def __call__(self, attention: Any, *, positions: int | Sequence[int] | None = None) -> Attribution:
+    def __call__(self, attention: Any, *, positions: Positions | None = None) -> Attribution:
         """Score arrays: `raw_attention` with the options of this method; heads are those of `Capacities` already made."""
         capacities = capacities_by(self, attention)
         return raw_attention(capacities, layer=self.layer, positions=positions, normalise=self.normalise)
@@ -108,11 +110,11 @@ class RawAttention:
 def rollout(
     attention: Attention | Capacities | Float[ArrayLike, "*batch layer head source source"] | Iterator[Any],
     *,
-    positions: int | Sequence[int] | None = None,
+    positions: Positions | None = None,
     heads: Heads | None = None,
-    residual: float | None = None,
-    encoder_mask: Bool[ArrayLike, "*batch source"] | None = None,
-    decoder_mask: Bool[ArrayLike, "*batch target"] | None = None,
+    residual: Residual | None = None,
+    encoder_mask: SourceMask | None = None,
+    decoder_mask: TargetMask | None = None,
     normalise: bool = False,
 ) -> Attribution:
     """Multiply the capacities of all layers: `rollout = C_L ... C_2 C_1`.
@@ -158,11 +160,11 @@ def rollout(
 def raw_attention(
     attention: Attention | Capacities | Float[ArrayLike, "*batch layer head source source"] | Iterator[Any],
     *,
-    layer: int = -1,
-    positions: int | Sequence[int] | None = None,
+    layer: AnyInt = -1,
+    positions: Positions | None = None,
     heads: Heads | None = None,
-    encoder_mask: Bool[ArrayLike, "*batch source"] | None = None,
-    decoder_mask: Bool[ArrayLike, "*batch target"] | None = None,
+    encoder_mask: SourceMask | None = None,
+    decoder_mask: TargetMask | None = None,
     normalise: bool = False,
 ) -> Attribution:
     """Take the attention of one layer, heads reduced, without the residual stream: `raw = A_layer`.
@@ -200,7 +202,7 @@ def raw_attention(
     return _apply(functools.partial(_one_layer, layer=layer), capacities, positions, normalise)
 
 
-def _one_layer(capacities: Capacities, *, layer: int) -> Float[Array, "output player"]:
+def _one_layer(capacities: Capacities, *, layer: AnyInt) -> Float[Array, "output player"]:
     stacks = (capacities.cross, capacities.decoder) if capacities.decoder is not None else (capacities.encoder,)
     return jnp.concatenate([stack[layer] for stack in stacks if stack is not None], axis=-1)
 
@@ -208,8 +210,8 @@ def _one_layer(capacities: Capacities, *, layer: int) -> Float[Array, "output pl
 def _rollout(capacities: Capacities) -> Float[Array, "output player"]:
     """Follow what every position holds of each player, layer by layer."""
 
-    def after(layers: Array, held: Array) -> Array:
-        return jax.lax.scan(lambda held, layer: (_times(layer, held), None), held, layers)[0]
+    def after(layers: AnyArray, held: Array) -> Array:
+        return jax.lax.scan(lambda held, layer: (_times(layer, held), None), held, jnp.asarray(layers))[0]
 
     n_source, n_target = lengths(capacities)
     dtype = jnp.result_type(*(leaf for leaf in (capacities.encoder, capacities.decoder) if leaf is not None))
@@ -224,21 +226,21 @@ def _rollout(capacities: Capacities) -> Float[Array, "output player"]:
 
     residual = jnp.asarray(capacities.residual)
 
-    def layer(target: Array, both: tuple[Array, Array]) -> tuple[Array, None]:
+    def layer(target: Array, both: tuple[AnyArray, AnyArray]) -> tuple[Array, None]:
         decoder, cross = both
         return residual * _times(decoder, target) + _times(cross, source), None
 
     return jax.lax.scan(layer, target, (capacities.decoder, capacities.cross))[0]
 
 
-def _times(layer: Float[Array, "query key"], held: Float[Array, "key player"]) -> Float[Array, "query player"]:
+def _times(layer: Float[AnyArray, "query key"], held: Float[Array, "key player"]) -> Float[Array, "query player"]:
     return jnp.matmul(layer, held, precision="highest")
 
 
 def _apply(
     scores_of: Callable[[Capacities], Array],
     capacities: Capacities,
-    positions: int | Sequence[int] | None,
+    positions: Positions | None,
     normalise: bool,
 ) -> Attribution:
     """Apply an unbatched function of one example's capacities to every example."""

@@ -5,22 +5,24 @@ from __future__ import annotations
 import dataclasses
 import functools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float
+from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
-from jaxflow._attention import STACKS, Attention, at_least_float32, is_traced
-from jaxflow.capture._ordering import layer_numbers, shape
+from jaxflow._attention import STACKS, AnyInt, Attention, Mask, at_least_float32, is_traced
+from jaxflow.capture._ordering import Numbers, layer_numbers, shape
 from jaxflow.capture._recorded import Recorded
-from jaxflow.models import Keep, Layer, LayerPlace, Path
+from jaxflow.models import Keep, Layer, LayerPlace
 
-Heads = str | int | Float[ArrayLike, "layer head"]
+Heads = str | AnyInt | Real[ArrayLike, "layer head"] | Sequence[Sequence[float]]
+# The residual stream's share of each capacity; it may be traced.
+Residual = float | np.floating | Float[Array, ""]
 # Of the encoder and of the decoder, `[*batch, token]`, False where padded.
-Masks = dict[str, Bool[ArrayLike, "*batch token"] | None]
+Masks = dict[str, Mask | None]
 # Queries and keys of each stack: whose tokens they are.
 SIDES = {"encoder": ("encoder", "encoder"), "decoder": ("decoder", "decoder"), "cross": ("decoder", "encoder")}
 # Runs a model once, with what is recorded of each layer's weights; None of a model that records nothing.
@@ -32,7 +34,7 @@ def stack_capacities(
     weights: Float[ArrayLike, "*batch layer head query key"],
     *,
     heads: Heads,
-    residual: float,
+    residual: Residual,
     masks: Masks,
 ) -> Float[Array, "*batch layer query key"]:
     """Turn one stack's attention into capacities, as `joint_capacities` does with each.
@@ -130,7 +132,7 @@ def _reduce_layer(heads: Heads, name: str, weights: jax.Array) -> jax.Array:
     return jax.lax.optimization_barrier(head_reduction(heads, name, weights.shape)(weights))
 
 
-def _number_layers(run: Run, heads: Heads) -> dict[tuple[Path, int], np.ndarray]:
+def _number_layers(run: Run, heads: Heads) -> Numbers:
     """Return the number of each layer in its stack, after a check that there are heads for it."""
     layers_of: dict[str, list[tuple[LayerPlace, tuple[int, ...], tuple[int, ...]]]] = {}
 
@@ -185,7 +187,7 @@ def head_reduction(heads: Heads, name: str, shape: tuple[int, ...]) -> Callable[
 
 
 def weigh_heads(
-    weights: Float[Array, "*shape head query key"], head_weights: Float[Array, "*shape head"]
+    weights: Float[Array, "*shape head query key"], head_weights: Real[Array, "*#shape head"]
 ) -> Float[Array, "*shape query key"]:
     """Sum heads, each times its weight; axes of length 1 in `head_weights` are broadcast."""
     head_weights = head_weights.astype(weights.dtype)[..., None, None]
@@ -215,7 +217,7 @@ def _capacities(
     key_mask: Bool[Array, " key"] | None,
     *,
     reduce: Callable[[Array], Array],
-    residual: float,
+    residual: Residual,
     is_self: bool,
 ) -> Float[Array, "layer query key"]:
     weights = at_least_float32(weights)

@@ -10,8 +10,12 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Int
 
 from jaxflow.models import Layer, LayerPlace, Path
+
+# The numbers of the layers that are computed at a place, which has a path and an index: one number, or `[*scans]`.
+Numbers = dict[tuple[Path, int], np.integer | Int[np.ndarray, " ..."]]
 
 
 def shape(layer: Layer) -> tuple[int, ...]:
@@ -46,7 +50,7 @@ def stack(layers: Sequence[Layer]) -> chex.Array:
     return jnp.moveaxis(_in_order(layers, 0), 0, -4)
 
 
-def layer_numbers(layers: Sequence[tuple[LayerPlace, tuple[int, ...]]]) -> dict[tuple[Path, int], np.ndarray]:
+def layer_numbers(layers: Sequence[tuple[LayerPlace, tuple[int, ...]]]) -> Numbers:
     """Number layers in the order in which `stack` puts them.
 
     Args:

@@ -7,15 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from jaxflow._attention import at_least_float32
+from jaxflow._attention import AnyArray, at_least_float32
 
 
 def attention_weights(
-    query: Float[Array, "*batch query head feature"],
-    key: Float[Array, "*batch key group feature"],
+    query: Float[AnyArray, "*batch query head feature"],
+    key: Float[AnyArray, "*batch key group feature"],
     *,
-    mask: Bool[ArrayLike, "*batch #head #query key"] | None = None,
-    bias: Float[ArrayLike, "*batch #head #query key"] | None = None,
+    mask: Bool[ArrayLike, "*#batch #head #query key"] | None = None,
+    bias: Float[ArrayLike, "*#batch #head #query key"] | None = None,
     scale: float | None = None,
     causal: bool = False,
     window: int | tuple[int, int] | None = None,
@@ -32,8 +32,8 @@ def attention_weights(
     Args:
         query: `[*batch, query, head, feature]`.
         key: `[*batch, key, group, feature]`; each group of keys serves `head / group` consecutive heads.
-        mask: `[*batch, head or 1, query or 1, key]`, True where a query may see a key.
-        bias: of the same shape, added to the scaled logits.
+        mask: `[*batch, head, query, key]`, True where a query may see a key; all axes but the last may have length 1.
+        bias: likewise, added to the scaled logits.
         scale: of the logits; None is `1 / sqrt(feature)`.
         causal: query i sees keys 0 to i.
         window: how many keys to the left and to the right a query sees; one number is both.
@@ -74,7 +74,7 @@ def attention_weights(
             f"query has {n_heads} heads and key {n_groups}; expected a multiple. Are heads and tokens transposed? "
             "Heads are the last axis but one."
         )
-    query, key = at_least_float32(query), at_least_float32(key)
+    query, key = (at_least_float32(jnp.asarray(values)) for values in (query, key))
     grouped = query.reshape(*batch, n_queries, n_groups, n_heads // n_groups, n_features)
     logits = jnp.einsum("...qgrf,...kgf->...grqk", grouped, key).reshape(*batch, n_heads, n_queries, n_keys)
     logits = logits * (1 / np.sqrt(n_features) if scale is None else scale)

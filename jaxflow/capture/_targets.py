@@ -16,7 +16,7 @@ from jaxflow.models import logits_of, pick
 Target = Callable[[Any], Float[Array, "..."]]
 
 
-def evaluate_target(target: Target, outputs: Any, batch: tuple[int, ...]) -> Float[Array, ...]:
+def evaluate_target(target: Target, outputs: Any, batch: tuple[int, ...]) -> Float[Array, " ..."]:
     """Return `target(outputs)`, one number per example of `batch` or one for all, float32 at least.
 
     Raises:

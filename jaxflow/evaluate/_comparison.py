@@ -43,8 +43,8 @@ class Comparison:
     methods: tuple[str, ...]
     metrics: tuple[str, ...]
     values: Float[np.ndarray, "text method metric"]
-    scores: tuple[Float[np.ndarray, "method token"], ...]
-    candidates: tuple[Bool[np.ndarray, " token"], ...]
+    scores: tuple[Float[np.ndarray, "method _token"], ...]
+    candidates: tuple[Bool[np.ndarray, " _token"], ...]
     bootstrap: Bootstrap
     passes: Int[np.ndarray, "text method 2"]
 

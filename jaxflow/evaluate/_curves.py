@@ -7,6 +7,7 @@ from flax import struct
 from jaxtyping import ArrayLike, Bool, Float, Int
 
 from jaxflow.evaluate._erasure import Value, erased_values, ranked
+from jaxflow.evaluate._ranks import Row
 
 
 @struct.dataclass
@@ -54,7 +55,7 @@ class ErasureCurves:
 
 def erasure_curves(
     value: Value,
-    scores: Float[ArrayLike, " token"],
+    scores: Row,
     *,
     n_steps: int | None = None,
     candidates: Bool[ArrayLike, " token"] | None = None,

@@ -8,7 +8,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import ArrayLike, Bool, Float, Int
 
-from jaxflow.evaluate._ranks import finite_row
+from jaxflow.evaluate._ranks import Row, finite_row
 
 # Which tokens to keep, `[*shape, token]` -> the model's number with the others hidden, `[*shape]`: the probability of what it
 # predicted, in ERASER. `masked_value` makes one of a model.
@@ -72,7 +72,7 @@ class Faithfulness:
 
 def erase(
     value: Value,
-    scores: Float[ArrayLike, " token"],
+    scores: Row,
     *,
     bins: Sequence[float] = BINS,
     candidates: Bool[ArrayLike, " token"] | None = None,
@@ -109,7 +109,7 @@ def erase(
 
 
 def ranked(
-    scores: Float[ArrayLike, " token"], candidates: Bool[ArrayLike, " token"] | None
+    scores: Row, candidates: Bool[ArrayLike, " token"] | None
 ) -> tuple[Int[np.ndarray, " candidate"], Bool[np.ndarray, " token"]]:
     """Order the candidates by their scores, the best first, of equal ones the earlier.
 

@@ -34,8 +34,8 @@ CUT_METRICS = frozenset({"cut_by_capacity", "cut_by_layer"})
 
 def measure(
     runs: CompiledRuns,
-    scores: Sequence[Float[np.ndarray, " token"]],
-    randomised: Sequence[Float[np.ndarray, " token"]] | None,
+    scores: Sequence[Float[np.ndarray, " _token"]],
+    randomised: Sequence[Float[np.ndarray, " _token"]] | None,
     *,
     metrics: Sequence[str],
     bins: Sequence[float],
@@ -83,7 +83,7 @@ def measure(
     return measured
 
 
-def _looked_up(runs: CompiledRuns, scores: Sequence[Float[np.ndarray, " token"]], bins: Sequence[float]) -> Value:
+def _looked_up(runs: CompiledRuns, scores: Sequence[Float[np.ndarray, " _token"]], bins: Sequence[float]) -> Value:
     """Return the value as a function of masks, computed for all those that the methods' erasures need."""
     wanted = []
     for row in scores:

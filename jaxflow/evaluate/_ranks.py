@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
-from jaxtyping import ArrayLike, Float
+from jaxtyping import ArrayLike, Float, Real
+
+Row = Real[ArrayLike, " token"] | Sequence[float]  # of scores
 
 
-def rank_correlation(scores: Float[ArrayLike, " token"], other: Float[ArrayLike, " token"]) -> float:
+def rank_correlation(scores: Row, other: Row) -> float:
     """Correlate the ranks of two rows of scores (Spearman's rho); equal scores share the mean of their ranks.
 
     In [-1, 1]: 1 where both put tokens in the same order. With scores of `leave_one_out`, more is better: the attribution orders
@@ -32,7 +36,7 @@ def rank_correlation(scores: Float[ArrayLike, " token"], other: Float[ArrayLike,
     return float(x @ y / spread) if spread else float("nan")
 
 
-def finite_row(scores: Float[ArrayLike, " token"]) -> Float[np.ndarray, " token"]:
+def finite_row(scores: Row) -> Float[np.ndarray, " token"]:
     """Return scores as float64.
 
     Raises:

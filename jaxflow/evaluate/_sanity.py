@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 from flax import struct
-from jaxtyping import ArrayLike, Float
+from jaxtyping import Float
 
-from jaxflow.evaluate._ranks import rank_correlation
+from jaxflow.evaluate._ranks import Row, rank_correlation
 
 Params = TypeVar("Params")
 INPUTS = re.compile(r"embed|wte|wpe|tokens|positions|shared|patch", re.IGNORECASE)
@@ -32,7 +32,7 @@ class SanityCheck:
 
 
 def sanity_check(
-    score: Callable[[Params], Float[ArrayLike, " token"]],
+    score: Callable[[Params], Row],
     params: Params,
     *,
     cascade: Sequence[str] | None = None,

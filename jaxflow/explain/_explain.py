@@ -32,7 +32,7 @@ from jaxflow.explain._runs import EagerRuns
 from jaxflow.explain._targets import PREDICTED, TargetChoice, Targets, choose_targets
 from jaxflow.explain._words import Span, Unit, cover, short, spans_by_side
 from jaxflow.models import Model, as_model
-from jaxflow.network import Spans, check_positions, span_masks
+from jaxflow.network import Positions, Spans, check_positions, span_masks
 
 
 def explain(
@@ -43,7 +43,7 @@ def explain(
     tokenizer: Any = None,
     target: TargetChoice | None = None,
     generate: Generate | None = None,
-    positions: int | Sequence[int] | None = None,
+    positions: Positions | None = None,
     spans: Unit | Sequence[Span] | Mapping[str, Sequence[Span]] | None = None,
     joint: bool = False,
     variables: Mapping | None = None,
@@ -106,7 +106,7 @@ def explain(
             subject, reading, generate, tokenizer=tokenizer, spans=spans if isinstance(spans, str) else None
         )
         positions = written_positions(reading, positions)
-    chosen = None if positions is None else np.atleast_1d(positions).tolist()
+    chosen = None if positions is None else np.atleast_1d(np.asarray(positions)).tolist()
     choose = functools.partial(choose_targets, target, model=subject, reading=reading, tokenizer=tokenizer, joint=joint)
     targets = choose(positions=chosen, is_needed=needs_target(how))
     runs = EagerRuns(subject, reading.args, reading.kwargs, targets.functions)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 from flax import struct
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Real
 
+from jaxflow._attention import AnyArray, AnyInt
 from jaxflow.network import ENCODER, FlowNetwork
 from jaxflow.solve import Solver, barrier_flow, layer_share, min_cut, min_cuts
 
@@ -61,20 +62,20 @@ class FlowGraph:
     stack: Int[np.ndarray, " node"]
     level: Int[np.ndarray, " node"]
     position: Int[np.ndarray, " node"]
-    through: Float[np.ndarray, " node"]
+    through: Real[np.ndarray, " node"]
     inputs: Int[np.ndarray, " input"]
     output: int
     senders: Int[np.ndarray, " arc"]
     receivers: Int[np.ndarray, " arc"]
     kind: Int[np.ndarray, " arc"]
-    capacity: Float[np.ndarray, " arc"]
-    flow: Float[np.ndarray, " arc"]
-    stronger: Float[np.ndarray, " arc"]
+    capacity: Real[np.ndarray, " arc"]
+    flow: Real[np.ndarray, " arc"]
+    stronger: Real[np.ndarray, " arc"]
     in_cut: Bool[np.ndarray, " arc"]
     own_cut: Int[np.ndarray, " entry"]
     own_cut_start: Int[np.ndarray, " input+1"]
-    layer_capacity: Float[np.ndarray, " layer"]
-    layer_flow: Float[np.ndarray, " layer"]
+    layer_capacity: Real[np.ndarray, " layer"]
+    layer_flow: Real[np.ndarray, " layer"]
     layer_cut: Float[np.ndarray, "input layer"]
     value: float
     maximum: float
@@ -92,9 +93,9 @@ class FlowGraph:
 
 def flow_graph(
     network: FlowNetwork,
-    output: int,
+    output: AnyInt,
     *,
-    inputs: Bool[np.ndarray, " input"] | None = None,
+    inputs: Bool[AnyArray, " input"] | None = None,
     mu: float = 1e-6,
     max_arcs: int = MAX_ARCS,
     solver: Solver = "certified",
@@ -180,12 +181,12 @@ def flow_graph(
 
 
 def _merged(
-    network: FlowNetwork, flow: Float[np.ndarray, " arc"]
+    network: FlowNetwork, flow: Real[np.ndarray, " arc"]
 ) -> tuple[
     Int[np.ndarray, " merged"],
     Int[np.ndarray, " merged"],
     Int[np.ndarray, " arc"],
-    tuple[Float[np.ndarray, " merged"], Float[np.ndarray, " merged"], Float[np.ndarray, " merged"]],
+    tuple[Real[np.ndarray, " merged"], Real[np.ndarray, " merged"], Real[np.ndarray, " merged"]],
 ]:
     """Take the arcs with a flow, and make one of those that join the same two nodes, as the tokens of a span do.
 
@@ -204,15 +205,15 @@ def _merged(
 
 
 def _by_layer(
-    network: FlowNetwork, receivers: Int[np.ndarray, " arc"], values: Float[np.ndarray, " arc"]
-) -> Float[np.ndarray, " layer"]:
+    network: FlowNetwork, receivers: Int[np.ndarray, " arc"], values: Real[np.ndarray, " arc"]
+) -> Real[np.ndarray, " layer"]:
     """Add up over the arcs that lead to a layer; feedback leads to none."""
     return np.bincount(network.layer[receivers], values, network.n_layers + 1)[1:]
 
 
 def _by_strength(
-    network: FlowNetwork, receivers: Int[np.ndarray, " arc"], flow: Float[np.ndarray, " arc"]
-) -> tuple[Int[np.ndarray, " arc"], Float[np.ndarray, " arc"]]:
+    network: FlowNetwork, receivers: Int[np.ndarray, " arc"], flow: Real[np.ndarray, " arc"]
+) -> tuple[Int[np.ndarray, " arc"], Real[np.ndarray, " arc"]]:
     """Order arcs by their place in their layer, the strongest first; and say what share of its flow stronger ones carry."""
     stack, level = np.asarray(network.stack)[receivers], np.asarray(network.level)[receivers]
     stronger, place = np.zeros(len(flow)), np.zeros(len(flow), np.int64)
@@ -249,7 +250,7 @@ def _kinds(
     network: FlowNetwork,
     senders: Int[np.ndarray, " arc"],
     receivers: Int[np.ndarray, " arc"],
-    copies: Float[np.ndarray, " arc"],
+    copies: Real[np.ndarray, " arc"],
 ) -> Int[np.ndarray, " arc"]:
     stack, position = np.asarray(network.stack), np.asarray(network.position)
     is_span = np.isin(senders, senders[copies > 1])  # several tokens have no one position to keep

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from jaxflow.explain._reading import Reading
 from jaxflow.explain._words import Unit, known_words, written_spans
 from jaxflow.models import Model, continued, generate
+from jaxflow.network import Positions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +92,7 @@ def go_on(model: Model, reading: Reading, how: Generate, *, tokenizer: Any, span
     )
 
 
-def written_positions(reading: Reading, positions: int | Sequence[int] | None) -> list[int]:
+def written_positions(reading: Reading, positions: Positions | None) -> list[int]:
     """Return the positions that are explained: those after which a token was written, or the chosen ones of them.
 
     Raises:
@@ -101,7 +101,7 @@ def written_positions(reading: Reading, positions: int | Sequence[int] | None) -
     assert reading.sequence is not None
     assert reading.n_prompt is not None
     written = range(reading.n_prompt - 1, len(reading.sequence) - 1)
-    chosen = list(written) if positions is None else np.atleast_1d(positions).tolist()
+    chosen = list(written) if positions is None else np.atleast_1d(np.asarray(positions)).tolist()
     for position in chosen:
         if position not in written:
             raise ValueError(

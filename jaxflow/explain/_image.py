@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from jaxtyping import ArrayLike, Float, UInt8
+from jaxtyping import ArrayLike, Float, Real, UInt8
 
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722])  # of red, green and blue (ITU-R BT.709)
 DARKEST = 0.3  # of what is drawn, lest black hides what is drawn over it
 
 
-def grey(image: Float[ArrayLike, "height width *channel"]) -> Float[np.ndarray, "height width"]:
+def grey(image: Real[ArrayLike, "height width *channel"]) -> Float[np.ndarray, "height width"]:
     """Turn an image into its brightness in [0, 1].
 
     Raises:

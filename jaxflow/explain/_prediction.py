@@ -128,7 +128,7 @@ def predicted_target(model: Model, position: int | None, run: Callable[[], Any])
     return value
 
 
-def _position_of(logits: Float[Array, ...], position: int | None, message: str) -> int | None:
+def _position_of(logits: Float[Array, " ..."], position: int | None, message: str) -> int | None:
     """Return the position whose logits count; None where logits are of the whole sequence.
 
     Raises:

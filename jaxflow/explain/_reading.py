@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import ArrayLike, Bool, Int
 
-from jaxflow._attention import Attention
+from jaxflow._attention import Attention, SourceMask, TargetMask
 from jaxflow.explain._words import Span
 from jaxflow.models import Model
 
@@ -34,8 +34,8 @@ class Example:
     inputs: Any
     tokens: Sequence[str] | None = None
     decoder_tokens: Sequence[str] | None = None
-    encoder_mask: Bool[ArrayLike, "*batch source"] | None = None
-    decoder_mask: Bool[ArrayLike, "*batch target"] | None = None
+    encoder_mask: SourceMask | None = None
+    decoder_mask: TargetMask | None = None
     words: Sequence[Span] | None = None
     produced: Int[ArrayLike, " target"] | None = None
 

@@ -21,7 +21,7 @@ def run_embedded(
     *,
     embedding: str | None = None,
     added: Mapping[str, Array] | None = None,
-) -> tuple[Any, dict[str, Float[Array, "*batch token width"]]]:
+) -> tuple[Any, dict[str, Float[Array, "*batch _token _width"]]]:
     """Run a model once, and return what it returns and its token embeddings.
 
     Args:

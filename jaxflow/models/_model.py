@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from jaxflow.models._facts import Facts
-from jaxflow.models._recording import Keep, Path, Recording, Role
+from jaxflow.models._recording import Keep, Recording, Role
 
 DEFAULT_NAME = "attention_weights"  # under which flax's own modules sow
 N_NEW_TOKENS = 20  # generated at most, where neither the model nor the user says
@@ -71,7 +71,7 @@ class Model(Protocol):
         """
         return None
 
-    def sow(self, args: tuple, kwargs: Mapping[str, Any]) -> tuple[Any, dict[Path, tuple[Array, ...]]]:
+    def sow(self, args: tuple, kwargs: Mapping[str, Any]) -> tuple[Any, dict[tuple[str | int, ...], tuple[Array, ...]]]:
         """Run a model that is traced once, and return also the attention weights that it hands over by itself, by module.
 
         They serve if they are all attention that the trace shows; else those serve that are found in the trace.

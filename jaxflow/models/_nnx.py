@@ -14,7 +14,7 @@ from jaxtyping import Array
 
 from jaxflow.models._facts import Facts, facts_of
 from jaxflow.models._model import DEFAULT_NAME, Embed, Model, model_name, name_arguments
-from jaxflow.models._recording import Path, Role
+from jaxflow.models._recording import Role
 
 
 def is_nnx(model: Any) -> bool:
@@ -78,7 +78,7 @@ class NnxModel(Model):
         """Return the arguments of the module or the method by name."""
         return name_arguments(self.model, args, kwargs)
 
-    def sow(self, args: tuple, kwargs: Mapping[str, Any]) -> tuple[Any, dict[Path, tuple[Array, ...]]]:
+    def sow(self, args: tuple, kwargs: Mapping[str, Any]) -> tuple[Any, dict[tuple[str | int, ...], tuple[Array, ...]]]:
         """Call a copy of the module, and return also what it sows under the name `sown`."""
         from flax import nnx
 

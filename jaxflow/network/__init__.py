@@ -21,6 +21,7 @@ from jaxflow.network._network import (
     DecoderLayer,
     Feedback,
     FlowNetwork,
+    Positions,
     check_network,
     flow_network,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "Feedback",
     "FlowNetwork",
     "Heads",
+    "Positions",
     "Selection",
     "Sign",
     "Spans",

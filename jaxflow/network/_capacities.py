@@ -9,11 +9,21 @@ from typing import Any, cast
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, ArrayLike, Bool, Float
+from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from jaxflow import _display
-from jaxflow._attention import STACKS, Attention, check_architecture, check_attention, check_mask, is_traced
-from jaxflow.capture import Contributions, Heads, Masks, stack_capacities
+from jaxflow._attention import (
+    STACKS,
+    AnyArray,
+    Attention,
+    SourceMask,
+    TargetMask,
+    check_architecture,
+    check_attention,
+    check_mask,
+    is_traced,
+)
+from jaxflow.capture import Contributions, Heads, Masks, Residual, stack_capacities
 from jaxflow.network._contributions import Sign, evidence_along
 from jaxflow.network._layers import is_layers, join_layers
 from jaxflow.network._weighting import Weighting, check_weighting, weigh_attention
@@ -34,11 +44,11 @@ class Capacities:
     Source: `½A + ½I` of Abnar & Zuidema 2020 (2005.00928), section 3.2; the networks of Metzger et al. 2022 (2205.15389).
     """
 
-    encoder: Float[Array, "*batch layer source source"] | None = None
-    decoder: Float[Array, "*batch layer target target"] | None = None
-    cross: Float[Array, "*batch layer target source"] | None = None
-    encoder_mask: Bool[Array, "*batch source"] | None = None
-    decoder_mask: Bool[Array, "*batch target"] | None = None
+    encoder: Real[AnyArray, "*batch _layer source source"] | None = None
+    decoder: Real[AnyArray, "*batch layer target target"] | None = None
+    cross: Real[AnyArray, "*batch layer target source"] | None = None
+    encoder_mask: Bool[AnyArray, "*batch source"] | None = None
+    decoder_mask: Bool[AnyArray, "*batch target"] | None = None
     residual: Float[ArrayLike, " *batch"] | None = None
 
     def __treescope_repr__(self, path: str | None, subtree_renderer: Any) -> Any:
@@ -49,11 +59,11 @@ def joint_capacities(
     attention: Attention | Contributions | Iterator[Attention | Float[ArrayLike, "*batch head source source"]],
     *,
     heads: Heads = "mean",
-    residual: float = 0.5,
+    residual: Residual = 0.5,
     weighting: Weighting = "attention",
     gradients: Attention | None = None,
-    encoder_mask: Bool[ArrayLike, "*batch source"] | None = None,
-    decoder_mask: Bool[ArrayLike, "*batch target"] | None = None,
+    encoder_mask: SourceMask | None = None,
+    decoder_mask: TargetMask | None = None,
 ) -> Capacities:
     """Reduce heads and add the residual stream: `C = (1 - r) * A + r * I`.
 
@@ -151,7 +161,7 @@ def contribution_capacities(contributions: Contributions, *, sign: Sign = "suppo
     return Capacities(**evidence_along(contributions, sign=sign))
 
 
-def build_capacities(attention: Attention, *, heads: Heads, residual: float, masks: Masks) -> Capacities:
+def build_capacities(attention: Attention, *, heads: Heads, residual: Residual, masks: Masks) -> Capacities:
     """Do what `joint_capacities` does, with attention, masks and a residual that were checked."""
     stacks = {
         name: stack_capacities(name, weights, heads=heads, residual=residual, masks=masks)
@@ -161,7 +171,7 @@ def build_capacities(attention: Attention, *, heads: Heads, residual: float, mas
     return _with_masks(stacks, residual, masks)
 
 
-def _with_masks(stacks: dict[str, Array], residual: float, masks: Masks) -> Capacities:
+def _with_masks(stacks: dict[str, Array], residual: Residual, masks: Masks) -> Capacities:
     some = next(iter(stacks.values()))
     encoder_mask, decoder_mask = (None if mask is None else jnp.asarray(mask, bool) for mask in masks.values())
     return Capacities(
@@ -172,7 +182,7 @@ def _with_masks(stacks: dict[str, Array], residual: float, masks: Masks) -> Capa
     )
 
 
-def check_residual(residual: float) -> float:
+def check_residual(residual: Residual) -> Residual:
     """Return the residual as a plain number, unless it is traced.
 
     Raises:
@@ -191,9 +201,9 @@ def as_capacities(
     attention: Attention | Capacities | Float[ArrayLike, "*batch layer head source source"] | Iterator[Any],
     *,
     heads: Heads | None = None,
-    residual: float | None = None,
-    encoder_mask: Bool[ArrayLike, "*batch source"] | None = None,
-    decoder_mask: Bool[ArrayLike, "*batch target"] | None = None,
+    residual: Residual | None = None,
+    encoder_mask: SourceMask | None = None,
+    decoder_mask: TargetMask | None = None,
 ) -> Capacities:
     """Let a pipeline be entered at any stage: arrays, layers one by one, `Attention` or `Capacities`.
 
@@ -233,7 +243,7 @@ def uniform_capacities(capacities: Capacities) -> Capacities:
         )
     residual = jnp.asarray(capacities.residual)[..., None, None, None]
 
-    def uniform(capacity: Array | None, *, is_self: bool) -> Array | None:
+    def uniform(capacity: AnyArray | None, *, is_self: bool) -> Array | None:
         if capacity is None:
             return None
         seen = (jnp.asarray(capacity) > 0).astype(capacity.dtype)

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import ArrayLike, Bool
 
-from jaxflow._attention import Attention, check_rows, check_structure
-from jaxflow.capture import Heads, is_index, is_named, run_capture
+from jaxflow._attention import Attention, SourceMask, TargetMask, check_rows, check_structure
+from jaxflow.capture import Heads, Residual, is_index, is_named, run_capture
 from jaxflow.models import DEFAULT_NAME, Role, as_model
 from jaxflow.network._capacities import Capacities, build_capacities, check_capacities, check_residual
 
@@ -18,9 +17,9 @@ def capture_capacities(
     model: Any,
     *args: Any,
     heads: Heads = "mean",
-    residual: float = 0.5,
-    encoder_mask: Bool[ArrayLike, "*batch source"] | None = None,
-    decoder_mask: Bool[ArrayLike, "*batch target"] | None = None,
+    residual: Residual = 0.5,
+    encoder_mask: SourceMask | None = None,
+    decoder_mask: TargetMask | None = None,
     variables: Mapping | None = None,
     sown: str = DEFAULT_NAME,
     roles: Mapping[str, Role] | None = None,
@@ -80,9 +79,9 @@ def capacities_of_reduced(
     attention: Attention,
     *,
     heads: Heads,
-    residual: float,
-    encoder_mask: Bool[ArrayLike, "*batch source"] | None,
-    decoder_mask: Bool[ArrayLike, "*batch target"] | None,
+    residual: Residual,
+    encoder_mask: SourceMask | None,
+    decoder_mask: TargetMask | None,
 ) -> Capacities:
     """Make capacities of attention whose heads are reduced already, as `run_capture` returns it.
 

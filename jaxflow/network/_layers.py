@@ -8,10 +8,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, ArrayLike, Real
 
-from jaxflow._attention import STACKS, Attention, check_architecture, check_mask, check_rows, check_shape, is_traced
-from jaxflow.capture import SIDES, Heads, Masks, is_index, is_named, stack_capacities
+from jaxflow._attention import (
+    STACKS,
+    AnyArray,
+    AnyInt,
+    Attention,
+    check_architecture,
+    check_mask,
+    check_rows,
+    check_shape,
+    is_traced,
+)
+from jaxflow.capture import SIDES, Heads, Masks, Residual, is_index, is_named, stack_capacities
 
 _END = object()
 
@@ -20,7 +30,7 @@ def join_layers(
     layers: Iterator[Any],
     *,
     heads: Heads,
-    residual: float,
+    residual: Residual,
     masks: Masks,
 ) -> dict[str, Array]:
     """Turn layers into capacities one after the other, and join those of each stack in the order in which they came.
@@ -77,7 +87,7 @@ def is_layers(given: Any) -> bool:
     return isinstance(given, Iterator)
 
 
-def _stacks(layer: Any) -> dict[str, Array]:
+def _stacks(layer: Any) -> dict[str, AnyArray]:
     """Return one layer's stacks, `[*batch, 1, head, query, key]`."""
     if not isinstance(layer, Attention):
         if not hasattr(layer, "dtype") or np.ndim(layer) < 3:
@@ -99,7 +109,7 @@ def _stacks(layer: Any) -> dict[str, Array]:
     return stacks
 
 
-def _check_layer(name: str, weights: Array, before: tuple[int, ...] | None, masks: Masks) -> None:
+def _check_layer(name: str, weights: AnyArray, before: tuple[int, ...] | None, masks: Masks) -> None:
     check_shape(name, weights)
     batch, (query, key) = tuple(weights.shape[:-4]), SIDES[name]
     if before is not None and tuple(weights.shape) != before:
@@ -112,10 +122,10 @@ def _check_layer(name: str, weights: Array, before: tuple[int, ...] | None, mask
     check_rows(name, weights, masks[query])
 
 
-def _heads_of_layer(heads: Heads, name: str, number: int, n_heads: int) -> Heads:
+def _heads_of_layer(heads: Heads, name: str, number: int, n_heads: int) -> str | AnyInt | Real[ArrayLike, "1 head"]:
     """Return what of `heads` is for one layer."""
     if is_named(heads) or is_index(heads):
-        return heads
+        return heads  # type: ignore[return-value]
     shape = np.shape(heads)
     if len(shape) != 2 or shape[1] != n_heads:
         raise ValueError(
@@ -125,7 +135,7 @@ def _heads_of_layer(heads: Heads, name: str, number: int, n_heads: int) -> Heads
         raise ValueError(
             f"heads has weights for {shape[0]} layers, and none for layer {number} of {name}: expected one row per layer."
         )
-    return (heads if hasattr(heads, "dtype") else np.asarray(heads))[number : number + 1]  # type: ignore[index]
+    return (heads if hasattr(heads, "dtype") else np.asarray(heads))[number : number + 1]  # type: ignore[index, return-value]
 
 
 def _check_whole(

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Float, Int
+from jaxtyping import Int, Real
 
-from jaxflow._attention import is_traced
+from jaxflow._attention import AnyArray, AnyInt, is_traced
 from jaxflow.network._capacities import Capacities, check_capacities
 
 DecoderLayer = Literal["sublayers", "parallel"]
 Feedback = Literal["prefix", "unrolled"]
 ENCODER, DECODER, MIDDLE = 0, 1, 2
+# Of outputs: one, or several.
+Positions = AnyInt | Sequence[AnyInt] | Int[AnyArray, " _output"]
 
 
 @struct.dataclass
@@ -42,7 +45,7 @@ class FlowNetwork:
 
     senders: Int[np.ndarray, " arc"]
     receivers: Int[np.ndarray, " arc"]
-    capacity: Float[Array | np.ndarray, " arc"]
+    capacity: Real[AnyArray, " arc"]
     stack: Int[np.ndarray, " node"]
     level: Int[np.ndarray, " node"]
     position: Int[np.ndarray, " node"]
@@ -122,7 +125,7 @@ def flow_network(
         """Number a decoder's node: position by position, so that feedback too leads to a higher number."""
         return (n_encoder + 1) * n_source + position * n_steps + (2 * level - middle if has_middle else level)
 
-    arcs: list[tuple[np.ndarray, np.ndarray, Array]] = []
+    arcs: list[tuple[np.ndarray, np.ndarray, AnyArray]] = []
     level, position = np.indices((n_encoder + 1, n_source)).reshape(2, -1)
     stack = np.full_like(level, ENCODER)
     if encoder is not None:

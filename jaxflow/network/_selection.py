@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import ArrayLike, Bool, Int
 
 from jaxflow.network._capacities import Capacities, batch_of, lengths
-from jaxflow.network._network import FlowNetwork
+from jaxflow.network._network import FlowNetwork, Positions
 from jaxflow.network._spans import NO_SPANS, Spans, check_spans, join_inputs, join_outputs
 
 
@@ -40,7 +40,7 @@ class Selection:
 def select(
     capacities: Capacities,
     *,
-    positions: int | Sequence[int] | None = None,
+    positions: Positions | None = None,
     spans: Spans = NO_SPANS,
     n_prompt: Int[np.ndarray, " *batch"] | None = None,
 ) -> Selection:
@@ -94,9 +94,7 @@ def selected_networks(
             yield joined, joined.outputs, slice(row, row + 1)
 
 
-def check_positions(
-    positions: int | Sequence[int] | None, real: Bool[np.ndarray, "*batch token"]
-) -> Int[np.ndarray, " output"]:
+def check_positions(positions: Positions | None, real: Bool[np.ndarray, "*batch token"]) -> Int[np.ndarray, " output"]:
     """Return the positions to explain, all of them if `positions` is None; `real` is False where padded.
 
     Raises:
@@ -131,7 +129,7 @@ def real_tokens(capacities: Capacities) -> tuple[Bool[np.ndarray, "*batch source
 
 
 def _spans_of(
-    stack: str, spans: Bool[ArrayLike, "*batch span token"], inputs: Bool[np.ndarray, "*batch token"]
+    stack: str, spans: Bool[ArrayLike, "*#batch span token"], inputs: Bool[np.ndarray, "*batch token"]
 ) -> Bool[np.ndarray, "*batch span token"]:
     """Check spans, and leave in them the tokens that are inputs."""
     if not inputs.shape[-1]:

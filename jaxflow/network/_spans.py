@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import ArrayLike, Bool, Int
+from jaxtyping import ArrayLike, Bool
 
-from jaxflow.network._network import FlowNetwork
+from jaxflow._attention import AnyArray, AnyInt
+from jaxflow.network._network import FlowNetwork, Positions
 
 
 class Spans(NamedTuple):
@@ -66,7 +67,7 @@ def span_masks(spans: Sequence[tuple[int, int]], n_tokens: int) -> Bool[np.ndarr
     return masks
 
 
-def ends_of(span: Sequence[int]) -> tuple[int, int]:
+def ends_of(span: Sequence[AnyInt]) -> tuple[int, int]:
     """Return start and stop of a span, or raise if it is none."""
     if isinstance(span, str) or len(span) != 2 or not all(isinstance(end, int | np.integer) for end in span):
         raise ValueError(f"{span!r} is no span: expected (start, stop), whole numbers that count tokens.")
@@ -74,7 +75,7 @@ def ends_of(span: Sequence[int]) -> tuple[int, int]:
 
 
 def check_spans(
-    name: str, spans: Bool[ArrayLike, "*batch span token"], shape: tuple[int, ...], *, disjoint: bool = True
+    name: str, spans: Bool[ArrayLike, "*#batch span token"], shape: tuple[int, ...], *, disjoint: bool = True
 ) -> Bool[np.ndarray, "*batch span token"]:
     """Check masks of spans over tokens of `shape`, `[*batch, token]`, and give each example its own.
 
@@ -103,8 +104,8 @@ def check_spans(
 def join_inputs(
     network: FlowNetwork,
     *,
-    encoder_spans: Bool[np.ndarray, "span source"] | None = None,
-    decoder_spans: Bool[np.ndarray, "span target"] | None = None,
+    encoder_spans: Bool[AnyArray, "_span source"] | None = None,
+    decoder_spans: Bool[AnyArray, "_span target"] | None = None,
 ) -> FlowNetwork:
     """Make each span of input tokens one input, whose flow is that of all its tokens together.
 
@@ -154,7 +155,7 @@ def join_inputs(
     )
 
 
-def join_outputs(network: FlowNetwork, positions: Int[ArrayLike, " output"]) -> FlowNetwork:
+def join_outputs(network: FlowNetwork, positions: Positions) -> FlowNetwork:
     """Make several output positions one output, which takes what all of them can take together.
 
     What leaves these outputs to be fed back ("unrolled") has arrived, and is left out.

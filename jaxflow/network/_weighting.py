@@ -6,9 +6,8 @@ from typing import Any, Literal, get_args
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
-from jaxflow._attention import STACKS, Attention, at_least_float32, is_traced
+from jaxflow._attention import STACKS, AnyArray, Attention, at_least_float32, is_traced
 from jaxflow.capture import SIDES, Masks
 
 Weighting = Literal["attention", "gradient", "attention_gradient"]
@@ -83,7 +82,7 @@ def check_weighting(weighting: Weighting, gradients: Any) -> None:
         )
 
 
-def _check_finite(name: str, gradient: Array, masks: Masks) -> None:
+def _check_finite(name: str, gradient: AnyArray, masks: Masks) -> None:
     if is_traced(gradient, masks):
         return
     finite = np.isfinite(np.asarray(gradient).astype(np.float32))

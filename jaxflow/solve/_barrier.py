@@ -6,6 +6,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Float, Int
 
+from jaxflow._attention import AnyArray, AnyInt
 from jaxflow.network import ENCODER, MIDDLE, FlowNetwork
 from jaxflow.solve import _barrier_blocks as blocks
 from jaxflow.solve._nodes import check_apart, check_node_set, check_nodes
@@ -47,8 +48,8 @@ class BarrierFlow:
 
 def barrier_flow(
     network: FlowNetwork,
-    source: int | Int[np.ndarray, " source"],
-    sink: int | Int[np.ndarray, " *sink"],
+    source: AnyInt | Int[AnyArray, " source"],
+    sink: AnyInt | Int[AnyArray, " *sink"],
     *,
     mu: float = 1e-6,
     tolerance: float = 1e-9,

@@ -96,7 +96,7 @@ def _leave_out(
     *,
     sources: Bool[np.ndarray, " node"],
     sink: int,
-) -> tuple[Int[np.ndarray, " live"], Programme, Int[np.ndarray, " group+1"]]:
+) -> tuple[Int[np.ndarray, " live"], Programme, Int[np.ndarray, " start"]]:
     """Find the arcs that can carry something from the sources to the sink, and number their nodes anew.
 
     Returns:
@@ -128,7 +128,7 @@ def _leave_out(
     return arcs, programme, np.concatenate([[0], np.cumsum(sizes)])
 
 
-def _elimination(live: Programme, starts: Int[np.ndarray, " group+1"]) -> Callable[[Float[np.ndarray, " arc"]], Solve]:
+def _elimination(live: Programme, starts: Int[np.ndarray, " start"]) -> Callable[[Float[np.ndarray, " arc"]], Solve]:
     """Lay out the Laplacian of the inner nodes in blocks; return what factorises it for given conductances.
 
     What is factorised is scaled to a diagonal of 1, and as singular as rounding makes it where capacities lie 16 orders
@@ -170,8 +170,8 @@ def _elimination(live: Programme, starts: Int[np.ndarray, " group+1"]) -> Callab
 
 
 def _eliminate(
-    blocks: dict[tuple[int, int], Float[np.ndarray, "row column"]], n_groups: int
-) -> dict[tuple[int, int], Float[np.ndarray, "row column"]]:
+    blocks: dict[tuple[int, int], Float[np.ndarray, "_row _column"]], n_groups: int
+) -> dict[tuple[int, int], Float[np.ndarray, "_row _column"]]:
     """Factorise a matrix that is given by its blocks on and below the diagonal, by Cholesky; blocks may fill in."""
     for j in range(n_groups):
         blocks[j, j] = linalg.cholesky(blocks[j, j], lower=True, check_finite=False)
@@ -186,7 +186,7 @@ def _eliminate(
 
 
 def _substitution(
-    factor: dict[tuple[int, int], Float[np.ndarray, "row column"]],
+    factor: dict[tuple[int, int], Float[np.ndarray, "_row _column"]],
     spans: list[tuple[int, int]],
     scale: Float[np.ndarray, " inner"],
     n_nodes: int,

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Num
 
+from jaxflow._attention import AnyArray
 from jaxflow.network import Capacities, DecoderLayer, Feedback, batch_of, check_network, lengths
 
 
@@ -102,7 +103,7 @@ def _unlimited(n: int, dtype: Any) -> Num[Array, "node node"]:
     return jnp.where(jnp.eye(n, dtype=bool), _most(dtype), jnp.zeros((), dtype))
 
 
-def _pass_on(layer: Num[Array, "query key"], held: Num[Array, "key input"]) -> Num[Array, "query input"]:
+def _pass_on(layer: Num[AnyArray, "query key"], held: Num[Array, "key input"]) -> Num[Array, "query input"]:
     """Bound what arrives at each query from each input: `sum_k min(layer[q, k], held[k])`."""
 
     # Key by key, so that [query, key, input] never is; some keys a turn, so that the total is read and written less often.
@@ -113,13 +114,15 @@ def _pass_on(layer: Num[Array, "query key"], held: Num[Array, "key input"]) -> N
     return jax.lax.fori_loop(0, layer.shape[1], add, total, unroll=4)
 
 
-def _through(layers: Num[Array, "layer query key"], held: Num[Array, "key input"]) -> Num[Array, "query input"]:
-    return jax.lax.scan(lambda held, layer: (_pass_on(layer, held), None), held, layers)[0]
+def _through(layers: Num[AnyArray, "layer query key"], held: Num[Array, "key input"]) -> Num[Array, "query input"]:
+    return jax.lax.scan(lambda held, layer: (_pass_on(layer, held), None), held, jnp.asarray(layers))[0]
 
 
-def _back_through(layers: Num[Array, "layer query key"], wanted: Num[Array, "query out"]) -> Num[Array, "key out"]:
+def _back_through(layers: Num[AnyArray, "layer query key"], wanted: Num[Array, "query out"]) -> Num[Array, "key out"]:
     """Bound what each key can send to each output."""
-    return jax.lax.scan(lambda wanted, layer: (_pass_on(layer.T, wanted), None), wanted, layers, reverse=True)[0]
+    return jax.lax.scan(
+        lambda wanted, layer: (_pass_on(layer.T, wanted), None), wanted, jnp.asarray(layers), reverse=True
+    )[0]
 
 
 def _carries(capacities: Capacities, decoder_layer: DecoderLayer) -> Num[Array, "layer query 1"]:
@@ -139,11 +142,11 @@ def _through_decoder(
     if capacities.cross is None:
         return _through(capacities.decoder[1:], capacities.decoder[0])
 
-    def step(held: Array, layer: tuple[Array, Array, Array]) -> tuple[Array, None]:
+    def step(held: Array, layer: tuple[AnyArray, AnyArray, Array]) -> tuple[Array, None]:
         decoder, cross, carries = layer
         return jnp.minimum(_pass_on(decoder, held), carries) + _pass_on(cross, source), None
 
-    layers: tuple[Array, Array, Array] = (capacities.decoder, capacities.cross, _carries(capacities, decoder_layer))
+    layers = (capacities.decoder, capacities.cross, _carries(capacities, decoder_layer))
     return jax.lax.scan(step, target, layers)[0]
 
 
@@ -158,7 +161,7 @@ def _back_through_all(capacities: Capacities, decoder_layer: DecoderLayer) -> Nu
         return _back_through(decoder[:-1], decoder[-1].T)
     wanted = _unlimited(n_target, decoder.dtype)
 
-    def step(state: tuple[Array, Array], layer: tuple[Array, Array, Array]) -> tuple[tuple[Array, Array], None]:
+    def step(state: tuple[Array, Array], layer: tuple[AnyArray, AnyArray, Array]) -> tuple[tuple[Array, Array], None]:
         wanted, source = state
         decoder, cross, carries = layer
         return (_pass_on(decoder.T, jnp.minimum(wanted, carries)), source + _pass_on(cross.T, wanted)), None

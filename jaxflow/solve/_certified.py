@@ -155,7 +155,7 @@ def _trivial(
     return bound
 
 
-def _chains(sinks: Int[np.ndarray, " pair"]) -> Int[np.ndarray, " chain+1"]:
+def _chains(sinks: Int[np.ndarray, " pair"]) -> Int[np.ndarray, " start"]:
     """Choose where chains start, in the order of `order_pairs`; the number of pairs comes last."""
     lengths = np.bincount(sinks)[::-1]
     lengths = lengths[lengths > 0]
@@ -166,7 +166,7 @@ def _chains(sinks: Int[np.ndarray, " pair"]) -> Int[np.ndarray, " chain+1"]:
     return np.append(starts, len(sinks))
 
 
-def _blocks(chains: Int[np.ndarray, " chain+1"], n_threads: int) -> Int[np.ndarray, " block+1"]:
+def _blocks(chains: Int[np.ndarray, " start"], n_threads: int) -> Int[np.ndarray, " block"]:
     """Group whole chains into the blocks that threads take; they change no result."""
     size = int(np.clip(-(-int(chains[-1]) // (4 * n_threads)), 1, BLOCK))
     starts = np.searchsorted(chains[:-1], np.arange(0, chains[-1], size))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from jaxflow._attention import AnyInt
 from jaxflow.network import FlowNetwork
 from jaxflow.solve._certified import n_cores, run_in_threads
 from jaxflow.solve._super_nodes import add_super_nodes
@@ -43,7 +44,7 @@ class SetGame(NamedTuple):
 
 
 def set_game(
-    network: FlowNetwork, groups: list[Int[np.ndarray, " member"]], sink: int
+    network: FlowNetwork, groups: list[Int[np.ndarray, " _member"]], sink: AnyInt
 ) -> tuple[SetGame, Int[np.ndarray, " player"]]:
     """Prepare the game of players that are groups of nodes, and find the value of all together. O(arcs), and one flow.
 

@@ -7,12 +7,13 @@ from typing import Literal
 
 import numpy as np
 from flax import struct
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Real
 
+from jaxflow._attention import AnyArray, AnyInt
 from jaxflow.network import ENCODER, MIDDLE, FlowNetwork
 from jaxflow.solve._max_flow import Solver, check_options
 from jaxflow.solve._nearest_cuts import nearest_cuts
-from jaxflow.solve._nodes import check_pairs, check_sets
+from jaxflow.solve._nodes import Ends, check_pairs, check_sets
 from jaxflow.solve._quantise import QuantisedNetwork, check_arcs
 from jaxflow.solve._super_nodes import add_super_nodes
 
@@ -60,8 +61,8 @@ class MinCut:
 
 def min_cut(
     network: FlowNetwork,
-    source: int | Int[np.ndarray, " source"],
-    sink: int | Int[np.ndarray, " sink"],
+    source: AnyInt | Int[AnyArray, " source"],
+    sink: AnyInt | Int[AnyArray, " sink"],
     *,
     nearest: Nearest = "source",
     solver: Solver = "certified",
@@ -111,8 +112,8 @@ def min_cut(
 
 def min_cuts(
     network: FlowNetwork,
-    source: int | Int[np.ndarray, " *pair"],
-    sink: int | Int[np.ndarray, " *pair"],
+    source: Ends,
+    sink: Ends,
     *,
     nearest: Nearest = "source",
     solver: Solver = "certified",
@@ -142,8 +143,8 @@ def min_cuts(
 
 def cut_capacities(
     network: FlowNetwork,
-    source: int | Int[np.ndarray, " *pair"],
-    sink: int | Int[np.ndarray, " *pair"],
+    source: Ends,
+    sink: Ends,
     *,
     solver: Solver = "certified",
     on_solved: Callable[[], object] | None = None,
@@ -178,8 +179,8 @@ def cut_capacities(
 
 def bottleneck(
     network: FlowNetwork,
-    sources: int | Int[np.ndarray, " *pair"],
-    sinks: int | Int[np.ndarray, " *pair"],
+    sources: Ends,
+    sinks: Ends,
     *,
     solver: Solver = "certified",
     on_solved: Callable[[], object] | None = None,
@@ -211,7 +212,7 @@ def bottleneck(
     return layer_share(cut_capacities(network, sources[ahead], sinks[ahead], solver=solver, on_solved=on_solved))
 
 
-def layer_share(capacity: Float[np.ndarray, "*pair layer"]) -> Float[np.ndarray, " layer"]:
+def layer_share(capacity: Real[np.ndarray, "*pair layer"]) -> Float[np.ndarray, " layer"]:
     """Turn what `cut_capacities` found into the share of each layer in the sum over all pairs; all 0 where that is 0."""
     total = np.reshape(capacity, (-1, np.shape(capacity)[-1])).sum(0)
     return total / max(total.sum(), np.finfo(np.float64).tiny)
@@ -252,7 +253,7 @@ def _describe(
 
 
 def _is_all(
-    value: int,
+    value: AnyInt,
     quanta: Int[np.ndarray, " node"],
     network: FlowNetwork,
     ends: Int[np.ndarray, " arc"],

@@ -17,6 +17,7 @@ from jaxflow._attention import STACKS
 from jaxflow.network import Capacities, DecoderLayer, Feedback, FlowNetwork, flow_network
 from jaxflow.solve import _barrier_dense as dense
 from jaxflow.solve._barrier import uncapacitated
+from jaxflow.solve._nodes import Ends
 from jaxflow.solve._ortools import solve_pairs
 from jaxflow.solve._quantise import quantise
 from jaxflow.solve._residual import source_side
@@ -27,8 +28,8 @@ Pairs = tuple[Int[np.ndarray, " pair"], Int[np.ndarray, " pair"]]
 
 def flow_value(
     capacities: Capacities,
-    source: int | Int[np.ndarray, " *pair"],
-    output: int | Int[np.ndarray, " *pair"],
+    source: Ends,
+    output: Ends,
     *,
     decoder_layer: DecoderLayer = "sublayers",
     feedback: Feedback = "prefix",
@@ -95,8 +96,8 @@ def flow_value(
 
 def smooth_flow_value(
     capacities: Capacities,
-    source: int | Int[np.ndarray, " *pair"],
-    output: int | Int[np.ndarray, " *pair"],
+    source: Ends,
+    output: Ends,
     *,
     mu: float = 1e-3,
     decoder_layer: DecoderLayer = "sublayers",

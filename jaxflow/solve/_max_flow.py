@@ -14,7 +14,7 @@ from jaxflow.network import FlowNetwork
 from jaxflow.solve import _certified as certified
 from jaxflow.solve import _ortools as ortools
 from jaxflow.solve._flows import UNFINISHED, count_stages
-from jaxflow.solve._nodes import check_pairs
+from jaxflow.solve._nodes import Ends, check_pairs
 from jaxflow.solve._quantise import quantise
 
 SOLVERS = ("certified", "ortools")
@@ -64,8 +64,8 @@ class MaxFlow:
 
 def max_flow(
     network: FlowNetwork,
-    source: int | Int[np.ndarray, " *pair"],
-    sink: int | Int[np.ndarray, " *pair"],
+    source: Ends,
+    sink: Ends,
     *,
     solver: Solver = "certified",
     tolerance: float = 0.0,

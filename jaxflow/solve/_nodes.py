@@ -7,8 +7,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from jaxflow._attention import AnyArray, AnyInt
 from jaxflow.network import FlowNetwork
 from jaxflow.solve._quantise import refuse_traced
+
+# One end of a pair, or of each of many pairs; broadcast against the other end.
+Ends = AnyInt | Int[AnyArray, "*#pair"]
 
 
 def check_nodes(network: FlowNetwork, name: str, nodes: Any) -> Int[np.ndarray, " *node"]:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Int
 from ortools.graph.python.max_flow import SimpleMaxFlow
 
+from jaxflow._attention import AnyInt
 from jaxflow.solve._flows import ORTOOLS, UNFINISHED, Flows
 from jaxflow.solve._quantise import QuantisedNetwork
 
@@ -106,7 +107,7 @@ def solve(graph: SimpleMaxFlow, source: int, sink: int) -> int:
     return int(graph.optimal_flow())
 
 
-def check_cut(value: int, capacity: int) -> None:
+def check_cut(value: AnyInt, capacity: AnyInt) -> None:
     """Raise if a flow of `value` quanta and a cut of `capacity` quanta contradict one another."""
     if value != capacity:
         raise RuntimeError(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from flax import struct
 from jaxtyping import Float, Int
 from ortools.graph.python.max_flow import SimpleMaxFlow
 
+from jaxflow._attention import AnyArray, AnyInt
 from jaxflow.network import FlowNetwork
 from jaxflow.solve._nodes import check_nodes
 from jaxflow.solve._ortools import solve, solve_pairs
@@ -32,7 +35,9 @@ class ArcRange:
     quantum: float
 
 
-def arc_range(network: FlowNetwork, source: int, sink: int, *, arcs: Int[np.ndarray, " arc"] | None = None) -> ArcRange:
+def arc_range(
+    network: FlowNetwork, source: AnyInt, sink: AnyInt, *, arcs: Sequence[int] | Int[AnyArray, " arc"] | None = None
+) -> ArcRange:
     """Find the least and the greatest flow of each arc over all maximum flows from `source` to `sink`.
 
     Two maximum flows differ by flow around cycles of residual arcs. So an arc's flow can rise by the maximum flow from its

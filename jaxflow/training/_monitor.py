@@ -18,9 +18,10 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxflow._attention import STACKS
 from jaxflow._progress import no_progress
 from jaxflow.attribute import AttentionFlow, RawAttention, Rollout, SetShapley, as_method, method_name
+from jaxflow.capture import Residual
 from jaxflow.explain import Example
 from jaxflow.models import as_model
-from jaxflow.network import Capacities, DecoderLayer, flow_network, select
+from jaxflow.network import Capacities, DecoderLayer, Positions, flow_network, select
 from jaxflow.training._images import score_images
 from jaxflow.training._summary import check_method, flow_summary
 from jaxflow.training._tracked_batch import TrackedBatch, track_batch
@@ -69,7 +70,7 @@ class FlowMonitor:
         writer: Any,
         every_steps: int,
         state: Any = None,
-        positions: int | Sequence[int] | None = None,
+        positions: Positions | None = None,
         images: int = 4,
         prefix: str | None = None,
         background: bool = True,
@@ -222,7 +223,7 @@ class FlowMonitor:
 
 
 def _check_structure(
-    batch: TrackedBatch, positions: int | Sequence[int] | None, residual: float, decoder_layer: DecoderLayer
+    batch: TrackedBatch, positions: Positions | None, residual: Residual, decoder_layer: DecoderLayer
 ) -> None:
     """Raise now what `flow_summary` would raise at the first report: make a network of even attention of that shape."""
     shapes = {name: stack.shape for name in STACKS if (stack := getattr(batch.attention, name)) is not None}

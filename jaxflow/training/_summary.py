@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -20,7 +19,7 @@ from jaxflow.attribute import (
     as_method,
     method_label,
 )
-from jaxflow.network import Capacities, as_capacities, batch_of, flow_network, real_tokens
+from jaxflow.network import Capacities, Positions, as_capacities, batch_of, flow_network, real_tokens
 from jaxflow.solve import cut_capacities, layer_share
 
 
@@ -75,7 +74,7 @@ def flow_summary(
     attention: Attention | Capacities | Float[ArrayLike, "*batch layer head source source"],
     method: AttentionFlow | SetShapley | Rollout | RawAttention | str = "flow",
     *,
-    positions: int | Sequence[int] | None = None,
+    positions: Positions | None = None,
 ) -> FlowSummary:
     """Summarise the scores of a batch: where its flow is bounded, how scores are spread, how far they are saturated.
 

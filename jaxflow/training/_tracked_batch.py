@@ -8,15 +8,14 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import ArrayLike, Bool
 
-from jaxflow._attention import Attention
-from jaxflow.capture import run_capture, take_arrays
+from jaxflow._attention import Attention, Mask
+from jaxflow.capture import Residual, run_capture, take_arrays
 from jaxflow.explain import Example, padding_mask, read_by
 from jaxflow.models import Model
 from jaxflow.network import Capacities, Heads, capacities_of_reduced
 
-Masks = Mapping[str, Bool[ArrayLike, "*batch token"] | None]
+Masks = Mapping[str, Mask | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +54,7 @@ class TrackedBatch:
             )
 
 
-def track_batch(model: Model, batch: Example, *, state: Any, heads: Heads, residual: float) -> TrackedBatch:
+def track_batch(model: Model, batch: Example, *, state: Any, heads: Heads, residual: Residual) -> TrackedBatch:
     """Check that the batch fits the model and that its attention can be captured, and track both.
 
     Both are traced over shapes, and nothing is computed.

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import ArrayLike, Bool, Float
+from jaxtyping import ArrayLike, Bool, Float, Real
 
 from jaxflow.attribute import Attribution
 from jaxflow.explain import Explanation, Prediction
@@ -15,7 +15,8 @@ from jaxflow.views._scale import largest_score, scale_shares
 from jaxflow.views._sentences import joint_positions, output_name, scale_setters
 from jaxflow.views._tokens import shown_tokens
 
-Given = Explanation | Attribution | ArrayLike
+Scores = Real[ArrayLike, " input"] | Real[ArrayLike, "_output input"] | Sequence[float] | Sequence[Sequence[float]]
+Given = Explanation | Attribution | Scores
 LONGEST = 24  # letters of a token; a longer one is cut
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
-from jaxtyping import ArrayLike, Float
+from jaxtyping import ArrayLike, Float, Real
+
+Scores = Real[ArrayLike, "*shape"] | Sequence[float]
 
 
-def largest_score(scores: Float[ArrayLike, "*shape"]) -> float:
+def largest_score(scores: Scores) -> float:
     """Return the largest absolute score; 0 where every score is 0 or unknown (NaN)."""
     return float(np.fmax.reduce(np.abs(np.asarray(scores)), axis=None, initial=0.0))
 
 
-def scale_shares(scores: Float[ArrayLike, "*shape"], largest: float) -> Float[np.ndarray, "*shape"]:
+def scale_shares(scores: Scores, largest: float) -> Float[np.ndarray, "*shape"]:
     """Return what share of the scale scores have, with their sign.
 
     Args:
@@ -25,4 +29,4 @@ def scale_shares(scores: Float[ArrayLike, "*shape"], largest: float) -> Float[np
         >>> scale_shares([0.5, -1.0, np.nan], 2.0).tolist()
         [0.25, -0.5, 0.0]
     """
-    return np.clip(np.nan_to_num(np.asarray(scores, np.float64)) / (largest or 1.0), -1, 1)
+    return np.asarray(np.clip(np.nan_to_num(np.asarray(scores, np.float64)) / (largest or 1.0), -1, 1))

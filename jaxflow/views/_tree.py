@@ -22,7 +22,7 @@ def render_tree(
     subtree_renderer: Any,
     *,
     axes: tuple[str, ...],
-    masks: dict[str, Bool[np.ndarray, "*shape"]] | None = None,
+    masks: dict[str, Bool[np.ndarray, " ..."]] | None = None,
 ) -> Any:
     """Render a dataclass as treescope renders any, but its encoder, decoder and cross as heatmaps.
 

@@ -4,6 +4,8 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxflow._attention import AnyArray
+
 
 class Layer(nn.Module):
     """A pre-norm layer: self-attention, cross-attention if there is a `memory`, and a feed-forward part.
@@ -20,9 +22,9 @@ class Layer(nn.Module):
     def __call__(
         self,
         x: Float[Array, "batch token width"],
-        mask: Bool[Array, "batch 1 #token token"],
+        mask: Bool[AnyArray, "batch 1 #token token"],
         memory: Float[Array, "batch source width"] | None = None,
-        memory_mask: Bool[Array, "batch 1 1 source"] | None = None,
+        memory_mask: Bool[AnyArray, "batch 1 1 source"] | None = None,
     ) -> Float[Array, "batch token width"]:
         """Apply the layer to the residual stream.
 
@@ -45,7 +47,7 @@ class Layer(nn.Module):
         return x + nn.Dense(x.shape[-1], name="down")(y)
 
 
-def check_ids(ids: Int[Array, "batch token"], n_positions: int, *, name: str = "input_ids") -> None:
+def check_ids(ids: Int[AnyArray, "batch token"], n_positions: int, *, name: str = "input_ids") -> None:
     """Refuse token ids without a batch axis, or more tokens than the model has positions.
 
     Raises:

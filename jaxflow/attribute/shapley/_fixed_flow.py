@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import ArrayLike, Bool, Float, Int
 
+from jaxflow._attention import AnyArray, AnyInt
 from jaxflow.attribute.shapley._values import ShapleyValues, check_players, exact
 from jaxflow.network import FlowNetwork
 
 
 def fixed_flow_shapley(
-    network: FlowNetwork, flow: Float[ArrayLike, " arc"], *, players: Int[np.ndarray, " player"] | None = None
+    network: FlowNetwork,
+    flow: Float[ArrayLike, " arc"],
+    *,
+    players: Sequence[AnyInt] | Int[AnyArray, " player"] | None = None,
 ) -> ShapleyValues:
     """Take `v(S) = what of a given flow passes S`, for players in one layer: each is worth what flows through it.
 

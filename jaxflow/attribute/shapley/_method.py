@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import ArrayLike, Bool, Float, Int
+from jaxtyping import ArrayLike, Float, Int
 
-from jaxflow._attention import Attention
+from jaxflow._attention import Attention, SourceMask, TargetMask
 from jaxflow._progress import progress_bar
 from jaxflow.attribute._attribution import Attribution, repeated, split_scores
 from jaxflow.attribute._contributions import ContributionFlow
 from jaxflow.attribute._evidence import Evidence, needs_of
 from jaxflow.attribute._networks import bring_to_host
 from jaxflow.attribute.shapley._set_game import MOST_PLAYERS, sample_set_shapley, set_shapley
+from jaxflow.capture import Residual
 from jaxflow.network import (
     NO_SPANS,
     Capacities,
@@ -23,6 +24,7 @@ from jaxflow.network import (
     Feedback,
     FlowNetwork,
     Heads,
+    Positions,
     Sign,
     Spans,
     Weighting,
@@ -57,7 +59,7 @@ class SetShapley:
     """
 
     heads: Heads = "mean"
-    residual: float = 0.5
+    residual: Residual = 0.5
     weighting: Weighting = "attention"
     decoder_layer: DecoderLayer = "sublayers"
     feedback: Feedback = "prefix"
@@ -113,11 +115,11 @@ class SetShapley:
         self,
         attention: Attention | Capacities | Float[ArrayLike, "*batch layer head source source"],
         *,
-        positions: int | Sequence[int] | None = None,
+        positions: Positions | None = None,
         spans: Spans = NO_SPANS,
-        encoder_mask: Bool[ArrayLike, "*batch source"] | None = None,
-        decoder_mask: Bool[ArrayLike, "*batch target"] | None = None,
-        n_prompt: int | Int[ArrayLike, " *batch"] | None = None,
+        encoder_mask: SourceMask | None = None,
+        decoder_mask: TargetMask | None = None,
+        n_prompt: int | Sequence[int] | Int[ArrayLike, " *batch"] | None = None,
     ) -> Attribution:
         """Score arrays. Not for use under `jit`.
 

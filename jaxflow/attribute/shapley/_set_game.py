@@ -7,6 +7,7 @@ import math
 import numpy as np
 from jaxtyping import Float, Int
 
+from jaxflow._attention import AnyInt
 from jaxflow._progress import progress_bar
 from jaxflow.attribute.shapley._values import Players, ShapleyValues, check_players, exact
 from jaxflow.network import FlowNetwork
@@ -15,7 +16,7 @@ from jaxflow.network import FlowNetwork
 MOST_PLAYERS = 16
 
 
-def set_shapley(network: FlowNetwork, sink: int, *, players: Players | None = None) -> ShapleyValues:
+def set_shapley(network: FlowNetwork, sink: AnyInt, *, players: Players | None = None) -> ShapleyValues:
     """Take `v(S) = maxflow(S -> sink)`: exact Shapley values, over all coalitions.
 
     The game is monotone and submodular: what a player adds shrinks as others join, and who stands in for others shares with
@@ -59,7 +60,7 @@ def set_shapley(network: FlowNetwork, sink: int, *, players: Players | None = No
 
 def sample_set_shapley(
     network: FlowNetwork,
-    sink: int,
+    sink: AnyInt,
     *,
     players: Players | None = None,
     precision: float = 1e-3,

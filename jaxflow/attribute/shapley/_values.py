@@ -8,10 +8,12 @@ import numpy as np
 from flax import struct
 from jaxtyping import Float, Int
 
+from jaxflow._attention import AnyArray, AnyInt
 from jaxflow.network import FlowNetwork
 from jaxflow.solve import check_arcs, check_node_set, check_nodes
 
-Players = Int[np.ndarray, " player"] | Sequence[int | Sequence[int]]
+# Nodes, or groups of nodes: each a player.
+Players = Int[AnyArray, " player"] | Sequence[AnyInt | Sequence[AnyInt] | Int[AnyArray, " _member"]]
 
 
 @struct.dataclass
@@ -53,7 +55,9 @@ def exact(values: Float[np.ndarray, " player"], game: str) -> ShapleyValues:
     )
 
 
-def check_players(network: FlowNetwork, sink: int | None, players: Players | None) -> list[Int[np.ndarray, " member"]]:
+def check_players(
+    network: FlowNetwork, sink: AnyInt | None, players: Players | None
+) -> list[Int[np.ndarray, " _member"]]:
     """Check network, sink and players; return each player's nodes. Tokens that outputs feed back are none by default."""
     check_arcs(network)
     if players is None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import ArrayLike, Float, Shaped
+from jaxtyping import ArrayLike, Float, Real, Shaped
 
 from jaxflow.explain import ARC_KINDS, FlowGraph
 from jaxflow.views._layout import DASH, DASH_GAP, STYLES, Layout, lay_out
@@ -76,9 +76,9 @@ class Frame:
         """Pixels from the middle of a row down to the line that the letters of a name stand on."""
         return round(self.letters / 3, 1)
 
-    def down(self, rows: Float[ArrayLike, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    def down(self, rows: Real[ArrayLike, "*shape"]) -> Float[np.ndarray, "*shape"]:
         """Return how many pixels below the top the middle of rows is."""
-        return TOP + self.row_height * (np.asarray(rows) + 0.5)
+        return np.asarray(TOP + self.row_height * (np.asarray(rows) + 0.5))
 
     def offsets(self, layout: Layout) -> tuple[list[int], list[int]]:
         """Return how far below the middles of its sender and of its receiver each arc ends, in steps of `STEP` pixels."""

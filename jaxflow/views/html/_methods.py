@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import ArrayLike, Float
 
-from jaxflow.attribute import Attribution
 from jaxflow.evaluate import rank_correlation
 from jaxflow.explain import Explanation
-from jaxflow.views._named_scores import NamedScores, check_row, read_scores
+from jaxflow.views._named_scores import Given, NamedScores, check_row, read_scores
 from jaxflow.views._scale import largest_score
 from jaxflow.views._sentences import score_text
 from jaxflow.views._tokens import shown_tokens
@@ -21,7 +19,7 @@ from jaxflow.views.html._templates import render
 
 
 def methods_page(
-    methods: Mapping[str, Explanation | Attribution | Float[ArrayLike, "output input"]],
+    methods: Mapping[str, Given],
     *,
     row: int = 0,
     tokens: Sequence[str] | None = None,
@@ -53,7 +51,7 @@ def methods_page(
 
 
 def methods_html(
-    methods: Mapping[str, Explanation | Attribution | Float[ArrayLike, "output input"]],
+    methods: Mapping[str, Given],
     *,
     row: int = 0,
     tokens: Sequence[str] | None = None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool
 
+from jaxflow._attention import AnyInt
 from jaxflow._palette import GHOST
 from jaxflow.explain import ARC_KINDS, Explanation, FlowGraph
 from jaxflow.views._layout import STYLES, Layout, dash_lengths, lay_out
@@ -154,7 +155,7 @@ def _cut(graph: FlowGraph, number: int | None) -> Bool[np.ndarray, " arc"]:
     return np.isin(np.arange(len(graph.senders)), entries)
 
 
-def _curve(layout: Layout, arc: int) -> list[tuple[float, float]]:
+def _curve(layout: Layout, arc: AnyInt) -> list[tuple[float, float]]:
     """Return the four points of an arc between the middles of its nodes, where a figure has a dot."""
     sender, receiver = layout.graph.senders[arc], layout.graph.receivers[arc]
     (x0, x1), (y0, y1) = layout.x[[sender, receiver]], layout.y[[sender, receiver]]

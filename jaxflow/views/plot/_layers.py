@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import ArrayLike, Float
+from jaxtyping import ArrayLike, Float, Real
 
 from jaxflow.explain import Explanation, FlowGraph
 from jaxflow.views._named_scores import cut
@@ -32,7 +33,7 @@ class Cut(Protocol):
 
 
 def plot_layers(
-    given: Explanation | FlowGraph | Cut | Float[ArrayLike, " layer"],
+    given: Explanation | FlowGraph | Cut | Real[ArrayLike, " layer"] | Sequence[float],
     *,
     size: Size | None = None,
     ax: Axes | None = None,
@@ -85,7 +86,7 @@ def plot_layers(
 
 
 def _shares(
-    given: Explanation | FlowGraph | Cut | Float[ArrayLike, " layer"],
+    given: Explanation | FlowGraph | Cut | Real[ArrayLike, " layer"] | Sequence[float],
 ) -> Float[np.ndarray, " layer"]:
     if isinstance(given, Explanation):
         if given.bottleneck is None:

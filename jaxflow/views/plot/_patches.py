@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import ArrayLike, Float
+from jaxtyping import ArrayLike, Float, Real
 
 from jaxflow.explain import grey, ground
 from jaxflow.views._named_scores import Given, check_grid, check_row, cut, read_scores
@@ -22,7 +22,7 @@ TITLE, LARGEST = 14.0, 234.0  # points
 
 def plot_patches(
     given: Given,
-    image: Float[ArrayLike, "height width *channel"] | None = None,
+    image: Real[ArrayLike, "height width *channel"] | None = None,
     *,
     row: int = 0,
     grid: tuple[int, int] | None = None,
@@ -82,7 +82,7 @@ def plot_patches(
 
 
 def _brightness(
-    image: Float[ArrayLike, "height width *channel"] | None, explanation: Explanation | None
+    image: Real[ArrayLike, "height width *channel"] | None, explanation: Explanation | None
 ) -> Float[np.ndarray, "height width"]:
     """Take the image that is given, or that was read."""
     if image is None and explanation is not None:

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxflow._attention import AnyArray
 from jaxflow.zoo._layers import Layer, check_ids
 from jaxflow.zoo.agreement._lexicon import MAX_WORDS
 from jaxflow.zoo.agreement._tokenizer import VOCABULARY
@@ -36,8 +37,8 @@ class AgreementEncoder(nn.Module):
     @nn.compact
     def __call__(
         self,
-        input_ids: Int[Array, "batch token"],
-        attention_mask: Bool[Array, "batch token"] | Int[Array, "batch token"] | None = None,
+        input_ids: Int[AnyArray, "batch token"],
+        attention_mask: Bool[AnyArray, "batch token"] | Int[AnyArray, "batch token"] | None = None,
     ) -> Float[Array, "batch label"]:
         """Classify sentences.
 

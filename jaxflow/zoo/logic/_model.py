@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxflow._attention import AnyArray
 from jaxflow.zoo._layers import Layer, check_ids
 from jaxflow.zoo.logic._language import END, START
 from jaxflow.zoo.logic._syntax import ARITY
@@ -62,10 +63,10 @@ class FormulaTransformer(nn.Module):
 
     def __call__(
         self,
-        input_ids: Int[Array, "batch source"],
-        decoder_input_ids: Int[Array, "batch target"],
-        attention_mask: Bool[Array, "batch source"] | Int[Array, "batch source"] | None = None,
-        decoder_attention_mask: Bool[Array, "batch target"] | Int[Array, "batch target"] | None = None,
+        input_ids: Int[AnyArray, "batch source"],
+        decoder_input_ids: Int[AnyArray, "batch target"],
+        attention_mask: Bool[AnyArray, "batch source"] | Int[AnyArray, "batch source"] | None = None,
+        decoder_attention_mask: Bool[AnyArray, "batch target"] | Int[AnyArray, "batch target"] | None = None,
     ) -> Float[Array, "batch target label"]:
         """Predict the next token of each answer.
 
@@ -86,7 +87,7 @@ class FormulaTransformer(nn.Module):
         return self.write(decoder_input_ids, memory, real, decoder_attention_mask)
 
     def read(
-        self, input_ids: Int[Array, "batch source"], real: Bool[Array, "batch source"]
+        self, input_ids: Int[AnyArray, "batch source"], real: Bool[AnyArray, "batch source"]
     ) -> Float[Array, "batch source width"]:
         """Run the encoder."""
         check_ids(input_ids, self.n_source)
@@ -96,10 +97,10 @@ class FormulaTransformer(nn.Module):
 
     def write(
         self,
-        decoder_input_ids: Int[Array, "batch target"],
+        decoder_input_ids: Int[AnyArray, "batch target"],
         memory: Float[Array, "batch source width"],
-        real: Bool[Array, "batch source"],
-        decoder_attention_mask: Bool[Array, "batch target"] | Int[Array, "batch target"] | None = None,
+        real: Bool[AnyArray, "batch source"],
+        decoder_attention_mask: Bool[AnyArray, "batch target"] | Int[AnyArray, "batch target"] | None = None,
     ) -> Float[Array, "batch target label"]:
         """Run the decoder on the encoder's output."""
         check_ids(decoder_input_ids, self.n_target, name="decoder_input_ids")
@@ -153,7 +154,7 @@ class _Encoder(nn.Module):
         self,
         x: Float[Array, "batch source width"],
         positions: Float[Array, "batch source path"],
-        mask: Bool[Array, "batch 1 1 source"],
+        mask: Bool[AnyArray, "batch 1 1 source"],
     ) -> Float[Array, "batch source width"]:
         x += nn.Dense(x.shape[-1], name="positions")(positions)
         for i in range(self.n_layers):
@@ -171,9 +172,9 @@ class _Decoder(nn.Module):
     def __call__(
         self,
         x: Float[Array, "batch target width"],
-        mask: Bool[Array, "batch 1 target target"],
+        mask: Bool[AnyArray, "batch 1 target target"],
         memory: Float[Array, "batch source width"],
-        memory_mask: Bool[Array, "batch 1 1 source"],
+        memory_mask: Bool[AnyArray, "batch 1 1 source"],
     ) -> Float[Array, "batch target width"]:
         x += nn.Embed(self.n_positions, x.shape[-1], name="positions")(jnp.arange(x.shape[1])[None])
         for i in range(self.n_layers):
