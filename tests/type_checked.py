@@ -135,6 +135,13 @@ def use_capture(jf):
         for target in (jf.logit(number), jf.log_probability(number), jf.contrast(number, 0)):
             assert target(outputs).shape == (1,)
     assert jf.logit(1, position=-1)(np.zeros((2, 3, 4), np.float32)).shape == (2,)
+    _, _, contributions = jf.capture_contributions(model, target=jf.logit(1), **inputs)
+    assert contributions.inputs["encoder"].shape == (1, contributions.encoder.shape[-1])
+    jf.joint_capacities(contributions)
+    jf.ContributionFlow(sign="opposition")(contributions)
+    jf.evaluate.knock_out(model, arcs={"encoder": np.asarray(contributions.encoder[0]) > 0}, **inputs)
+    for method, position in (("flow", 0), (jf.ContributionFlow(), None)):
+        jf.evaluate.cut_effect(model, target=jf.logit(1), method=method, position=position, n_random=1, **inputs)
     query, key = np.random.default_rng(0).normal(size=(2, 2, 5, 2, 4)).astype(np.float32)
     jf.attention_weights(query, key, mask=np.ones((1, 1, 5, 5), bool), causal=True)
     jf.attention_weights(jax.numpy.asarray(query[0]), jax.numpy.asarray(key[0]), window=2)
@@ -267,6 +274,7 @@ def use_evaluate(jf):
     assert found.to_json(scores=True)
     assert found.to_markdown()
     assert found.difference("raw", "rollout").shape == (3, len(found.metrics))
+    assert found.differences("rollout")
     assert found.rank_correlations.shape == (2, 2)
     assert jf.evaluate.next_token().positions(3) == (2,)
     value = jf.evaluate.masked_value(model, target=jf.logit(1), **inputs_of(tokenizer))

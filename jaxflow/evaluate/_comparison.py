@@ -46,7 +46,7 @@ class Comparison:
     scores: tuple[Float[np.ndarray, "method _token"], ...]
     candidates: tuple[Bool[np.ndarray, " _token"], ...]
     bootstrap: Bootstrap
-    passes: Int[np.ndarray, "text method 2"]
+    passes: Int[np.ndarray, "text method way"]
 
     @property
     def mean(self) -> Float[np.ndarray, "method metric"]:

@@ -26,8 +26,8 @@ class CountedRuns:
         self.n_targets = runs.n_targets
 
     @property
-    def passes(self) -> Int[np.ndarray, 2]:
-        """Forward passes, and backward passes."""
+    def passes(self) -> Int[np.ndarray, " way"]:
+        """`[way]`: forward passes, and backward passes."""
         asked = dict(self._asked)
         if "attention" in asked and ("gradients" in asked or "contributions" in asked):
             del asked["attention"]  # the forward pass of the others has it
