@@ -10,6 +10,11 @@ def heads(value: str) -> str | int:
     return value if value in ("mean", "max") else whole_number(value, "mean, max or the index of a head")
 
 
+def hide(value: str) -> str | int:
+    """Read "mask", "replace" or the id of a token."""
+    return value if value in ("mask", "replace") else whole_number(value, "mask, replace or the id of a token")
+
+
 def output(value: str) -> int | str:
     """Read a position, or "all"."""
     return value if value == "all" else whole_number(value, "a position or all")

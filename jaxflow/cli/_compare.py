@@ -46,6 +46,10 @@ def add_compare(commands: Any) -> None:
         help="also print by how much each method differs from this one, on the same texts",
     )
     compare.add_argument(
+        "--hide", type=types.hide, default="mask", metavar="mask|replace|ID",
+        help="how tokens are hidden: by the attention mask, or with another token in their place (default: %(default)s)",
+    )  # fmt: skip
+    compare.add_argument(
         "--level", type=float, default=0.95, metavar="P", help="of the intervals, 0 to 1 (default: %(default)s)"
     )
     compare.add_argument(
@@ -84,6 +88,7 @@ def run_compare(arguments: argparse.Namespace) -> None:
         tokenizer=tokenizer,
         methods=arguments.methods,
         metrics=arguments.metrics,
+        hide=arguments.hide,
         bootstrap=Bootstrap(level=arguments.level, n_resamples=arguments.resamples, seed=arguments.seed),
     )
     if arguments.json:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -14,6 +14,9 @@ from jaxflow.evaluate._decisions import Decided, Decision
 from jaxflow.explain import encode, words_of
 from jaxflow.models import Model
 
+# Hidden tokens are masked, or replaced by a token that the tokenizer has for such ends, or by the one with an id.
+Hide = Literal["mask", "replace"] | int
+REPLACEMENTS = ("mask_token_id", "unk_token_id", "pad_token_id", "eos_token_id")  # the first that a tokenizer has
 WIDTHS = 8  # inputs are padded to multiples of so many tokens, so that few programs are compiled
 
 
@@ -25,7 +28,7 @@ class ReadText:
         text: the text.
         tokens: `[token]`, names of its tokens.
         inputs: the model's inputs, `[1, padded token]`, and where it has one the decoder's start.
-        candidates: `[token]`, those that may be hidden: not the special ones, nor the first of a decoder.
+        candidates: `[token]`, those that may be hidden: not the special ones, nor the first that a decoder reads.
     """
 
     text: str
@@ -49,39 +52,72 @@ class Case:
     decided: Decided
 
 
-def read_text(model: Model, tokenizer: Any, text: str) -> ReadText:
-    """Turn a text into inputs that are padded.
+def replacement_of(model: Model, tokenizer: Any, hide: Hide) -> int | None:
+    """Return the id of the token that stands in the place of hidden ones; None where they are masked.
 
     Raises:
-        ValueError: as `encode`; a model that takes no `attention_mask` to hide tokens by; fewer than 2 tokens to hide.
+        ValueError: no way to hide tokens; a tokenizer that has no token for it, or none of that id.
+    """
+    if hide == "mask":
+        return None
+    if hide == "replace":
+        found = next((number for name in REPLACEMENTS if (number := getattr(tokenizer, name, None)) is not None), None)
+        if found is None:
+            raise ValueError(
+                "hide='replace' takes the tokenizer's token for masks, unknown words, padding or the end of a text, and it has "
+                "none of these: pass the id of a token, hide=7."
+            )
+        return int(found)
+    if isinstance(hide, str | bool) or not isinstance(hide, int | np.integer):
+        raise ValueError(f"hide is {hide!r}; expected 'mask', 'replace', or the id of a token.")
+    n_words = len(tokenizer.get_vocab()) if model.facts.n_words is None else model.facts.n_words
+    if not 0 <= hide < n_words:
+        raise ValueError(f"hide is {hide}; expected the id of a token, 0 to {n_words - 1}.")
+    return int(hide)
+
+
+def read_text(model: Model, tokenizer: Any, text: str, *, needs_mask: bool = True) -> ReadText:
+    """Turn a text into inputs that are padded, where a model takes an `attention_mask` that hides padding.
+
+    Args:
+        model: the model.
+        tokenizer: the model's.
+        text: the text.
+        needs_mask: whether tokens will be hidden by the `attention_mask`.
+
+    Raises:
+        ValueError: as `encode`; a model that takes no `attention_mask` where it needs one; fewer than 2 tokens to hide.
     """
     inputs = encode(tokenizer, text)
     ids = inputs["input_ids"]
     n_tokens = ids.shape[-1]
-    special = np.isin(ids[0], tokenizer.all_special_ids)
-    if model.facts.stacks == ("decoder",) and not special[0]:
-        special[0] = True  # an attention sink: without it a decoder makes no sense of anything, whatever the token is
-    if (~special).sum() < 2:
+    candidates = ~np.isin(ids[0], tokenizer.all_special_ids)
+    if model.facts.stacks == ("decoder",):
+        candidates[0] = (
+            False  # an attention sink: without it a decoder makes no sense of the rest, whatever the token is
+        )
+    if candidates.sum() < 2:
+        others = "special ones and the first of a decoder" if model.facts.stacks == ("decoder",) else "special ones"
         raise ValueError(
-            f"The text {text!r} has {(~special).sum()} tokens that can be hidden, special ones excepted; ranks and erasure need "
+            f"The text {text!r} has {candidates.sum()} tokens that can be hidden, {others} excepted; ranks and erasure need "
             "2 or more. Leave it out, or give a longer one."
         )
     inputs = model.arguments((), {"attention_mask": np.ones_like(ids), **inputs})  # those that it takes
-    if "attention_mask" not in inputs:
+    has_mask = "attention_mask" in inputs
+    if needs_mask and not has_mask:
         raise ValueError(
-            f"{model.name} takes no attention_mask to hide tokens by: measure scores one by one, by masked_value(replacement=), "
-            "erase and erasure_curves."
+            f"{model.name} takes no attention_mask to hide tokens by: pass hide='replace', for a token in their place."
         )
     longest = tokenizer.model_max_length if model.facts.n_positions is None else model.facts.n_positions
     width = min(-(-n_tokens // WIDTHS) * WIDTHS, max(n_tokens, min(tokenizer.model_max_length, longest)))
-    pad = width - n_tokens
+    pad = width - n_tokens if has_mask else 0
     fill = {"input_ids": getattr(tokenizer, "pad_token_id", None) or 0}
     padded = {
         name: np.pad(values, ((0, 0), (0, pad)), constant_values=fill.get(name, 0)) for name, values in inputs.items()
     }
     if model.facts.generation is not None and model.facts.generation.has_encoder:
         padded["decoder_input_ids"] = np.array([[model.facts.generation.start_token]])
-    return ReadText(text, tuple(words_of(tokenizer, ids[0])), padded, ~special)
+    return ReadText(text, tuple(words_of(tokenizer, ids[0])), padded, candidates)
 
 
 def decide(model: CompiledModel, decision: Decision, read: ReadText) -> Case:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxflow._progress import no_progress, progress_bar
 from jaxflow.attribute import METHODS, AttentionFlow, ContributionFlow, Evidence, Method, as_method, method_label
 from jaxflow.evaluate._bootstrap import Bootstrap
-from jaxflow.evaluate._cases import Case, ReadText, decide, read_text
+from jaxflow.evaluate._cases import Case, Hide, ReadText, decide, read_text, replacement_of
 from jaxflow.evaluate._comparison import Comparison
 from jaxflow.evaluate._compiled import CompiledModel
 from jaxflow.evaluate._cuts import N_RANDOM, effect_of
@@ -36,16 +36,18 @@ def compare(
     methods: Sequence[Method | str] | Mapping[str, Method | str] | None = None,
     metrics: Sequence[str] | None = None,
     decision: Decision | None = None,
+    hide: Hide = "mask",
     bins: Sequence[float] = BINS,
     bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
     variables: Mapping | None = None,
 ) -> Comparison:
     """Score the tokens of texts by several methods, and measure which scores predict what the model does.
 
-    Of each text, the model's own decision is explained: the label that it predicts, or the token that it writes first. Tokens
-    are hidden by the attention mask. Special ones are never hidden and never counted, nor is the first token of a decoder that
-    reads the text: it is an attention sink, without which a decoder makes no sense of the rest. All masks that all methods want
-    go through the model together, in one compiled program.
+    Of each text, the model's own decision is explained: the label that it predicts, or the token that it writes first. Special
+    tokens are never hidden and never counted. Nor is the first token that a model with a decoder alone reads, special or not: it
+    is an attention sink. Without it such a model makes no sense of the rest, so that every method which happens to rank it first
+    would score alike, and random scores would be better than chance. All masks that all methods want go through the model
+    together, in one compiled program.
 
     Args:
         model: what `capture` takes and `input_ids` and `attention_mask` go into: a classifier, a model that generates, or a
@@ -57,6 +59,10 @@ def compare(
             them. All but "shapley" by default.
         metrics: names from `METRICS`; all by default.
         decision: what is explained, where the default does not fit: a model without a head, several labels at once.
+        hide: how tokens are hidden. "mask": by the attention mask, so that nothing attends to them. "replace": another token
+            stands in their place, which stays filled, as a model of positions or of a sink may need; that of the tokenizer for
+            masks, else for unknown words, padding, or the end of a text. An id: that token does. Where tokens are replaced, a
+            model needs no `attention_mask`.
         bins: shares of the tokens that count as best, as in `erase`.
         bootstrap: how intervals are found; its seed shuffles the parameters for "sanity", too.
         variables: those of an unbound linen module.
@@ -67,7 +73,7 @@ def compare(
     Raises:
         TypeError: a model or a method that is none.
         ValueError: no text; a method or metric that does not exist; a text that is empty, too long, or has fewer than 2 tokens
-            that can be hidden; a model without a head.
+            that can be hidden; a model without a head, or without an `attention_mask` to hide tokens by; nothing to replace them.
 
     Cost: for each text a forward and a backward pass for gradients, 16 for integrated gradients, about 2 forward passes for each
     token and method (fewer where methods agree); all twice for "sanity". Programs are compiled for each length, in steps of 8.
@@ -85,11 +91,12 @@ def compare(
     if isinstance(texts, str) or not len(texts):
         raise ValueError(f"texts is {texts!r}; expected one or more texts, in a list.")
     subject = as_model(model, variables=variables)
-    read = _read(subject, tokenizer, texts)
+    replacement = replacement_of(subject, tokenizer, hide)
+    read = _read(subject, tokenizer, texts, needs_mask=replacement is None)
     if decision is None:
         first = CompiledModel(subject, predicted_label())
         decision = default_decision(subject, first.predict(first.parameters, read[0].inputs))
-    compiled = CompiledModel(subject, decision)
+    compiled = CompiledModel(subject, decision, replacement)
     cases = [decide(compiled, decision, each) for each in read]
     shuffled = _shuffled(subject, bootstrap.seed) if "sanity" in metrics else None
     values = np.zeros((len(texts), len(named), len(metrics)))
@@ -165,12 +172,12 @@ def _metrics(metrics: Sequence[str] | None) -> list[str]:
     return wanted
 
 
-def _read(model: Model, tokenizer: Any, texts: Sequence[str]) -> list[ReadText]:
+def _read(model: Model, tokenizer: Any, texts: Sequence[str], *, needs_mask: bool) -> list[ReadText]:
     """Read every text; say which one cannot be read."""
     read = []
     for number, text in enumerate(texts, start=1):
         try:
-            read.append(read_text(model, tokenizer, text))
+            read.append(read_text(model, tokenizer, text, needs_mask=needs_mask))
         except ValueError as error:
             raise ValueError(f"Text {number} of {len(texts)}, {text!r}: {error}") from error
     return read

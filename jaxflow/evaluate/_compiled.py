@@ -29,9 +29,10 @@ class CompiledModel:
         numbers: `(parameters, inputs, decided, kept [mask, token])` -> value and target for each mask.
     """
 
-    def __init__(self, model: Model, decision: Decision) -> None:
-        """Compile nothing yet."""
+    def __init__(self, model: Model, decision: Decision, replacement: int | None = None) -> None:
+        """Compile nothing yet. Hidden tokens are replaced by the token `replacement`, or masked."""
         self.model, self.decision, self.parameters = model, decision, model.parameters
+        self._replacement = replacement
         self.predict = jax.jit(self._predict)
         self.attend = jax.jit(self._attend)
         self.contribute = jax.jit(self._contribute)
@@ -74,6 +75,6 @@ class CompiledModel:
         return evaluate_target(self.target_of(repeated, decided), outputs, (n_sets,))
 
     def _numbers(self, parameters: Any, inputs: dict[str, Any], decided: Decided, kept: Any) -> tuple[Any, Any]:
-        found, batch = self._predict(parameters, hide(inputs, kept)), (len(kept),)
+        found, batch = self._predict(parameters, hide(inputs, kept, replacement=self._replacement)), (len(kept),)
         value, target = self.decision.value(decided), self.decision.target(decided)
         return evaluate_target(value, found, batch), evaluate_target(target, found, batch)
