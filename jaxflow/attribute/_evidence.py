@@ -34,7 +34,10 @@ Score = Callable[[int, Any], Attribution]
 
 @runtime_checkable
 class EmbeddingScore(Protocol):
-    """A pure function of a model, its inputs and a target, which differentiates the target by the token embeddings."""
+    """A pure function of a model, its inputs and a target, which differentiates the target by the token embeddings.
+
+    It, or the object whose method it is, may say `passes`: how many forward and how many backward passes it takes.
+    """
 
     def __call__(self, model: Model, args: tuple, kwargs: Mapping, *, target: Target) -> Attribution:
         """Return an attribution with one row, `[*batch, 1, token]`."""

@@ -36,6 +36,7 @@ class GradientNorm:
 
     name: ClassVar[str] = "gradient"
     needs: ClassVar[frozenset[str]] = frozenset({"embeddings"})
+    passes: ClassVar[tuple[int, int]] = (1, 1)  # forwards, backwards
 
     def attribute(self, evidence: Evidence) -> Attribution:
         """Score the inputs of one example for each explained position, by its target."""
@@ -63,6 +64,7 @@ class InputXGradient:
     name: ClassVar[str] = "input_x_gradient"
     adds_up: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset({"embeddings"})
+    passes: ClassVar[tuple[int, int]] = (1, 1)  # forwards, backwards
 
     def attribute(self, evidence: Evidence) -> Attribution:
         """Score the inputs of one example for each explained position, by its target."""
@@ -80,7 +82,8 @@ class IntegratedGradients:
     """Score a token by its share of what the target gains from a baseline: `(e_i - b) . mean_k dy/de_i(b + a_k (e - b))`.
 
     `a_k = (k + 1/2) / steps`. All tokens move at once. Scores would add up to `y(e) - y(b)` with infinitely many steps; what is
-    missing is `completeness_gap`, which tells whether there were enough. One forward and backward pass per step.
+    missing is `completeness_gap`, which tells whether there were enough. One forward and backward pass per step, and two
+    forward passes for the gap.
 
     Attributes:
         steps: how many points of the path, 1 or more.
@@ -102,6 +105,11 @@ class IntegratedGradients:
         """Refuse a path without points."""
         if self.steps < 1:
             raise ValueError(f"steps is {self.steps}; expected 1 or more.")
+
+    @property
+    def passes(self) -> tuple[int, int]:
+        """Passes forwards and backwards: both for each step, and two forwards for what is gained on the whole way."""
+        return self.steps + 2, self.steps
 
     def attribute(self, evidence: Evidence) -> Attribution:
         """Score the inputs of one example for each explained position, by its target."""

@@ -100,7 +100,7 @@ def compare(
     cases = [decide(compiled, decision, each) for each in read]
     shuffled = _shuffled(subject, bootstrap.seed) if "sanity" in metrics else None
     values = np.zeros((len(texts), len(named), len(metrics)))
-    passes = np.zeros((len(texts), len(named), 2), int)
+    passes = np.zeros((len(texts), len(named), 2))
     scores = []
     with progress_bar(len(texts), "texts", unit="text") as bar, no_progress():
         for row, case in enumerate(cases):

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from jaxflow._version import __version__
 from jaxflow.evaluate._bootstrap import Bootstrap
@@ -33,7 +33,8 @@ class Comparison:
         scores: of each text, `[method, token]`, special tokens included.
         candidates: of each text, `[token]`, whether a token could be hidden: metrics are of these alone.
         bootstrap: how intervals are found.
-        passes: `[text, method, 2]`, how many forward and how many backward passes a method takes by itself.
+        passes: `[text, method, 2]`, how many forward and how many backward passes through the model a method takes by itself;
+            counted, where it asks for them. NaN where its score of the embeddings does not say: see `EmbeddingScore`.
     """
 
     model: str
@@ -46,7 +47,7 @@ class Comparison:
     scores: tuple[Float[np.ndarray, "method _token"], ...]
     candidates: tuple[Bool[np.ndarray, " _token"], ...]
     bootstrap: Bootstrap
-    passes: Int[np.ndarray, "text method way"]
+    passes: Float[np.ndarray, "text method way"]
 
     @property
     def mean(self) -> Float[np.ndarray, "method metric"]:
@@ -74,9 +75,17 @@ class Comparison:
     def differences(self, other: str, *, width: int = 120) -> str:
         """Return a table of each method's means less those of `other` on the same texts, with intervals; * where 0 is outside.
 
+        A difference above 0 speaks for the method where more is better, ↑, and against it where less is, ↓.
+
+        Args:
+            other: the method that all others are compared with, such as "leave_one_out".
+            width: of the table, in characters: metrics that do not fit beside each other follow below.
+
         Raises:
-            ValueError: no such method.
+            ValueError: no such method, or no other beside it.
         """
+        if self.methods == (other,):
+            raise ValueError(f"{other!r} is the only method that was compared; expected another beside it.")
         names = [name for name in self.methods if name != other]
         found = {name: self.difference(name, other) for name in names}
         cells = [
@@ -104,7 +113,7 @@ class Comparison:
         return _mean(found)
 
     def to_dict(self, *, scores: bool = False) -> dict:
-        """Return plain numbers and names: means, intervals and how many texts, by method and metric.
+        """Return plain numbers and names: means, intervals and how many texts, by method and metric; of each method its passes.
 
         Args:
             scores: also each text's values, tokens and scores.
@@ -117,9 +126,12 @@ class Comparison:
             "n_texts": len(self.texts),
             **dataclasses.asdict(self.bootstrap),
             "better": {name: METRICS[name] for name in self.metrics},
+            "passes": {
+                method: {"forward": _number(forwards), "backward": _number(backwards)}
+                for method, (forwards, backwards) in zip(self.methods, self.passes.mean(0), strict=True)
+            },
             "methods": {
-                method: {"passes": self.passes[:, i].mean(0).tolist()}
-                | {
+                method: {
                     metric: {
                         "mean": _number(self.mean[i, j]),
                         "interval": [_number(lower[i, j]), _number(upper[i, j])],
@@ -187,8 +199,8 @@ class Comparison:
         """Write how many passes each method takes, forwards and backwards, on average over texts."""
         cells = []
         for counts in self.passes.mean(0):
-            parts = [f"{count:.3g}{kind}" for count, kind in zip(counts, "FB", strict=True) if count]
-            cells.append("+".join(parts) or "0")
+            parts = [f"{count:.4g}{kind}" for count, kind in zip(counts, "FB", strict=True) if count]
+            cells.append("—" if np.isnan(counts).any() else "+".join(parts) or "0")
         return cells
 
     def _best(self) -> np.ndarray:
