@@ -73,14 +73,19 @@ def run_compare(arguments: argparse.Namespace) -> None:
     """
     if arguments.scores and not arguments.json:
         raise ValueError("--scores are a part of --json: add --json.")
+    if arguments.against is not None and arguments.json:
+        raise ValueError("--against is a table: leave out --json, whose --scores has the values of each text.")
     whole = sys.stdin.read() if arguments.file == "-" else Path(arguments.file).read_text("utf-8")
     texts = [line.strip() for line in whole.splitlines() if line.strip()]
     if not texts:
         name = "standard input" if arguments.file == "-" else arguments.file
         raise ValueError(f"There is no text in {name}; expected one a line.")
+    from jaxflow.attribute import METHODS
     from jaxflow.evaluate import Bootstrap, compare
     from jaxflow.models import load_model
 
+    if arguments.against is not None and arguments.against not in (arguments.methods or METHODS):
+        raise ValueError(f"--against {arguments.against} is none of the methods that are compared: see --methods.")
     model, tokenizer = load_model(arguments.model)
     compared = compare(
         model,

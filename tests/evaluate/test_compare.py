@@ -1,5 +1,6 @@
 """Compare: the table's numbers against the measures one by one, and models of every kind."""
 
+import dataclasses
 import functools
 import json
 
@@ -175,6 +176,30 @@ def test_tables_and_json(compared):
         compared.difference("shap", "flow")
 
 
+def test_differences_say_where_0_is_outside(compared):
+    rng = np.random.default_rng(0)
+    values = np.stack([rng.normal(size=40), rng.normal(size=40)], axis=-1)[:, None] + np.array([[0.0], [0.0], [1.0]])
+    values[:, 1, 1] += 0.5 * rng.normal(size=40)
+    values[:, 2] += 0.1 * rng.normal(size=(40, 2))
+    values[:, 2, 1] = np.nan
+    names = {"methods": ("base", "same", "other"), "metrics": ("deletion", "activation")}
+    found = dataclasses.replace(compared, values=values, **names)
+    head, _, metrics, *rows = found.differences("base").splitlines()
+    assert head == "Less base, on the same texts: mean and 95% interval, * 0 is outside"
+    assert metrics.split() == ["deletion", "↓", "activation", "↑"]
+    mean, low, high = found.difference("other", "base")[:, 0]
+    assert rows[1].split() == ["other", f"{mean:.2f}", f"[{low:.2f},", f"{high:.2f}]*", "—"]
+    assert rows[0].split()[:4] == ["same", "0.00", "[0.00,", "0.00]"]
+    low, high = found.difference("same", "base")[1:, 1]
+    assert ("*" in rows[0]) == (low > 0 or high < 0)
+    assert max(map(len, found.differences("base", width=30).splitlines()[1:])) <= 40
+    with pytest.raises(ValueError, match="'shap' was not compared; expected one of base, same, other"):
+        found.differences("shap")
+    alone = dataclasses.replace(found, methods=("base",), values=values[:, :1])
+    with pytest.raises(ValueError, match="'base' is the only method that was compared"):
+        alone.differences("base")
+
+
 @pytest.mark.parametrize("name", ["GPT2", "Marian"])
 def test_models_that_write(tmp_path, standard_promotion, name):
     import checkpoints
@@ -305,6 +330,9 @@ def test_from_a_shell(capsys, tmp_path):
     assert "AgreementEncoder: 2 texts" in out
     assert "deletion ↓" in out
     assert err == ""
+    assert main([*asked, "--against", "random", "--hide", "replace"]) == 0
+    tables = capsys.readouterr().out.split("Less random, on the same texts: mean and 95% interval, * 0 is outside")
+    assert [table.count("rollout") for table in tables] == [1, 1]
     assert main([*asked, "--json", "--scores", "--seed", "1"]) == 0
     content = json.loads(capsys.readouterr().out)
     assert list(content["methods"]) == ["rollout", "random"]
@@ -317,6 +345,8 @@ def test_from_a_shell(capsys, tmp_path):
         ("\n", [], "There is no text in"),
         ("the keys\n", ["--methods", "shap"], "'shap' is no method"),
         ("the keys\n", ["--scores"], "--scores are a part of --json"),
+        ("the keys\n", ["--json", "--against", "flow"], "--against is a table: leave out --json"),
+        ("the keys\n", ["--methods", "random", "--against", "flow"], "--against flow is none of the methods"),
         ("the keys\n\nthe xylophones\n", ["--methods", "random"], "Text 2 of 2, 'the xylophones': "),
         ("the keys\n", ["--model", "nowhere"], "no model 'nowhere'"),
         (None, [], "No such file"),
