@@ -63,7 +63,9 @@ def costs(name: str, model, ids: np.ndarray) -> None:
             jax.block_until_ready(program(adapted.parameters, ids))
             times.append(time.perf_counter() - start)
     plain, attention, contributions = map(statistics.median, taken)
-    print(f"| {name} | {ids.shape[1]} | {1e3 * plain:.2f} | {attention / plain:.2f} x | {contributions / plain:.2f} x |")
+    print(
+        f"| {name} | {ids.shape[1]} | {1e3 * plain:.2f} | {attention / plain:.2f} x | {contributions / plain:.2f} x |"
+    )
 
 
 def networks() -> None:
