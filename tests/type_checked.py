@@ -242,7 +242,7 @@ def use_gradients(jf):
 def use_explain(jf):
     model, tokenizer = load(jf)
     decoder, its_tokenizer = load(jf, "agreement-lm")
-    for method in jf.attribute.METHODS:
+    for method in (*jf.attribute.METHODS, jf.LeaveOneOut(best=2, by="contributions")):
         explanation = jf.explain(model, TEXT, method, tokenizer=tokenizer, positions=0)
         assert explanation.scores.shape == (1, 6)
         assert explanation.to_json()
@@ -270,6 +270,9 @@ def use_evaluate(jf):
     model, tokenizer = load(jf)
     texts, methods = [TEXT, "the key to the doors"], ["raw", "rollout"]
     found = jf.compare(model, texts, tokenizer=tokenizer, methods=methods, metrics=["deletion"])
+    methods = [jf.LeaveOneOut(best=2, by="rollout"), jf.attribute.TokenShapley(n_permutations=4)]
+    for hide in ("replace", 3, np.int64(3)):
+        jf.compare(model, texts, tokenizer=tokenizer, methods=methods, metrics=["deletion"], hide=hide)
     assert found.to_text(100)
     assert found.to_json(scores=True)
     assert found.to_markdown()

@@ -19,6 +19,7 @@ from jaxflow.attribute._gradients import (
     input_x_gradient,
     integrated_gradients,
 )
+from jaxflow.attribute._hiding import batched, hide, shown_values
 from jaxflow.attribute._intervene import (
     Ablation,
     Intervention,
@@ -26,19 +27,12 @@ from jaxflow.attribute._intervene import (
     ablated_capacities,
     intervene,
 )
-from jaxflow.attribute._leave_one_out import LeaveOneOut, leave_one_out, lost_without_each, with_mask
-from jaxflow.attribute._methods import (
-    METHODS,
-    Method,
-    as_attribution,
-    as_method,
-    method_label,
-    method_name,
-    method_options,
-    needs_target,
-)
+from jaxflow.attribute._leave_one_out import LeaveOneOut, leave_one_out, lost_without_each
+from jaxflow.attribute._method import METHODS, Method, as_attribution, as_method
+from jaxflow.attribute._methods import method_label, method_name, method_options, needs_target
 from jaxflow.attribute._random import Random, random_scores
 from jaxflow.attribute._rollout import RawAttention, Rollout, raw_attention, rollout
+from jaxflow.attribute._token_shapley import TokenShapley
 from jaxflow.attribute.shapley import SetShapley
 
 __all__ = [
@@ -63,14 +57,17 @@ __all__ = [
     "Rollout",
     "Runs",
     "SetShapley",
+    "TokenShapley",
     "Without",
     "ablate",
     "ablated_capacities",
     "as_attribution",
     "as_method",
     "attention_flow",
+    "batched",
     "estimate_cost",
     "gradient_norm",
+    "hide",
     "input_x_gradient",
     "integrated_gradients",
     "intervene",
@@ -84,5 +81,5 @@ __all__ = [
     "raw_attention",
     "rollout",
     "shapley",
-    "with_mask",
+    "shown_values",
 ]

@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
+from jaxtyping import Bool, Float
 
 from jaxflow._attention import STACKS, Attention, Mask, SourceMask, TargetMask
 from jaxflow._progress import progress_bar
@@ -61,8 +62,11 @@ class Runs(Protocol):
     def by_embeddings(self, score: EmbeddingScore, row: int) -> Attribution:
         """Return what `score` makes of target `row` as a function of the token embeddings."""
 
-    def without_each(self, row: int, without: Without | None) -> Attribution:
-        """Return what target `row` loses without each token."""
+    def without_each(self, row: int, without: Without | None, tokens: Sequence[int] | None) -> Attribution:
+        """Return what target `row` loses without each token that may be hidden, or each of `tokens`; 0 for others."""
+
+    def shown(self, row: int, kept: Bool[np.ndarray, "mask token"]) -> Float[np.ndarray, " mask"]:
+        """Return target `row` of the model that is shown the kept tokens alone, for each mask."""
 
 
 @runtime_checkable
@@ -117,6 +121,8 @@ class Evidence:
         spans: sets of tokens that count as one input, and with `joint` the one set of positions.
         n_prompt: how many of the decoder's first tokens were not generated; None where nothing was.
         seed: differs between models that are compared, so that random methods draw anew.
+        candidates: `[token]`, the tokens of the stack that reads first, the encoder if there is one, that may be hidden: not
+            those that are padded, nor in a comparison those that are special.
     """
 
     def __init__(
@@ -130,6 +136,7 @@ class Evidence:
         spans: Spans = NO_SPANS,
         n_prompt: int | None = None,
         seed: int = 0,
+        candidates: Bool[np.ndarray, " token"] | None = None,
     ) -> None:
         """Gather what is known before anything is computed."""
         self._runs = runs
@@ -140,6 +147,11 @@ class Evidence:
         self.spans = spans
         self.n_prompt = n_prompt
         self.seed = seed
+        side = "encoder" if self.tokens.get("encoder") else "decoder"
+        if candidates is None:
+            mask = self.masks.get(side)
+            candidates = np.ones(len(self.tokens[side]), bool) if mask is None else np.asarray(mask, bool)
+        self.candidates = candidates
 
     @property
     def n_targets(self) -> int:
@@ -164,6 +176,7 @@ class Evidence:
             spans=spans,
             n_prompt=self.n_prompt,
             seed=self.seed,
+            candidates=self.candidates,
         )
 
     @functools.cached_property
@@ -205,9 +218,20 @@ class Evidence:
         """Return what `score(model, args, kwargs, target=...)` makes of a target as a function of the token embeddings."""
         return _unbatched(self._runs.by_embeddings(score, row))
 
-    def without_each(self, row: int = 0, without: Without | None = None) -> Attribution:
-        """Return what a target loses without each token, one forward pass for each."""
-        return _unbatched(self._runs.without_each(row, without))
+    def without_each(
+        self, row: int = 0, without: Without | None = None, tokens: Sequence[int] | None = None
+    ) -> Attribution:
+        """Return what a target loses without each token, or each of some: one forward pass for each. Others score 0."""
+        return _unbatched(self._runs.without_each(row, without, tokens))
+
+    def shown(self, kept: Bool[np.ndarray, "mask token"], row: int = 0) -> Float[np.ndarray, " mask"]:
+        """Return a target where all but the kept tokens are hidden: one forward pass for each mask.
+
+        Args:
+            kept: of the stack that reads first; True for tokens that are shown. See `candidates`.
+            row: the target, as in `gradients`.
+        """
+        return self._runs.shown(row, kept)
 
     def n_prompt_of(self, feedback: Feedback) -> int | None:
         """Return `n_prompt` where a network needs it: with feedback "unrolled".

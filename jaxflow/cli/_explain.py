@@ -19,7 +19,7 @@ exit status: 0 done, 1 could not be done (the reason is on standard error), 2 wr
 # Not asked of the library, so that --help answers at once.
 METHODS = (
     "flow", "contributions", "contribution_flow", "shapley", "rollout", "raw", "gradient", "input_x_gradient",
-    "integrated_gradients", "leave_one_out", "random",
+    "integrated_gradients", "leave_one_out", "token_shapley", "random",
 )  # fmt: skip
 OPTIONS = (
     "heads",

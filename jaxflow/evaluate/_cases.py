@@ -15,7 +15,7 @@ from jaxflow.explain import encode, words_of
 from jaxflow.models import Model
 
 # Hidden tokens are masked, or replaced by a token that the tokenizer has for such ends, or by the one with an id.
-Hide = Literal["mask", "replace"] | int
+Hide = Literal["mask", "replace"] | int | np.integer
 REPLACEMENTS = ("mask_token_id", "unk_token_id", "pad_token_id", "eos_token_id")  # the first that a tokenizer has
 WIDTHS = 8  # inputs are padded to multiples of so many tokens, so that few programs are compiled
 

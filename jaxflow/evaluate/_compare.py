@@ -24,7 +24,8 @@ from jaxflow.evaluate._sanity import randomise
 from jaxflow.explain import words_of
 from jaxflow.models import Model, as_model
 
-DEFAULT_METHODS = tuple(name for name in METHODS if name != "shapley")  # which takes longer than all others together
+# Those two take longer than all others together.
+DEFAULT_METHODS = tuple(name for name in METHODS if name not in ("shapley", "token_shapley"))
 DEFAULT_BOOTSTRAP = Bootstrap()
 
 
@@ -56,7 +57,7 @@ def compare(
         texts: one or more, of 2 tokens or more.
         tokenizer: the model's.
         methods: methods or their names, `METHODS`; or a mapping from what they are to be called to them, your own methods among
-            them. All but "shapley" by default.
+            them. All but "shapley" and "token_shapley" by default.
         metrics: names from `METRICS`; all by default.
         decision: what is explained, where the default does not fit: a model without a head, several labels at once.
         hide: how tokens are hidden. "mask": by the attention mask, so that nothing attends to them. "replace": another token

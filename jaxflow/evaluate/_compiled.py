@@ -9,10 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxflow._attention import Attention
-from jaxflow.attribute import Attribution, EmbeddingScore
+from jaxflow.attribute import Attribution, EmbeddingScore, hide
 from jaxflow.capture import Contributions, Target, attention_gradients, evaluate_target, knock_out, pull_contributions
 from jaxflow.evaluate._decisions import Decided, Decision
-from jaxflow.evaluate._masking import hide
 from jaxflow.models import Model
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from jaxflow._attention import Attention
 from jaxflow.attribute import (
@@ -20,13 +20,13 @@ from jaxflow.attribute import (
     Runs,
     Without,
     as_attribution,
+    batched,
     lost_without_each,
 )
 from jaxflow.capture import SIDES, Contributions, Heads, reduce_heads
 from jaxflow.evaluate._cases import Case
 from jaxflow.evaluate._compiled import CompiledModel
 from jaxflow.evaluate._cuts import Arcs
-from jaxflow.evaluate._masking import batched
 
 T = TypeVar("T", Attention, Contributions)
 BATCH = 32  # masks that go through the model at once
@@ -66,9 +66,10 @@ class CompiledRuns:
     @functools.cached_property
     def lost(self) -> tuple[np.ndarray, np.ndarray]:
         """What value and target lose without each token, `[token]`; 0 for tokens that are never hidden."""
-        candidates = self.case.read.candidates
-        places = np.flatnonzero(candidates)
-        masks = np.ones((len(places) + 1, len(candidates)), bool)
+        return self._lost(np.flatnonzero(self.case.read.candidates))
+
+    def _lost(self, places: Int[np.ndarray, " place"]) -> tuple[np.ndarray, np.ndarray]:
+        masks = np.ones((len(places) + 1, len(self.case.read.tokens)), bool)
         masks[np.arange(len(places)) + 1, places] = False
         lost = []
         for number in self.numbers(masks):
@@ -105,14 +106,21 @@ class CompiledRuns:
         found = self.model.by_embeddings(score)(self.parameters, self.case.read.inputs, self.case.decided)
         return self._unpadded_scores(found)
 
-    def without_each(self, row: int, without: Without | None) -> Attribution:
-        """Return what the target loses without each token."""
+    def without_each(self, row: int, without: Without | None, tokens: Sequence[int] | None) -> Attribution:
+        """Return what the target loses without each token that may be hidden, or each of `tokens`."""
         inputs = self.case.read.inputs
         if without is not None:
+            places = np.flatnonzero(self.case.read.candidates).tolist() if tokens is None else tokens
             bound, target = self.model.model.bind(self.parameters), self.model.target_of(inputs, self.case.decided)
-            return self._unpadded_scores(lost_without_each(bound, (), inputs, target=target, without=without))
-        stacks: dict[str, Any] = {"encoder": None, "decoder": None, self.stack: self.lost[1][None, None]}
+            options: dict[str, Any] = {"target": target, "without": without, "tokens": places}
+            return self._unpadded_scores(lost_without_each(bound, (), inputs, **options))
+        lost = self.lost if tokens is None else self._lost(np.asarray(tokens, int))
+        stacks: dict[str, Any] = {"encoder": None, "decoder": None, self.stack: lost[1][None, None]}
         return Attribution(**stacks, positions=np.array([0]))
+
+    def shown(self, row: int, kept: Bool[np.ndarray, "mask token"]) -> Float[np.ndarray, " mask"]:
+        """Return the target of the model that is shown the kept tokens alone, for each mask."""
+        return self.numbers(kept)[1]
 
     def without_arcs(self, arcs: Arcs) -> Float[np.ndarray, " set"]:
         """Return the target without the attention of each set of arcs, one compiled program for all."""
@@ -147,7 +155,9 @@ def evidence_of(runs: CompiledRuns, *, seed: int, counted: Runs | None = None) -
     tokens = {"encoder": (), "decoder": (), runs.stack: read.tokens}
     if "decoder_input_ids" in read.inputs:
         tokens["decoder"] = ("",) * read.inputs["decoder_input_ids"].shape[-1]
-    return Evidence(counted or runs, tokens=tokens, positions=runs.case.positions, seed=seed)
+    return Evidence(
+        counted or runs, tokens=tokens, positions=runs.case.positions, seed=seed, candidates=read.candidates
+    )
 
 
 def score_text(method: Method, evidence: Evidence) -> tuple[Float[np.ndarray, " token"], float]:

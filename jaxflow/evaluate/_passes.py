@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from jaxflow._attention import Attention
 from jaxflow.attribute import Attribution, EmbeddingScore, Runs, Without
@@ -55,7 +57,12 @@ class CountedRuns:
         self._more.append((forwards, backwards))
         return self._runs.by_embeddings(score, row)
 
-    def without_each(self, row: int, without: Without | None) -> Attribution:
+    def without_each(self, row: int, without: Without | None, tokens: Sequence[int] | None) -> Attribution:
         """Return what the target loses without each token: a forward pass for each, and one for all."""
-        self._more.append((self._n_hidden + 1, 0))
-        return self._runs.without_each(row, without)
+        self._more.append(((self._n_hidden if tokens is None else len(tokens)) + 1, 0))
+        return self._runs.without_each(row, without, tokens)
+
+    def shown(self, row: int, kept: Bool[np.ndarray, "mask token"]) -> Float[np.ndarray, " mask"]:
+        """Return the target where tokens are hidden: a forward pass for each mask."""
+        self._more.append((len(kept), 0))
+        return self._runs.shown(row, kept)

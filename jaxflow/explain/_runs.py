@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
+import numpy as np
+from jaxtyping import Bool, Float
+
 from jaxflow._attention import Attention
-from jaxflow.attribute import Attribution, EmbeddingScore, Without, lost_without_each
+from jaxflow.attribute import Attribution, EmbeddingScore, Without, lost_without_each, shown_values
 from jaxflow.capture import Contributions, Heads, Target, pull_contributions, pull_gradients, run_capture
 from jaxflow.models import Model
 
@@ -21,6 +24,7 @@ class EagerRuns:
         self._forward: tuple[Any, Attention, Heads | None] | None = None
         self._pulled: tuple[Any, Attention, Any] | None = None
         self._frozen: tuple[Any, Attention, Any] | None = None
+        self._shown: dict[int, Callable[[Bool[np.ndarray, "mask token"]], Float[np.ndarray, " mask"]]] = {}
         self.n_targets = len(targets)
 
     def forward(self, heads: Heads | None, *, needs: Collection[str] = ()) -> tuple[Any, Attention]:
@@ -51,9 +55,16 @@ class EagerRuns:
         """Return what `score` makes of target `row`."""
         return score(self._model, self._args, self._kwargs, target=self._targets[row])
 
-    def without_each(self, row: int, without: Without | None) -> Attribution:
-        """Return what target `row` loses without each token."""
-        return lost_without_each(self._model, self._args, self._kwargs, target=self._targets[row], without=without)
+    def without_each(self, row: int, without: Without | None, tokens: Sequence[int] | None) -> Attribution:
+        """Return what target `row` loses without each token, or each of `tokens`."""
+        options: dict[str, Any] = {"target": self._targets[row], "without": without, "tokens": tokens}
+        return lost_without_each(self._model, self._args, self._kwargs, **options)
+
+    def shown(self, row: int, kept: Bool[np.ndarray, "mask token"]) -> Float[np.ndarray, " mask"]:
+        """Return target `row` of the model that is shown the kept tokens alone: compiled, for many masks at once."""
+        if row not in self._shown:
+            self._shown[row] = shown_values(self._model, self._args, self._kwargs, target=self._targets[row])
+        return self._shown[row](kept)
 
     def _freeze(self) -> tuple[Any, Attention, Any]:
         if self._frozen is None:

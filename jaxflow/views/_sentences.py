@@ -20,6 +20,7 @@ METHOD_NAMES = {
     "input_x_gradient": "input x gradient",
     "integrated_gradients": "integrated gradients",
     "leave_one_out": "leave one out",
+    "token_shapley": "Shapley values of tokens",
     "random": "random scores",
 }
 WEIGHTED = {"gradient": "gradients", "attention_gradient": "attention x gradients"}

@@ -15,6 +15,7 @@ from jaxflow import attention_flow, attention_gradients, compare, joint_capaciti
 from jaxflow.attribute import METHODS, gradient_norm, leave_one_out
 from jaxflow.cli._main import main
 from jaxflow.evaluate import BINS, METRICS, Bootstrap, erase, erasure_curves, masked_value, rank_correlation
+from jaxflow.evaluate._compare import DEFAULT_METHODS
 
 TEXTS = ["the keys to the old cabinet", "the guards near the door"]
 
@@ -34,16 +35,17 @@ class First:
 @pytest.fixture(scope="module")
 def compared(agreement):
     model, tokenizer = agreement
-    methods = {name: name for name in METHODS if name != "shapley"} | {"first": First()}
+    methods = {name: name for name in DEFAULT_METHODS} | {"first": First()}
     return compare(model, TEXTS, tokenizer=tokenizer, methods=methods)
 
 
 def test_all_methods_and_metrics(compared):
-    assert compared.methods == (*(name for name in METHODS if name != "shapley"), "first")
+    assert compared.methods == (*DEFAULT_METHODS, "first")
+    assert set(METHODS) - set(DEFAULT_METHODS) == {"shapley", "token_shapley"}
     assert compared.metrics == tuple(METRICS)
     assert compared.decisions == ("plural", "plural")
     assert compared.tokens[1] == ("[CLS]", "the", "guards", "near", "the", "door")
-    assert [rows.shape for rows in compared.scores] == [(14, 7), (14, 6)]
+    assert [rows.shape for rows in compared.scores] == [(len(compared.methods), n_tokens) for n_tokens in (7, 6)]
     assert not any(known[0] or not known[1:].all() for known in compared.candidates)  # [CLS] is not
     of_flows = ("saturation", "cut_by_capacity", "cut_by_layer")
     others = [i for i, name in enumerate(compared.metrics) if name not in of_flows]

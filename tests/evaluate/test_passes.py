@@ -6,7 +6,7 @@ import pytest
 from planted_models import IDS, MODEL, VARIABLES
 
 from jaxflow import as_model, compare, contrast, load_model
-from jaxflow.attribute import METHODS, GradientNorm, InputXGradient, IntegratedGradients, gradient_norm
+from jaxflow.attribute import METHODS, GradientNorm, InputXGradient, IntegratedGradients, LeaveOneOut, gradient_norm
 from jaxflow.evaluate._passes import CountedRuns
 
 TEXTS = ["the keys to the old cabinet", "the guards near the door"]  # 6 and 5 tokens that can be hidden
@@ -71,7 +71,8 @@ def gradient_of(model, args, kwargs, *, target):
 def test_passes_of_methods_in_a_comparison():
     model, tokenizer = load_model("agreement")
     names = [name for name in METHODS if name != "shapley"]
-    methods = {name: name for name in names} | {"all": All(), "silent": Silent()}
+    some = LeaveOneOut(best=2, by="contributions")
+    methods = {name: name for name in names} | {"some": some, "all": All(), "silent": Silent()}
     found = compare(model, TEXTS, tokenizer=tokenizer, methods=methods, metrics=["deletion"])
     passes = {name: found.passes[:, number] for number, name in enumerate(found.methods)}
     by_gradients = [name for name in names if "gradient" in name and name != "integrated_gradients"]
@@ -81,6 +82,9 @@ def test_passes_of_methods_in_a_comparison():
         np.testing.assert_array_equal(passes[name], [[1, 0]] * 2, err_msg=name)
     np.testing.assert_array_equal(passes["integrated_gradients"], [[18, 16]] * 2)
     np.testing.assert_array_equal(passes["leave_one_out"], [[7, 0], [6, 0]])
+    np.testing.assert_array_equal(passes["some"], [[1 + 3, 1]] * 2)
+    assert (passes["token_shapley"][:, 0] <= 16 * np.array([5, 4]) + 2).all()
+    assert (passes["token_shapley"][:, 0] > passes["leave_one_out"][:, 0]).all()
     np.testing.assert_array_equal(passes["random"], 0)
     np.testing.assert_array_equal(
         passes["all"], [[3 + 7, 3], [3 + 6, 3]]

@@ -6,7 +6,7 @@ from example_explanations import explained
 from jaxflow.attribute import METHODS, method_name
 from jaxflow.views._sentences import METHOD_NAMES, certificate_sentence, headline
 
-OTHERS = ("gradient", "input_x_gradient", "integrated_gradients", "leave_one_out", "random")
+OTHERS = ("gradient", "input_x_gradient", "integrated_gradients", "leave_one_out", "token_shapley", "random")
 
 
 @pytest.fixture(scope="module")
