@@ -235,7 +235,7 @@ def test_explain_takes_a_label_by_its_name():
     with pytest.raises(ValueError, match="target is 'dual'; expected one of 'singular', 'plural'"):
         explain(model, text, method, target="dual", **options)
     with pytest.raises(ValueError, match="target is given, but the method 'flow' is the same for every target"):
-        explain(model, text, target="plural", **options)
+        explain(model, text, "flow", target="plural", **options)
     predicted = explain(model, text, method, **options)
     np.testing.assert_array_equal(predicted.scores, named.scores)
     assert predicted.conventions["target"] == "plural"

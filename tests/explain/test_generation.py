@@ -357,7 +357,7 @@ def test_gradients_of_a_generation_from_a_shell(capsys, directory):
 def test_targets_that_do_not_fit(loaded):
     model, tokenizer = loaded("GPT2")
     with pytest.raises(ValueError, match="target is given, but the method 'flow' is the same for every target"):
-        explain(model, TEXT, generate=Generate(), tokenizer=tokenizer, target=log_probability)
+        explain(model, TEXT, "flow", generate=Generate(), tokenizer=tokenizer, target=log_probability)
     with pytest.raises(ValueError, match="2 targets are given for 3 outputs; expected one for each"):
         explain(
             model,
