@@ -232,7 +232,7 @@ def test_saved_and_loaded_it_is_the_same(explanation, tmp_path, suffix):
 
 def test_bad_method(agreement):
     with pytest.raises(
-        ValueError, match=r"'shap' is no method; expected one of flow, .*rollout, raw, .*leave_one_out, random"
+        ValueError, match=r"'shap' is no method; expected one of flow, .*rollout, raw, .*leave_one_out, .*random"
     ):
         explain(agreement[0], TEXT, "shap", tokenizer=agreement[1])
 
