@@ -182,6 +182,18 @@ def test_gates_are_held_and_activations_keep_their_ratio():
         np.testing.assert_allclose(given, value, rtol=2e-5, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.parametrize("gated", [True, False])
+def test_a_branch_is_frozen_as_it_was_taken(gated):
+    x, matrix = draw(4, 6, seed=3), draw(6, 6, seed=4)
+
+    def model(x, gated):
+        given = jax.nn.softmax(x @ x.T, axis=-1) @ (x @ matrix)
+        return jax.lax.cond(gated, jax.nn.silu, lambda u: jnp.ones_like(u), given)[0]
+
+    _, _, found = capture_contributions(model, x, jnp.asarray(gated), target=lambda outputs: outputs.sum())
+    np.testing.assert_allclose(found.encoder.sum(), found.value if gated else 0, rtol=2e-5, atol=1e-6)
+
+
 def test_nothing_of_padding_and_of_what_no_path_reaches():
     model, tokenizer = jf.load_model("agreement-lm")
     ids = np.asarray(tokenizer(["the keys to the old cabinet"])["input_ids"])
@@ -257,6 +269,19 @@ def test_what_cannot_be_frozen_is_refused():
     for model, operation in ((with_while, "while"), (with_product, "reduce_prod")):
         with pytest.raises(ValueError, match=f"(?s)cannot be told.*{operation}.*AttentionFlow"):
             capture_contributions(model, x, target=lambda outputs: outputs.sum())
+
+
+def test_positions_that_cannot_be_told_apart_are_refused():
+    """Products of all pairs of positions are summed: no position gives a part of its own."""
+    x = draw(4, 6, seed=3)
+
+    def model(x):
+        given = jax.nn.softmax(x @ x.T, axis=-1) @ x
+        return (given @ given.T).sum()
+
+    for captured in (capture_contributions, jax.jit(capture_contributions, static_argnums=0, static_argnames="target")):
+        with pytest.raises(ValueError, match=r"(?s)reads several positions of model.*Expected outputs per position"):
+            captured(model, x, target=lambda outputs: outputs)
 
 
 def test_a_target_must_be_one_number_per_example():

@@ -40,6 +40,7 @@ LINEAR = {
     "name", "sharding_constraint", "layout_constraint", "reshard", "pvary", "stop_gradient", "real", "imag", "complex", "fft",
     "tile", "reduce_window_sum", "reduce_window_max", "device_put",
 }  # fmt: skip
+FOLLOWED = PRODUCTS | LINEAR
 SMALL = 1e-2  # below, the ratio of an activation is its derivative halfway, to 1e-6
 
 
@@ -142,9 +143,10 @@ class Frozen:
             return [None] * len(op.outs)
         if op.bodies:
             return self._inside(op, kinds)
-        if (scope := called_scope(op)) is not None:
-            scope = self.inner.setdefault(op, scope)
-            return self._through(scope, kinds)
+        if op not in self.inner and (scope := called_scope(op)) is not None:
+            self.inner[op] = scope
+        if op in self.inner:
+            return self._through(self.inner[op], kinds)
         if op.name == "div":
             kinds = kinds[:1]
         if not any(kinds):
@@ -152,7 +154,7 @@ class Frozen:
         refused = next((kind for kind in kinds if isinstance(kind, Refused)), None)
         if refused is None and not any(_is_float(value) for value in op.outs):
             return [None] * len(op.outs)
-        if refused is None and op.name not in PRODUCTS | LINEAR | CURVES:
+        if refused is None and op.name not in FOLLOWED | CURVES:
             where = f" in {op.path}" if op.path else ""
             refused = Refused(f"`{op.name}`{where} is no operation whose gates are known")
         if refused is not None:
@@ -218,7 +220,7 @@ class Frozen:
                     root = _root(other, producers, self.kinds)
                     if self.kinds[other] != WEIGHTS and GATES[gate.name] > GATES.get(root or "", 0):
                         return True
-                elif op.name in PRODUCTS | LINEAR and not [other for other in others if other not in reached]:
+                elif op.name in FOLLOWED and not [other for other in others if other not in reached]:
                     if op.name == "div" and op.ins[0] is not value and op.ins[0] not in reached:
                         continue
                     waiting += [out for out in op.outs if out not in reached]
@@ -232,7 +234,7 @@ def _root(value: Value, producers: Mapping[Value, Op], kinds: Mapping[Value, Any
         if op.name in CURVES:
             return op.name
         live = [other for other in dict.fromkeys(op.ins) if kinds.get(other)]
-        if op.name not in PRODUCTS | LINEAR or not live or (op.name in PRODUCTS and len(live) > 1):
+        if op.name not in FOLLOWED or not live or (op.name in PRODUCTS and len(live) > 1):
             return None
         value = live[0]
     return None
@@ -366,15 +368,10 @@ class Freezer(Adder):
         return [Dual(result, slope * change)]
 
     def _switch(self, op: Op, values: Sequence[Any], keep: Any) -> list[Any]:
-        lifts = [isinstance(self._frozen.kinds.get(value), str) for value in op.outs]
-
-        def branch(body: Scope) -> Callable[..., list[Any]]:
-            def compute(*arguments: Any) -> list[Any]:
+        def branch(body: Scope) -> Callable[..., Sequence[Any]]:
+            def compute(*arguments: Any) -> Sequence[Any]:
                 results, _ = run(body, self.carried(body.ins, arguments), keep, self)
-                return [
-                    Dual(result, jnp.zeros_like(result)) if lifted and not isinstance(result, Dual) else result
-                    for result, lifted in zip(results, lifts, strict=True)
-                ]
+                return self.carried(op.outs, results)  # all branches return duals where one does
 
             return compute
 
