@@ -11,10 +11,9 @@ from jaxtyping import Array, Float
 
 from jaxflow import _display
 from jaxflow._attention import STACKS, Attention, is_traced
+from jaxflow.capture._differentiate import differentiate
 from jaxflow.capture._frozen import Pulled
-from jaxflow.capture._recorded_gradients import differentiate_recorded
 from jaxflow.capture._targets import Target
-from jaxflow.capture._traced import trace_model
 from jaxflow.models import DEFAULT_NAME, Model, Role, as_model
 
 
@@ -97,7 +96,8 @@ def capture_contributions(
         **kwargs: what the model is called with.
 
     Returns:
-        What the model returns, to the last bit; its attention; and `Contributions`, float32 at least.
+        What the model returns, to the last bit where its operations run one by one (a scan, and what `jit` compiles, rounds as it
+        is fused); its attention; and `Contributions`, float32 at least.
 
     Raises:
         TypeError: as `capture`.
@@ -140,7 +140,7 @@ def pull_contributions(
     Raises:
         ValueError: as `capture_contributions`.
     """
-    differentiable = differentiate_recorded(model, args, kwargs) or trace_model(model, args, kwargs)
+    differentiable = differentiate(model, args, kwargs)
     outputs, attention, backwards = differentiable.freeze().run()
 
     def pull(i: int) -> Contributions:

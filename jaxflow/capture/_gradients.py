@@ -10,9 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxflow._attention import STACKS, Attention
-from jaxflow.capture._recorded_gradients import differentiate_recorded
+from jaxflow.capture._differentiate import differentiate
 from jaxflow.capture._targets import Target, evaluate_target
-from jaxflow.capture._traced import trace_model
 from jaxflow.models import DEFAULT_NAME, Model, Role, as_model
 
 
@@ -89,7 +88,7 @@ def pull_gradients(
     Raises:
         ValueError: as `attention_gradients`.
     """
-    differentiable = differentiate_recorded(model, args, kwargs) or trace_model(model, args, kwargs)
+    differentiable = differentiate(model, args, kwargs)
 
     def values(added: dict[str, Array]) -> tuple[list[Array], tuple[Any, Attention]]:
         outputs, attention = differentiable.run(added)

@@ -11,8 +11,7 @@ import numpy as np
 from jaxtyping import ArrayLike, Bool
 
 from jaxflow._attention import STACKS, Attention
-from jaxflow.capture._recorded_gradients import differentiate_recorded
-from jaxflow.capture._traced import trace_model
+from jaxflow.capture._differentiate import differentiate
 from jaxflow.capture._tracing.additions import Scaler
 from jaxflow.models import DEFAULT_NAME, Role, as_model
 
@@ -61,7 +60,7 @@ def knock_out(
     Source: the attention knockout of Geva et al. 2023 (2304.14767), which renormalises; here nothing is.
     """
     adapted = as_model(model, variables=variables, sown=sown, roles=roles)
-    differentiable = differentiate_recorded(adapted, args, kwargs) or trace_model(adapted, args, kwargs)
+    differentiable = differentiate(adapted, args, kwargs)
     zeros = differentiable.zeros()
     laid_out, back = jax.vjp(differentiable.arrange, zeros)
     stacks = {name: stack for name in STACKS if (stack := getattr(laid_out, name)) is not None}

@@ -1,0 +1,25 @@
+"""A model on its inputs -> what it is as a function of its attention weights: recorded, or found in the traced program."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jaxflow.capture._differentiable import Differentiable
+from jaxflow.capture._recorded_gradients import differentiate_recorded
+from jaxflow.capture._traced import trace_model
+from jaxflow.models import Model
+
+
+def differentiate(model: Model, args: tuple, kwargs: Mapping[str, Any]) -> Differentiable:
+    """Trace a model once.
+
+    Args:
+        model: the model.
+        args: what it is called with.
+        kwargs: what it is called with.
+
+    Raises:
+        ValueError: as `Model.record`, and as `capture` of a traced function.
+    """
+    return differentiate_recorded(model, args, kwargs) or trace_model(model, args, kwargs)
