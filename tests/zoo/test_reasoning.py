@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from jaxflow import Generate, explain, load
+from jaxflow.explain import Picture
 from jaxflow.views._generation_table import generation_table, is_generation
 from jaxflow.views._sentences import notes_sentence
 from jaxflow.views._terminal import InTerminal
@@ -122,11 +123,15 @@ def test_one_step_has_bars(explanation):
     assert "█" in text
 
 
-def test_steps_name_what_scored_most(explanation):
-    header, *steps = generation_table(explanation, rows=range(8))
+@pytest.mark.parametrize("verb", ["decided", "given"])
+def test_steps_name_what_scored_most(explanation, verb):
+    """By what they did give, where that is known, and else by what they could send."""
+    shown = explanation if verb == "given" else dataclasses.replace(explanation, picture=Picture())
+    header, *steps = generation_table(shown, rows=range(8))
     assert len(header) == 4
-    scores = explanation.attribution.encoder[4]
-    best = int(np.argmax(scores))
+    assert header[2] == f"{verb} by, of what it read"
+    scores = (explanation.contributions if verb == "given" else explanation).attribution.encoder[4]
+    best = int(np.argmax(np.abs(scores)))
     assert steps[4][2].startswith(f"{explanation.encoder_tokens[best]} ({best}) {scores[best]:.3f}")
     assert steps[0][3].startswith("[START] (0)")
     assert len(steps[0][3].split(", ")) == 1  # nothing else was written yet

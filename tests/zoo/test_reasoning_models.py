@@ -60,7 +60,9 @@ def test_command_line_explains_and_judges(name, formula, capsys):
     out = capsys.readouterr().out
     assert re.search(r"Checked: the (trace|assignment) satisfies the formula\.", out)
     assert f"It read   {formula}\n" in out
-    assert "decided by, of what it read" in out
+    assert "given by, of what it read" in out
+    assert main(["explain", "--model", name, "--method", "flow", formula]) == 0
+    assert "decided by, of what it read" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
