@@ -11,8 +11,8 @@ from jaxtyping import ArrayLike, Bool, Float, Real
 
 from jaxflow.attribute import Attribution
 from jaxflow.explain import Explanation, Prediction
-from jaxflow.views._scale import largest_score, scale_shares
-from jaxflow.views._sentences import joint_positions, output_name, scale_setters
+from jaxflow.views._scale import end_of_scale, largest_score, scale_shares
+from jaxflow.views._sentences import joint_positions, output_name
 from jaxflow.views._tokens import shown_tokens
 
 Scores = Real[ArrayLike, " input"] | Real[ArrayLike, "_output input"] | Sequence[float] | Sequence[Sequence[float]]
@@ -52,8 +52,7 @@ class NamedScores:
 
         Of contributions, those of special tokens and of a decoder's first one aside.
         """
-        counts = slice(None) if self.explanation is None else scale_setters(self.explanation)
-        return largest_score(self.scores[:, counts]) or largest_score(self.scores)
+        return largest_score(self.scores) if self.explanation is None else end_of_scale(self.explanation, self.scores)
 
     @functools.cached_property
     def shares(self) -> Float[np.ndarray, "output input"]:

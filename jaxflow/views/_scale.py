@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import ArrayLike, Float, Real
+from jaxtyping import ArrayLike, Bool, Float, Real
+
+from jaxflow.explain import Explanation
+from jaxflow.views._tokens import shown_tokens
 
 Scores = Real[ArrayLike, "*shape"] | Sequence[float]
 
@@ -13,6 +16,28 @@ Scores = Real[ArrayLike, "*shape"] | Sequence[float]
 def largest_score(scores: Scores) -> float:
     """Return the largest absolute score; 0 where every score is 0 or unknown (NaN)."""
     return float(np.fmax.reduce(np.abs(np.asarray(scores)), axis=None, initial=0.0))
+
+
+def end_of_scale(explanation: Explanation, scores: Real[ArrayLike, "*shape input"]) -> float:
+    """Return the largest absolute score of the inputs that set the scale; of all, where these have none."""
+    scores = np.asarray(scores)
+    return largest_score(scores[..., scale_setters(explanation)]) or largest_score(scores)
+
+
+def scale_setters(explanation: Explanation) -> Bool[np.ndarray, " input"]:
+    """Tell which inputs set the scale of colours and bars.
+
+    All of them, except of contributions: there special tokens do not, nor does the first token of a decoder that reads the text,
+    since much of what any text has in common is parked on them.
+    """
+    sets = np.ones(len(explanation.tokens), bool)
+    if explanation.method not in ("contributions", "contribution_flow"):
+        return sets
+    tokens = [*shown_tokens(explanation.encoder_tokens), *shown_tokens(explanation.decoder_tokens)]
+    sets = np.array([not token.is_special for token in tokens])
+    if not explanation.encoder_tokens:
+        sets[0] = False
+    return sets if sets.any() else np.ones(len(tokens), bool)
 
 
 def scale_shares(scores: Scores, largest: float) -> Float[np.ndarray, "*shape"]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool
 
 from jaxflow.explain import Explanation, Prediction
 from jaxflow.solve import UNFINISHED
-from jaxflow.views._tokens import shown_tokens
+from jaxflow.views._scale import scale_setters
 
 METHOD_NAMES = {
     "flow": "attention flow",
@@ -30,6 +29,7 @@ NO_RESIDUAL = ("raw",)  # methods whose convention on the residual stream change
 NO_PATH, UNKNOWN = "no path", "unknown"
 COULD_SEND, DID_GIVE = "could send", "did give"  # attention flow, and contributions
 BEYOND = "▶"  # ends a bar that is longer than the scale
+GAP, NARROW = 3, 20  # columns between two lists, and of a list that is too narrow to stand beside another
 BRIEF, FULL = 3, 6  # digits of a score behind the point
 
 
@@ -154,22 +154,6 @@ def given_sentence(explanation: Explanation, row: int) -> str | None:
         f"{sentence}, of which {held.sum():.{BRIEF}f} is parked on {', '.join(names)}: what many texts have in common. No scale "
         "depends on it."
     )
-
-
-def scale_setters(explanation: Explanation) -> Bool[np.ndarray, " input"]:
-    """Tell which inputs set the scale of colours and bars.
-
-    All of them, except of contributions: there special tokens do not, nor does the first token of a decoder that reads the text,
-    since much of what any text has in common is parked on them.
-    """
-    sets = np.ones(len(explanation.tokens), bool)
-    if explanation.method not in ("contributions", "contribution_flow"):
-        return sets
-    tokens = [*shown_tokens(explanation.encoder_tokens), *shown_tokens(explanation.decoder_tokens)]
-    sets = np.array([not token.is_special for token in tokens])
-    if not explanation.encoder_tokens:
-        sets[0] = False
-    return sets if sets.any() else np.ones(len(tokens), bool)
 
 
 def error_sentence(explanation: Explanation) -> str | None:

@@ -14,11 +14,13 @@ from rich.text import Text
 from jaxflow._palette import BLUE, GREY, ORANGE, rgb
 from jaxflow.explain import Explanation
 from jaxflow.views._named_scores import NamedScores, read_scores
-from jaxflow.views._scale import largest_score, scale_shares
+from jaxflow.views._scale import end_of_scale, scale_shares
 from jaxflow.views._sentences import (
     BEYOND,
     COULD_SEND,
     DID_GIVE,
+    GAP,
+    NARROW,
     bottleneck_sentence,
     error_bars,
     error_sentence,
@@ -28,12 +30,10 @@ from jaxflow.views._sentences import (
     prediction_sentence,
     proof_sentence,
     saturation_sentence,
-    scale_setters,
     score_text,
 )
 
 MAX_BAR, MAX_ROWS = 40, 40
-GAP, NARROW = 3, 20  # columns between two lists, and of a list that is too narrow to stand beside another
 CELL, WIDEST_CELL = 5, 8  # columns of a score in the matrix
 NOTHING = 1 / 64  # of the largest score; less has no shade
 LEFT_TO_RIGHT = "\u200e"  # keeps numbers after a right-to-left word where they are
@@ -139,7 +139,7 @@ def _column(explanation: Explanation, shown: NamedScores, row: int, width: int) 
     numbers = [score_text(score) + off for score, off in zip(scores, error_bars(explanation, row), strict=True)]
     digits = max(map(len, numbers))
     longest = max(min(MAX_BAR, width - digits - 6), 1)
-    largest = largest_score(scores[scale_setters(explanation)]) or largest_score(scores)
+    largest = end_of_scale(explanation, scores)
     cells = []
     for number, score, share, colour, reachable in zip(
         numbers, scores, scale_shares(scores, largest), shown.shares[row], shown.reachable[row], strict=True

@@ -8,11 +8,13 @@ from collections.abc import Sequence
 
 from jaxflow.explain import Explanation
 from jaxflow.views._generation_table import generation_table, is_generation
-from jaxflow.views._scale import largest_score, scale_shares
+from jaxflow.views._scale import end_of_scale, scale_shares
 from jaxflow.views._sentences import (
     BEYOND,
     COULD_SEND,
     DID_GIVE,
+    GAP,
+    NARROW,
     bottleneck_sentence,
     error_bars,
     error_sentence,
@@ -23,13 +25,11 @@ from jaxflow.views._sentences import (
     prediction_sentence,
     proof_sentence,
     saturation_sentence,
-    scale_setters,
     score_text,
 )
 
 MAX_BAR = 40
 ABOVE_ZERO, BELOW_ZERO = "█", "▒"  # of bars
-GAP, NARROW = 3, 20  # columns between two lists, and of a list that is too narrow to stand beside another
 
 
 def to_text(explanation: Explanation, *, rows: Sequence[int] | None = None, width: int | None = None) -> str:
@@ -95,7 +95,7 @@ def _scored(explanation: Explanation, row: int, width: int) -> list[str]:
     numbers = [score_text(score) + off for score, off in zip(scores, error_bars(explanation, row), strict=True)]
     digits = max(map(len, numbers))
     bar = max(min(MAX_BAR, width - digits - 5), 1)
-    largest = largest_score(scores[scale_setters(explanation)]) or largest_score(scores)
+    largest = end_of_scale(explanation, scores)
     lines = []
     for number, score, share in zip(numbers, scores, scale_shares(scores, largest), strict=True):
         drawn = (BELOW_ZERO if share < 0 else ABOVE_ZERO) * round(bar * abs(share))
