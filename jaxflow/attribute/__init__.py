@@ -7,7 +7,7 @@ A method is a frozen dataclass that holds its own options, with one function, `a
 from jaxflow.attribute import shapley
 from jaxflow.attribute._attribution import Attribution
 from jaxflow.attribute._certificate import Certificate
-from jaxflow.attribute._contributions import ContributionFlow, ContributionScores
+from jaxflow.attribute._contributions import ContributionFlow, ContributionScores, Flow
 from jaxflow.attribute._cost import CostEstimate, estimate_cost
 from jaxflow.attribute._evidence import EmbeddingScore, Evidence, Runs, Without
 from jaxflow.attribute._flow import AttentionFlow, attention_flow
@@ -30,6 +30,7 @@ from jaxflow.attribute._intervene import (
 from jaxflow.attribute._leave_one_out import LeaveOneOut, leave_one_out, lost_without_each
 from jaxflow.attribute._method import METHODS, Method, as_attribution, as_method
 from jaxflow.attribute._methods import method_label, method_name, method_options, needs_target
+from jaxflow.attribute._networks import network_of
 from jaxflow.attribute._random import Random, random_scores
 from jaxflow.attribute._rollout import RawAttention, Rollout, raw_attention, rollout
 from jaxflow.attribute._token_shapley import TokenShapley
@@ -46,6 +47,7 @@ __all__ = [
     "CostEstimate",
     "EmbeddingScore",
     "Evidence",
+    "Flow",
     "GradientNorm",
     "InputXGradient",
     "IntegratedGradients",
@@ -77,6 +79,7 @@ __all__ = [
     "method_name",
     "method_options",
     "needs_target",
+    "network_of",
     "random_scores",
     "raw_attention",
     "rollout",

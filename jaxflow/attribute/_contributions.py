@@ -11,9 +11,10 @@ import numpy as np
 
 from jaxflow.attribute._attribution import Attribution, repeated
 from jaxflow.attribute._evidence import Evidence
-from jaxflow.attribute._flow import AttentionFlow
+from jaxflow.attribute._flow import AttentionFlow, within_budget
+from jaxflow.attribute._networks import refuse_traced
 from jaxflow.capture import Contributions
-from jaxflow.network import Capacities, Sign, Spans, contribution_capacities
+from jaxflow.network import Capacities, Sign, Spans, check_sign, contribution_capacities
 from jaxflow.solve import Solver, check_options
 
 
@@ -68,13 +69,11 @@ class ContributionFlow:
 
     name: ClassVar[str] = "contribution_flow"
     needs: ClassVar[frozenset[str]] = frozenset({"contributions"})
-    is_plain: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Refuse options that no solver takes."""
         check_options(self.solver, self.tolerance, self.budget_seconds)
-        if self.sign not in ("support", "opposition"):
-            raise ValueError(f"sign is {self.sign!r}; expected 'support' or 'opposition'.")
+        check_sign(self.sign)
 
     @property
     def flow(self) -> AttentionFlow:
@@ -83,14 +82,19 @@ class ContributionFlow:
             decoder_layer="parallel", solver=self.solver, tolerance=self.tolerance, budget_seconds=self.budget_seconds
         )
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether scores are values of flows, without a time limit."""
+        return self.flow.is_plain
+
     def attribute(self, evidence: Evidence) -> Attribution:
         """Score the inputs of one example for each explained position, by its target; spans by their joint flow."""
+        flow = within_budget(self.flow)
 
-        def flow(row: int, positions: Sequence[int] | None) -> Attribution:
-            found = self.flow(self.capacities(evidence, row), spans=self.spans(evidence, row))
-            return repeated(found, positions)
+        def solve(row: int, positions: Sequence[int] | None) -> Attribution:
+            return repeated(flow()(self.capacities(evidence, row), spans=self.spans(evidence, row)), positions)
 
-        return evidence.by_target(flow)
+        return evidence.by_target(solve)
 
     def __call__(self, contributions: Contributions) -> Attribution:
         """Score arrays: one row, for what the target reads.
@@ -104,6 +108,7 @@ class ContributionFlow:
         Raises:
             ValueError: traced arrays; as `AttentionFlow`.
         """
+        refuse_traced("Contribution flow is", contributions)
         capacities = contribution_capacities(contributions, sign=self.sign)
         return self.flow(capacities, spans=Spans(outputs=_read(contributions)))
 
@@ -116,6 +121,9 @@ class ContributionFlow:
     def spans(self, evidence: Evidence, row: int = 0) -> Spans:
         """Return the spans of the inputs, and the one set of positions that a target reads."""
         return evidence.spans._replace(outputs=_read(evidence.contributions(row)))
+
+
+Flow = AttentionFlow | ContributionFlow  # methods whose scores are flows of one network for each target
 
 
 def _read(contributions: Contributions) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -149,18 +149,22 @@ class AttentionFlow:
 
     def attribute(self, evidence: Evidence) -> Attribution:
         """Score the inputs of one example for its explained positions; with gradients, each position by its own target."""
-        end = None if self.budget_seconds is None else time.monotonic() + self.budget_seconds
+        flow = within_budget(self)
 
-        def flow(row: int, positions: Sequence[int] | None) -> Attribution:
-            left = None if end is None else max(end - time.monotonic(), 0.0)
-            return dataclasses.replace(self, budget_seconds=left)(
+        def solve(row: int, positions: Sequence[int] | None) -> Attribution:
+            return flow()(
                 self.capacities(evidence, row),
                 positions=evidence.for_arrays(positions),
                 spans=self.spans(evidence, row),
                 n_prompt=evidence.n_prompt_of(self.feedback),
             )
 
-        return evidence.by_target(flow, depends="gradients" in self.needs)
+        return evidence.by_target(solve, depends="gradients" in self.needs)
+
+    @property
+    def flow(self) -> AttentionFlow:
+        """The flow that is found on the capacities: this one."""
+        return self
 
     def capacities(self, evidence: Evidence, row: int = 0) -> Capacities:
         """Return the capacities of the network that a target's flow is in, NumPy arrays."""
@@ -256,6 +260,14 @@ class AttentionFlow:
                 stage[index][rows][row, source] = flow.stage
                 quantum[index] = np.maximum(quantum[index], flow.quantum)
         return Certificate(lower=flows[0], upper=flows[1], trivial=flows[2], stage=stage, quantum=quantum)
+
+
+def within_budget(flow: AttentionFlow) -> Callable[[], AttentionFlow]:
+    """Start the clock of a flow that is solved several times; return what makes it with the seconds that are left."""
+    if flow.budget_seconds is None:
+        return lambda: flow
+    end = time.monotonic() + flow.budget_seconds
+    return lambda: dataclasses.replace(flow, budget_seconds=max(end - time.monotonic(), 0.0))
 
 
 def _check_decay(n_target: int, spans: Spans) -> None:

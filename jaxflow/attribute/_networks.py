@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import ArrayLike, Int
 
 from jaxflow._attention import SourceMask, TargetMask, is_traced
-from jaxflow.attribute._evidence import HasCapacities, capacities_by
+from jaxflow.attribute._evidence import Evidence, HasCapacities, capacities_by
 from jaxflow.network import (
     Capacities,
     DecoderLayer,
@@ -96,9 +96,49 @@ def bring_to_host(
         ValueError: as `attention_flow`.
     """
     capacities = capacities_by(method, attention, encoder_mask=encoder_mask, decoder_mask=decoder_mask)
-    if is_traced(capacities):
-        raise ValueError(f"{what} solved on the host and cannot be traced: call it outside jit, vmap and grad.")
+    refuse_traced(what, capacities)
     # One transfer; then each example is a network of its own. A residual may be a plain number.
     capacities = jax.tree.map(np.asarray, jax.device_get(capacities))
     prompts = None if n_prompt is None else np.broadcast_to(np.asarray(n_prompt), batch_of(capacities))
     return Examples(capacities, select(capacities, positions=positions, spans=spans, n_prompt=prompts), prompts)
+
+
+def refuse_traced(what: str, arrays: Any) -> None:
+    """Raise if arrays are traced, since solvers work on the host.
+
+    Raises:
+        ValueError: they are; `what` is solved for, such as "Attention flow is".
+    """
+    if is_traced(arrays):
+        raise ValueError(f"{what} solved on the host and cannot be traced: call it outside jit, vmap and grad.")
+
+
+@runtime_checkable
+class HasFlow(Protocol):
+    """A method whose scores are flows of one network for each target."""
+
+    @property
+    def flow(self) -> HasNetworks:
+        """How the network is built."""
+
+    def capacities(self, evidence: Evidence, row: int = 0) -> Capacities:
+        """Return a target's capacities."""
+
+    def spans(self, evidence: Evidence, row: int = 0) -> Spans:
+        """Return which tokens count as one input, and which positions as one output."""
+
+
+def network_of(method: HasFlow, evidence: Evidence, row: int = 0) -> tuple[FlowNetwork, int, Selection]:
+    """Return the network that an explained output's flow is in, the output's node, and which inputs send."""
+    target = row if evidence.n_targets > 1 else 0
+    capacities, spans, flow = method.capacities(evidence, target), method.spans(evidence, target), method.flow
+    n_prompt = evidence.n_prompt_of(flow.feedback)
+    network = flow_network(capacities, decoder_layer=flow.decoder_layer, feedback=flow.feedback, n_prompt=n_prompt)
+    selection = select(
+        capacities,
+        positions=None if spans.outputs is not None else evidence.positions[row],
+        spans=spans,
+        n_prompt=None if n_prompt is None else np.asarray(n_prompt),
+    )
+    joined, outputs, _ = next(selected_networks(network, selection, ()))
+    return joined, int(outputs[0]), selection

@@ -11,11 +11,11 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxflow._progress import progress_bar
-from jaxflow.attribute import AttentionFlow, Attribution, ContributionFlow, Evidence, Method
+from jaxflow.attribute import Attribution, Evidence, Flow, Method, network_of
 from jaxflow.explain._flow_graph import FlowGraph, flow_graph
 from jaxflow.explain._word_scores import Word, all_words, join_words, sum_words
 from jaxflow.explain._words import Span, known_words
-from jaxflow.network import FlowNetwork, Selection, Spans, flow_network, select, selected_networks
+from jaxflow.network import Spans
 from jaxflow.solve import bottleneck
 
 # Flow graphs are found unasked while outputs x arcs are no more than this, which takes about 2 s.
@@ -148,23 +148,24 @@ def picture_of(
         words: where words come from; None where inputs are spans already.
         contributions: as in `Picture`.
     """
-    is_flow = isinstance(method, AttentionFlow | ContributionFlow)
     find_words = None if words is None else functools.partial(_find_words, method, evidence, attribution, names, words)
-    if not isinstance(method, AttentionFlow | ContributionFlow) or np.isnan(attribution.scores).any():
-        return Picture(words=None if is_flow else find_words, contributions=contributions)
-    network_of = functools.cache(functools.partial(_network_of, method, evidence))
+    if not isinstance(method, Flow):
+        return Picture(words=find_words, contributions=contributions)
+    if np.isnan(attribution.scores).any():
+        return Picture(contributions=contributions)
+    network = functools.cache(functools.partial(network_of, method, evidence))
     n_outputs = len(attribution.positions)
 
     def graph(row: int) -> FlowGraph:
-        network, output, selection = network_of(row)
-        return flow_graph(network, output, inputs=selection.inputs, solver=method.solver)
+        whole, output, selection = network(row)
+        return flow_graph(whole, output, inputs=selection.inputs, solver=method.solver)
 
     def layers() -> Float[np.ndarray, " layer"]:
-        network, output, selection = network_of(0)
-        return bottleneck(network, network.inputs[selection.inputs], output, solver=method.solver)
+        whole, output, selection = network(0)
+        return bottleneck(whole, whole.inputs[selection.inputs], output, solver=method.solver)
 
     def n_graphs() -> int:
-        n_arcs = len(network_of(0)[0].senders)
+        n_arcs = len(network(0)[0].senders)
         has_own_targets = method.needs != {"attention"} and n_outputs > 1  # a network for each
         if n_outputs * n_arcs <= CHEAP_ARCS and not has_own_targets:
             return n_outputs
@@ -178,25 +179,6 @@ def picture_of(
         words=find_words,
         contributions=contributions,
     )
-
-
-def _network_of(
-    method: AttentionFlow | ContributionFlow, evidence: Evidence, row: int
-) -> tuple[FlowNetwork, int, Selection]:
-    """Return the network that an explained output's flow is in, the output's node, and which inputs send."""
-    target = row if evidence.n_targets > 1 else 0
-    capacities, spans = method.capacities(evidence, target), method.spans(evidence, target)
-    flow = method.flow if isinstance(method, ContributionFlow) else method
-    n_prompt = evidence.n_prompt_of(flow.feedback)
-    network = flow_network(capacities, decoder_layer=flow.decoder_layer, feedback=flow.feedback, n_prompt=n_prompt)
-    selection = select(
-        capacities,
-        positions=None if spans.outputs is not None else evidence.positions[row],
-        spans=spans,
-        n_prompt=None if n_prompt is None else np.asarray(n_prompt),
-    )
-    joined, outputs, _ = next(selected_networks(network, selection, ()))
-    return joined, int(outputs[0]), selection
 
 
 def _find_words(
@@ -213,7 +195,7 @@ def _find_words(
         return None
     every = all_words({"encoder" if names["encoder"] else "decoder": words}, names)
     scores = attribution.scores
-    if not isinstance(method, AttentionFlow | ContributionFlow):
+    if not isinstance(method, Flow):
         return (every, sum_words(every, scores)) if getattr(method, "adds_up", False) else None
     if not method.is_plain:
         return None

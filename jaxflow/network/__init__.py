@@ -12,7 +12,7 @@ from jaxflow.network._capacities import (
     lengths,
     uniform_capacities,
 )
-from jaxflow.network._contributions import Sign
+from jaxflow.network._contributions import Sign, check_sign
 from jaxflow.network._from_model import capacities_of_reduced, capture_capacities
 from jaxflow.network._network import (
     DECODER,
@@ -52,6 +52,7 @@ __all__ = [
     "check_network",
     "check_positions",
     "check_residual",
+    "check_sign",
     "contribution_capacities",
     "ends_of",
     "flow_network",

@@ -12,14 +12,23 @@ from jaxflow.capture import Contributions
 Sign = Literal["support", "opposition"]
 
 
+def check_sign(sign: Sign) -> None:
+    """Raise unless there is such a sign.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if sign not in get_args(Sign):
+        raise ValueError(f"sign is {sign!r}; expected 'support' or 'opposition'.")
+
+
 def evidence_along(contributions: Contributions, *, sign: Sign) -> dict[str, Array]:
     """Return capacities by stack, `[*batch, layer, query, key]`: see `contribution_capacities`.
 
     Raises:
         ValueError: no such sign.
     """
-    if sign not in get_args(Sign):
-        raise ValueError(f"sign is {sign!r}; expected 'support' or 'opposition'.")
+    check_sign(sign)
     factor = 1 if sign == "support" else -1
     stacks: dict[str, Array] = {}
     levels, cross = contributions.levels, contributions.cross

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import jaxflow as jf
-from jaxflow.attribute import ContributionFlow, ContributionScores, SetShapley
+from jaxflow.attribute import AttentionFlow, ContributionFlow, ContributionScores, SetShapley
+from jaxflow.attribute._flow import within_budget
 from jaxflow.capture import capture_contributions
 
 TEXT = "the keys to the old cabinet"
@@ -100,3 +101,16 @@ def test_options_of_another_network_are_refused():
     with pytest.raises(ValueError, match="tolerance"):
         ContributionFlow(tolerance=-1.0)
     assert ContributionScores().needs == {"contributions"}
+
+
+def test_targets_share_the_time(decoder):
+    model, tokenizer = decoder
+    flow = ContributionFlow(budget_seconds=0.0)
+    assert not flow.is_plain  # so no words are solved for behind its back
+    explained = jf.explain(model, TEXT, flow, tokenizer=tokenizer, generate=jf.Generate(max_new_tokens=2))
+    certificate = explained.attribution.certificate
+    assert np.isnan(explained.scores[np.asarray(certificate.trivial) > 0]).any()
+    assert "since time ran out" in str(explained)
+    left = within_budget(AttentionFlow(budget_seconds=10.0))
+    first, second = left().budget_seconds, left().budget_seconds
+    assert 10.0 >= first >= second > 0

@@ -93,6 +93,12 @@ def test_pure_and_batched():
     assert np.isfinite(gradient(jnp.asarray(one.encoder))).all()
 
 
+def test_a_flow_is_not_traced():
+    found, _ = flows_down(2.0, 3, 2, share=positive)
+    with pytest.raises(ValueError, match="Contribution flow is solved on the host and cannot be traced"):
+        jax.jit(lambda found: ContributionFlow()(found).encoder)(found)
+
+
 def test_no_such_sign():
     found, _ = flows_down(2.0, 3, 2, share=positive)
     with pytest.raises(ValueError, match="'support' or 'opposition'"):
