@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from jaxflow._progress import no_progress, progress_bar
-from jaxflow.attribute import METHODS, AttentionFlow, ContributionFlow, Evidence, Method, as_method, method_label
+from jaxflow.attribute import METHODS, Attribution, Evidence, Flow, Method, as_attribution, as_method, method_label
 from jaxflow.evaluate._bootstrap import Bootstrap
 from jaxflow.evaluate._cases import Case, Hide, ReadText, decide, read_text, replacement_of
 from jaxflow.evaluate._comparison import Comparison
@@ -17,7 +17,7 @@ from jaxflow.evaluate._compiled import CompiledModel
 from jaxflow.evaluate._cuts import N_RANDOM, effect_of
 from jaxflow.evaluate._decisions import Decision, default_decision, predicted_label
 from jaxflow.evaluate._erasure import BINS
-from jaxflow.evaluate._evidence import CompiledRuns, evidence_of, score_text
+from jaxflow.evaluate._evidence import CompiledRuns, evidence_of, score_text, scores_of
 from jaxflow.evaluate._metrics import CUT_METRICS, METRICS, measure
 from jaxflow.evaluate._passes import CountedRuns
 from jaxflow.evaluate._sanity import randomise
@@ -108,16 +108,18 @@ def compare(
             runs = CompiledRuns(compiled, case, compiled.parameters)
             counted = [CountedRuns(runs, int(case.read.candidates.sum())) for _ in named]
             evidence = [evidence_of(runs, seed=0, counted=each) for each in counted]
-            scored = [score_text(method, its) for method, its in zip(named.values(), evidence, strict=True)]
+            found = [as_attribution(m.attribute(its), its) for m, its in zip(named.values(), evidence, strict=True)]
+            scored = [scores_of(each) for each in found]
             passes[row] = [each.passes for each in counted]
             randomised = None
             if shuffled is not None:
                 others = evidence_of(CompiledRuns(compiled, case, shuffled), seed=1)
                 randomised = [score_text(method, others)[0] for method in named.values()]
-            rows = [found for found, _ in scored]
-            for number, found in enumerate(measure(runs, rows, randomised, metrics=metrics, bins=bins)):
-                cut = _cut(list(named.values())[number], evidence[number], runs, metrics)
-                measured = {**found, "saturation": scored[number][1], **cut}
+            rows = [scores for scores, _ in scored]
+            measures = measure(runs, rows, randomised, metrics=metrics, bins=bins)
+            for number, method in enumerate(named.values()):
+                cut = _cut(method, found[number], evidence[number], runs, metrics)
+                measured = {**measures[number], "saturation": scored[number][1], **cut}
                 values[row, number] = [measured[name] for name in metrics]
             scores.append(np.stack(rows))
             bar.update()
@@ -136,14 +138,18 @@ def compare(
     )
 
 
-def _cut(method: Method, evidence: Evidence, runs: CompiledRuns, metrics: Sequence[str]) -> dict[str, float]:
-    """Say by how much more the target falls without the arcs of a minimum cut than without others; NaN without a network."""
-    if not isinstance(method, AttentionFlow | ContributionFlow) or not CUT_METRICS & set(metrics):
+def _cut(
+    method: Method, found: Attribution, evidence: Evidence, runs: CompiledRuns, metrics: Sequence[str]
+) -> dict[str, float]:
+    """Say by how much more the target falls without the arcs of a minimum cut than without others; NaN without a network.
+
+    The cut is that of the candidate that scores best for the first output.
+    """
+    if not isinstance(method, Flow) or not CUT_METRICS & set(metrics):
         return dict.fromkeys(CUT_METRICS, float("nan"))
-    n_inputs = sum(map(len, evidence.tokens.values()))
     known = runs.case.read.candidates
-    among = np.pad(known, (0, n_inputs - len(known)))
-    effect = effect_of(method, evidence, runs.without_arcs, source=among, n_random=N_RANDOM, seed=0)
+    best = int(np.where(known, found.scores[0, : len(known)], -np.inf).argmax())
+    effect = effect_of(method, evidence, runs.without_arcs, source=best, n_random=N_RANDOM, seed=0)
     return {"cut_by_capacity": effect.over_equal_capacity, "cut_by_layer": effect.over_equal_layer}
 
 

@@ -10,11 +10,11 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from jaxflow.attribute import AttentionFlow, ContributionFlow, Evidence, as_method
+from jaxflow.attribute import AttentionFlow, ContributionFlow, Evidence, Flow, as_method, network_of
 from jaxflow.capture import Target, evaluate_target, knock_out
 from jaxflow.explain import EagerRuns
 from jaxflow.models import Role, as_model
-from jaxflow.network import Capacities, flow_network, select, selected_networks
+from jaxflow.network import Capacities
 from jaxflow.solve import CUT_STACKS, MinCut, min_cut
 
 N_RANDOM = 16
@@ -84,10 +84,11 @@ def cut_effect(
 
     Raises:
         TypeError: a model or a method that is none.
-        ValueError: a method without network; more than one example; attention flow without position; as `knock_out`.
+        ValueError: a method without network; more than one example; attention flow without position; an input that does not
+            exist; as `knock_out`.
     """
     how = as_method(method)
-    if not isinstance(how, AttentionFlow | ContributionFlow):
+    if not isinstance(how, Flow):
         raise ValueError(
             f"method is {method!r}; expected AttentionFlow(...) or ContributionFlow(...), which have cuts."
         )
@@ -108,6 +109,11 @@ def cut_effect(
         n_sets = len(next(iter(arcs.values())))
         return np.array([float(one({n: each[i] for n, each in arcs.items()})) for i in range(n_sets)])
 
+    n_inputs = sum(map(len, tokens.values()))
+    if source is None:
+        source = int(how.attribute(evidence).scores[0].argmax())
+    elif not 0 <= source < n_inputs:
+        raise ValueError(f"source is {source}; expected 0 to {n_inputs - 1}, the number of an input.")
     return effect_of(how, evidence, values, source=source, n_random=n_random, seed=seed)
 
 
@@ -117,19 +123,17 @@ def _value(model: Any, args: tuple, kwargs: Mapping, target: Target, arcs: Mappi
 
 
 def effect_of(
-    how: AttentionFlow | ContributionFlow,
+    how: Flow,
     evidence: Evidence,
     values: Callable[[Arcs], Float[np.ndarray, " set"]],
     *,
-    source: int | Bool[np.ndarray, " input"] | None = None,
+    source: int,
     n_random: int,
     seed: int,
 ) -> CutEffect:
-    """Find a cut, and the values of the model without its arcs, and without random ones.
-
-    It is the cut of the input `source`, or of the best-scored one, among those that a mask names.
-    """
-    cut, capacities = _cut_of(how, evidence, source)
+    """Find the minimum cut between an input and the output, and the model's values without its arcs, and without random ones."""
+    capacities, (network, output, _) = how.capacities(evidence), network_of(how, evidence)
+    cut = min_cut(network, int(network.inputs[source]), output)
     chosen = _arcs_of(cut, capacities)
     generator = np.random.default_rng(seed)
     sets = [{name: np.zeros_like(arcs) for name, arcs in chosen.items()}, chosen]
@@ -144,25 +148,6 @@ def effect_of(
         equal_capacity=fall[2 : 2 + n_random],
         equal_layer=fall[2 + n_random :],
     )
-
-
-def _cut_of(
-    how: AttentionFlow | ContributionFlow, evidence: Evidence, source: int | Bool[np.ndarray, " input"] | None
-) -> tuple[MinCut, Capacities]:
-    """Find the minimum cut between an input and the output."""
-    scores = how.attribute(evidence).scores[0]
-    if isinstance(source, np.ndarray):
-        scores = np.where(source, scores, -np.inf)
-        source = None
-    best = int(np.argmax(scores)) if source is None else source
-    if not 0 <= best < len(scores):
-        raise ValueError(f"source is {source}; expected 0 to {len(scores) - 1}, the number of an input.")
-    capacities, spans = how.capacities(evidence), how.spans(evidence)
-    flow = how.flow if isinstance(how, ContributionFlow) else how
-    network = flow_network(capacities, decoder_layer=flow.decoder_layer)
-    positions = None if spans.outputs is not None else evidence.positions[0]
-    joined, outputs, _ = next(selected_networks(network, select(capacities, positions=positions, spans=spans), ()))
-    return min_cut(joined, int(joined.inputs[best]), int(outputs[0])), capacities
 
 
 def _arcs_of(cut: MinCut, capacities: Capacities) -> Arcs:

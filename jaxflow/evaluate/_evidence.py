@@ -161,13 +161,18 @@ def evidence_of(runs: CompiledRuns, *, seed: int, counted: Runs | None = None) -
 
 
 def score_text(method: Method, evidence: Evidence) -> tuple[Float[np.ndarray, " token"], float]:
-    """Return a method's scores of a text's tokens, and the share of them that is saturated.
-
-    Scores of several explained positions are averaged. The share is NaN for methods that have no bound.
+    """Return a method's scores of a text's tokens, and the share of them that is saturated, as `scores_of` does.
 
     Raises:
         ValueError: scores of another shape.
     """
-    found = as_attribution(method.attribute(evidence), evidence)
+    return scores_of(as_attribution(method.attribute(evidence), evidence))
+
+
+def scores_of(found: Attribution) -> tuple[Float[np.ndarray, " token"], float]:
+    """Return the scores of a text's tokens, and the share of them that is saturated.
+
+    Scores of several explained positions are averaged. The share is NaN for methods that have no bound.
+    """
     stacks = [np.asarray(stack, np.float64) for stack in (found.encoder, found.decoder) if stack is not None]
     return stacks[0].mean(0), float("nan") if found.saturation is None else found.saturation
