@@ -23,7 +23,7 @@ from jaxflow.capture._frozen import FrozenModel
 from jaxflow.capture._recorded import Recorded, record_stacks, stacked
 from jaxflow.capture._trace import trace
 from jaxflow.capture._tracing.additions import Adder, Place
-from jaxflow.capture._tracing.crossings import Queries
+from jaxflow.capture._tracing.crossings import Queries, ending_in_output
 from jaxflow.capture._tracing.program import CALLS, Op, Scope, Value, equations, read
 from jaxflow.capture._tracing.weights import Keeper
 from jaxflow.models import LayerPlace, Model, Path
@@ -92,7 +92,7 @@ def differentiate_recorded(model: Model, args: tuple, kwargs: Mapping[str, Any])
         return stacked(layers, backend)
 
     def freeze() -> FrozenModel:
-        top = ("decoder", "cross") if "decoder" in stacks else ("encoder",)
+        top = ending_in_output(stacks)
         members = [place for role, members in stacks.items() if role in top for place in members]
         values = [places()[names[place.path, place.index]].value for place in members]
         return FrozenModel.of(

@@ -17,7 +17,7 @@ from jaxflow.capture._trace import Traced, trace
 from jaxflow.capture._traced_sown import of_sown
 from jaxflow.capture._tracing import axes as ax
 from jaxflow.capture._tracing.additions import Adder, Place, place_of
-from jaxflow.capture._tracing.crossings import Queries
+from jaxflow.capture._tracing.crossings import Queries, ending_in_output
 from jaxflow.capture._tracing.scores import Part
 from jaxflow.capture._tracing.sites import Findings, Site, find
 from jaxflow.capture._tracing.stacks import traced_roles
@@ -79,7 +79,7 @@ def _of_findings(model: Model, traced: Traced, findings: Findings) -> Differenti
         return _stacked(layers, roles)
 
     def freeze() -> FrozenModel:
-        top = ("decoder", "cross") if "decoder" in roles else ("encoder",)
+        top = ending_in_output(roles)
         return FrozenModel.of(
             traced,
             places(),

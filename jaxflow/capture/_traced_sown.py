@@ -14,7 +14,7 @@ from jaxflow.capture._roles import recorded_roles
 from jaxflow.capture._trace import Traced
 from jaxflow.capture._tracing import axes as ax
 from jaxflow.capture._tracing.additions import Adder, Place
-from jaxflow.capture._tracing.crossings import Queries
+from jaxflow.capture._tracing.crossings import Queries, ending_in_output
 from jaxflow.capture._tracing.program import Op, Scope, Value, scan_parts
 from jaxflow.capture._tracing.weights import Keeper
 from jaxflow.models import Layer, LayerPlace, Model, Path, Role
@@ -55,7 +55,7 @@ def of_sown(model: Model, traced: Traced, sown: Mapping[tuple, tuple[Value, ...]
 
     def freeze() -> FrozenModel:
         roles = roles_of(dict.fromkeys(tuple(map(str, path)) for path in made))
-        top = ("decoder", "cross") if "decoder" in roles.values() else ("encoder",)
+        top = ending_in_output(roles.values())
         return FrozenModel.of(
             traced,
             places(),

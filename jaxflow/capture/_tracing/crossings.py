@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -60,6 +60,11 @@ class Crossings:
         if kinds.count("token") != 1 or given.size != math.prod(batch) * self.n_tokens:
             return None
         return jnp.moveaxis(given, kinds.index("token"), -1).reshape(*batch, self.n_tokens)
+
+
+def ending_in_output(roles: Collection[str]) -> tuple[str, ...]:
+    """Name the kinds of attention whose queries are tokens of the stack that makes the output: the decoder, if there is one."""
+    return ("decoder", "cross") if "decoder" in roles else ("encoder",)
 
 
 def find_crossings(program: Scope, kinds: Mapping[Value, Any], queries: Sequence[Queries]) -> Crossings:
