@@ -143,8 +143,9 @@ def explain(
     if method is not None or not predictions:
         return finish(how, evidence, attribution, targets)
     own = choose(positions=explained, is_needed=True, outputs=outputs)
-    for function in own.functions:
-        evaluate_target(function, outputs, batch)  # what is wrong with a target is said now
+    if target is not None:
+        for function in own.functions:
+            evaluate_target(function, outputs, batch)  # what is wrong with it is said now
     given = evidence.with_runs(EagerRuns(subject, reading.args, reading.kwargs, own.functions))
 
     def contributions() -> Explanation | str:
