@@ -2,6 +2,8 @@
 
     python benchmarks/backends.py
 
+Of each, `capture_contributions` is run as well: the levels of contributions must sum to the target.
+
 Models of packages that are not installed are left out (penzai, equinox, google-tunix; none pulls in torch). Cost is
 the time of `jax.jit` around capture, as a multiple of that of `jax.jit` around the model alone, the median of interleaved runs.
 """
@@ -19,13 +21,15 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import levels
 import numpy as np
 from flax import nnx
 
-from jaxflow import Attention, as_model, capture
+from jaxflow import Attention, as_model, capture, capture_contributions
 
 N_LAYERS, N_HEADS, WIDTH, N_TOKENS = 6, 8, 256, 128
-Case = tuple[str, Callable[[], tuple[Any, ...]]]
+Take = Callable[..., tuple[Any, ...]]  # `capture`, or `capture_contributions` with a target
+Case = tuple[str, Callable[[Take], tuple[Any, ...]]]
 
 
 class LinenBlock(nn.Module):
@@ -119,7 +123,7 @@ def bert() -> Any:
 IDS = np.arange(4 * N_TOKENS).reshape(4, N_TOKENS) % 50
 
 
-def penzai_llama() -> tuple[Any, ...]:
+def penzai_llama(take: Take) -> tuple[Any, ...]:
     from penzai import pz
     from penzai.models.transformer.variants import llamalike_common as llama
 
@@ -130,10 +134,13 @@ def penzai_llama() -> tuple[Any, ...]:
         activation_dtype=jnp.float32,
     )  # fmt: skip
     model = llama.build_llamalike_transformer(config, init_base_rng=jax.random.key(0))
-    return capture(lambda ids: model(ids), pz.nx.wrap(jnp.asarray(IDS[:, :12]), "batch", "seq"))
+    return take(
+        lambda ids: model(ids).unwrap("batch", "seq", "vocabulary"),
+        pz.nx.wrap(jnp.asarray(IDS[:, :12]), "batch", "seq"),
+    )
 
 
-def equinox_encoder() -> tuple[Any, ...]:
+def equinox_encoder(take: Take) -> tuple[Any, ...]:
     import equinox as eqx
 
     keys = jax.random.split(jax.random.key(0), 3)
@@ -144,10 +151,10 @@ def equinox_encoder() -> tuple[Any, ...]:
             x = x + jax.vmap(lambda x, layer=layer: layer(x, x, x))(x)
         return x
 
-    return capture(eqx.filter_jit(model), layers, hidden()[:, :12, :32])
+    return take(eqx.filter_jit(model), layers, hidden()[:, :12, :32])
 
 
-def tunix_llama() -> tuple[Any, ...]:
+def tunix_llama(take: Take) -> tuple[Any, ...]:
     from tunix.models.llama3 import model as llama
 
     config = llama.ModelConfig(
@@ -157,7 +164,7 @@ def tunix_llama() -> tuple[Any, ...]:
     seen = jnp.broadcast_to(jnp.tril(jnp.ones((12, 12), bool)), (4, 12, 12))
     ids, positions = jnp.asarray(IDS[:, :12]), jnp.broadcast_to(jnp.arange(12), (4, 12))
     model = as_model(llama.Llama3(config, rngs=nnx.Rngs(0)), roles={"": "decoder"})
-    return capture(model, ids, positions, None, seen)
+    return take(model, ids, positions, None, seen)
 
 
 def bonsai_layout(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
@@ -210,17 +217,17 @@ def in_a_while_loop(params: dict[str, jax.Array], x: jax.Array) -> jax.Array:
     return jax.lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, plain(params, c[1])), (0, x))[1]
 
 
-def traced(attend: Callable | None = None) -> tuple[Any, ...]:
-    return capture(functools.partial(plain, attend=attend), parameters(), hidden())
+def traced(take: Take, attend: Callable | None = None) -> tuple[Any, ...]:
+    return take(functools.partial(plain, attend=attend), parameters(), hidden())
 
 
 def cases() -> Iterator[Case]:
     small = {"layers": 2, "attention_heads": 4, "ffn_dim": 64}
-    yield "transformers, encoder (BERT)", lambda: capture(bert(), IDS)
-    yield "transformers, encoder-decoder (BART)", lambda: capture(bart(small), IDS, decoder_input_ids=IDS)
+    yield "transformers, encoder (BERT)", lambda take: take(bert(), IDS)
+    yield "transformers, encoder-decoder (BART)", lambda take: take(bart(small), IDS, decoder_input_ids=IDS)
     yield (
         "the same through its module's `apply`",
-        lambda: capture(
+        lambda take: take(
             (model := bart(small)).module.apply,
             {"params": model.params},
             *([jnp.asarray(IDS), jnp.ones_like(IDS)] * 2),
@@ -230,25 +237,28 @@ def cases() -> Iterator[Case]:
     )
     yield (
         "linen, `nn.MultiHeadDotProductAttention`",
-        lambda: capture(Linen(), hidden(), variables=Linen().init(jax.random.key(0), hidden())),
+        lambda take: take(Linen(), hidden(), variables=Linen().init(jax.random.key(0), hidden())),
     )
     yield (
         "linen, any softmax, through `apply`",
-        lambda: capture(Linen().apply, Linen().init(jax.random.key(0), hidden()), hidden()),
+        lambda take: take(Linen().apply, Linen().init(jax.random.key(0), hidden()), hidden()),
     )
-    yield "NNX, `sow_weights` passed", lambda: capture(Nnx(sow=True), hidden())
-    yield "NNX, not passed", lambda: capture(Nnx(sow=False), hidden())
+    yield "NNX, `sow_weights` passed", lambda take: take(Nnx(sow=True), hidden())
+    yield "NNX, not passed", lambda take: take(Nnx(sow=False), hidden())
     yield "plain jax.numpy, `scan` over layers, `jax.nn.dot_product_attention`", traced
-    yield "the same in bonsai's style: grouped, `[B, T, S, K, G]`, softmax over axis 2", lambda: traced(bonsai_layout)
-    yield "the same with soft cap and attention sinks", lambda: traced(sinks)
+    yield (
+        "the same in bonsai's style: grouped, `[B, T, S, K, G]`, softmax over axis 2",
+        lambda take: traced(take, bonsai_layout),
+    )
+    yield "the same with soft cap and attention sinks", lambda take: traced(take, sinks)
     yield f"penzai {version('penzai')}, Llama", penzai_llama
     yield f"equinox {version('equinox')}, `nn.MultiheadAttention`, `vmap`, `filter_jit`", equinox_encoder
     yield f"tunix {version('google-tunix')}, Llama 3, grouped queries, remat", tunix_llama
-    yield "queries in chunks (`lax.map`)", lambda: traced(query_chunks)
-    yield "keys in blocks with a running sum (flash attention in JAX)", lambda: traced(flash)
-    yield "a Pallas kernel", lambda: traced(pallas)
-    yield "layers in a `while` loop", lambda: capture(in_a_while_loop, parameters(), hidden())
-    yield "linear attention", lambda: traced(linear)
+    yield "queries in chunks (`lax.map`)", lambda take: traced(take, query_chunks)
+    yield "keys in blocks with a running sum (flash attention in JAX)", lambda take: traced(take, flash)
+    yield "a Pallas kernel", lambda take: traced(take, pallas)
+    yield "layers in a `while` loop", lambda take: take(in_a_while_loop, parameters(), hidden())
+    yield "linear attention", lambda take: traced(take, linear)
 
 
 def version(package: str) -> str:
@@ -259,21 +269,29 @@ def version(package: str) -> str:
 
 
 def reached() -> Iterator[str]:
-    yield "| model | backend | captured | refused, because |"
-    yield "|---|---|---|---|"
+    yield "| model | backend | captured | contributions off by | refused, because |"
+    yield "|---|---|---|---:|---|"
     for name, run in cases():
         try:
-            _, attention = run()
+            _, attention = run(capture)
             shapes = {role: getattr(attention, role) for role in ("encoder", "decoder", "cross")}
             found = ", ".join(f"{role} {list(a.shape)}" for role, a in shapes.items() if a is not None)
-            yield f"| {name} | {attention.backend} | {found} | |"
         except ImportError as error:
             print(f"left out: {name} ({error})", file=sys.stderr)
+            continue
         except ValueError as error:
-            reason = next(
-                (line for line in str(error).splitlines() if line.startswith("  ")), str(error).splitlines()[0]
-            )
-            yield f"| {name} | | | {reason.strip()} |"
+            yield f"| {name} | | | | {reason(error)} |"
+            continue
+        try:
+            _, _, contributions = run(functools.partial(capture_contributions, target=levels.largest))
+            yield f"| {name} | {attention.backend} | {found} | {levels.off_by(contributions):.0e} | |"
+        except ValueError as error:
+            yield f"| {name} | {attention.backend} | {found} | | contributions: {reason(error)} |"
+
+
+def reason(error: ValueError) -> str:
+    lines = str(error).splitlines()
+    return next((line for line in lines if line.startswith("  ")), lines[0]).strip()
 
 
 def costs() -> Iterator[str]:

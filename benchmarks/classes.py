@@ -1,8 +1,9 @@
 """Print what is captured of every Flax class of transformers 4, as Markdown: `python benchmarks/classes.py`.
 
 Each class runs with a tiny random configuration, those that read text or speech after `load_model` from a directory;
-every stack is compared with the class's own `output_attentions`. Classes that are refused stand below, with the reason
-that the user reads.
+every stack is compared with the class's own `output_attentions`. The contributions to one number of the outputs are summed up
+level by level: the last column says by which part of that number a sum is off at most. Classes that are refused stand below,
+with the reason that the user reads.
 """
 
 import importlib.metadata
@@ -20,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))  # the tiny mode
 import checkpoints  # noqa: E402
 import flax.linen as nn  # noqa: E402
 import jax  # noqa: E402
+import levels  # noqa: E402
 import numpy as np  # noqa: E402
 import tiny_models  # noqa: E402
 import transformers  # noqa: E402
@@ -43,8 +45,9 @@ def main() -> None:
     jax.config.update("jax_disable_most_optimizations", True)  # each model is compiled for one run
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("transformers", "jax", "flax"))
     print(f"{versions}\n")
-    print("| class | architecture | captured | its weights are | greatest difference from `output_attentions` |")
-    print("|---|---|---|---|---:|")
+    columns = ("class", "architecture", "captured", "its weights are", "greatest difference from `output_attentions`")
+    print(f"| {' | '.join(columns)} | contributions off by |")
+    print("|---|---|---|---|---:|---:|")
     for names in (
         tiny_models.ENCODERS,
         tiny_models.DECODERS,
@@ -85,7 +88,17 @@ def captured(name: str) -> str:
         len(stacks)
     ]
     title = type(model).__name__.removeprefix("Flax") + (", `add_cross_attention=True`" if "cross" in name else "")
-    return f"| {title} | {architecture} | {', '.join(stacks)} | {', '.join(sorted(ways))} | {difference:.1g} |"
+    cells = (title, architecture, ", ".join(stacks), ", ".join(sorted(ways)), f"{difference:.1g}", sums(model, inputs))
+    return f"| {' | '.join(cells)} |"
+
+
+def sums(model, inputs: dict) -> str:
+    """Say how far the levels of contributions are off, or why there are none."""
+    try:
+        _, _, contributions = jf.capture_contributions(model, target=levels.largest, **inputs)
+    except ValueError as error:
+        return f"refused: {error}"
+    return f"{levels.off_by(contributions):.0e}"
 
 
 def refusal(name: str, options: dict) -> str:
