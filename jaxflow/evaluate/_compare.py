@@ -62,8 +62,9 @@ def compare(
         decision: what is explained, where the default does not fit: a model without a head, several labels at once.
         hide: how tokens are hidden. "mask": by the attention mask, so that nothing attends to them. "replace": another token
             stands in their place, which stays filled, as a model of positions or of a sink may need; that of the tokenizer for
-            masks, else for unknown words, padding, or the end of a text. An id: that token does. Where tokens are replaced, a
-            model needs no `attention_mask`.
+            masks, else for unknown words, padding, or the end of a text; look at which that is, since one that ends a text does
+            more to a language model than hide a word. An id: that token does. Where tokens are replaced, a model needs no
+            `attention_mask`.
         bins: shares of the tokens that count as best, as in `erase`.
         bootstrap: how intervals are found; its seed shuffles the parameters for "sanity", too.
         variables: those of an unbound linen module.
