@@ -10,8 +10,8 @@ also prints how often the subject outranks a noun of the other number. Below eac
 leave-one-out on the same texts, and contributions from what takes few passes.
 
 A decoder from elsewhere reads prompts of which it is known which word decides (`prompts.py`), those that it gets right. Hidden
-tokens are replaced by an ellipsis: hiding them by the mask changes what a large decoder parks at its first tokens. How often the
-deciding word has the best score of all that may be hidden is printed, too.
+tokens are replaced by an ellipsis, so that every place stays filled; the first token is always shown. How often the deciding
+word has the best score of all that may be hidden is printed, too.
 """
 
 import argparse
