@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -149,7 +150,8 @@ def module_of(package: Path, module: tuple[str, ...], name: str) -> tuple[str, .
     """Find the module that a name in a module stands for: its own, or an imported one; None for anything else."""
     known = modules(package)
     path = known[module]
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    for node in itertools.chain.from_iterable(node.body if isinstance(node, ast.If) else [node] for node in body):
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
             return None
         if not isinstance(node, ast.ImportFrom):

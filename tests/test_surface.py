@@ -1,13 +1,17 @@
 """How large the public surface is: few names, each documented, and no function with many parameters."""
 
+import ast
 import dataclasses
 import importlib
 import inspect
 import pkgutil
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import flax.linen as nn
+import pytest
 
 import jaxflow
 
@@ -70,6 +74,33 @@ def undocumented(names, pages):
     entries = {entry for page in pages for entry in re.findall(r"^::: jaxflow\.([\w.]+)$", page, re.MULTILINE)}
     documented = {part for entry in entries for part in entry.split(".")}
     return [name for name in names if name not in documented and name != "__version__"]
+
+
+def test_names_come_from_where_type_checkers_are_told():
+    """`import jaxflow` imports nothing; each name is found when it is asked for, in the module that it is declared of."""
+    source = ast.parse(Path(jaxflow.__file__).read_text(encoding="utf-8"))
+    declared = next(node for node in source.body if isinstance(node, ast.If))
+    names = []
+    for node in declared.body:
+        for alias in node.names:
+            names.append(alias.name)
+            home = importlib.import_module(node.module)
+            is_module = node.module == "jaxflow" or not hasattr(home, alias.name)
+            expected = (
+                importlib.import_module(f"{node.module}.{alias.name}") if is_module else getattr(home, alias.name)
+            )
+            assert getattr(jaxflow, alias.name) is expected, alias.name
+    assert sorted([*names, "__version__"]) == sorted(jaxflow.__all__)
+    assert set(jaxflow.__all__) <= set(dir(jaxflow))
+    with pytest.raises(AttributeError, match="no attribute 'explian'"):
+        _ = jaxflow.explian
+
+
+@pytest.mark.parametrize("name", ["explain", "capture"])
+def test_a_room_with_the_name_of_its_function_stands_for_the_function(name):
+    code = f"import jaxflow.{name}, jaxflow.views, jaxflow; assert callable(jaxflow.{name}); from jaxflow import {name} as one; "
+    code += f"from jaxflow.{name} import {name} as other; assert one is other is jaxflow.{name}"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 # The checks find what they are for

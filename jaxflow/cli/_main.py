@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Sequence
 
 from jaxflow._version import __version__
+from jaxflow.cli._cache import keep_programs
 from jaxflow.cli._compare import add_compare, run_compare
 from jaxflow.cli._explain import add_explain, read_text, run_explain
 
@@ -41,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(error))
     try:
         _quiet()
+        keep_programs()
         if arguments.command == "explain":
             run_explain(arguments, text)
         else:

@@ -8,7 +8,6 @@ from jaxtyping import Float, Int
 
 from jaxflow._attention import AnyArray, AnyInt
 from jaxflow.network import ENCODER, MIDDLE, FlowNetwork
-from jaxflow.solve import _barrier_blocks as blocks
 from jaxflow.solve._nodes import check_apart, check_node_set, check_nodes
 from jaxflow.solve._quantise import check_arcs
 
@@ -112,6 +111,8 @@ def barrier_flow(
     flows, rows = np.zeros((sinks.size, len(capacity))), []
     inputs = np.zeros((sinks.size, len(nodes)))
     for row, sink in enumerate(merged[sinks.ravel()]):
+        from jaxflow.solve import _barrier_blocks as blocks  # late: it imports scipy.linalg
+
         solution = blocks.solve(
             capacity,
             senders,

@@ -201,11 +201,39 @@ def test_a_reader_who_has_seen_enough_is_no_error():
     assert "Error" not in process.stderr
 
 
-def test_importing_jaxflow_imports_nothing_that_only_some_need():
-    late = {"transformers", "matplotlib", "treescope", "torch", "scipy.stats", "numba", "jinja2"}
-    code = f"import sys, jaxflow; assert not {late} & set(sys.modules)"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+def in_a_new_process(code, **environment):
+    known = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **environment}
+    return subprocess.run([sys.executable, "-c", code], env=known, check=True, capture_output=True, text=True)
+
+
+def test_explaining_imports_nothing_that_only_some_need():
+    late = {"transformers", "matplotlib", "treescope", "torch", "scipy.stats", "scipy.linalg", "numba", "jinja2"}
+    in_a_new_process(f"import sys, jaxflow; jaxflow.explain; assert not {late} & set(sys.modules)")
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["explain", "--help"], ["compare", "--help"]])
+def test_help_needs_no_jax(arguments):
+    code = (
+        f"import sys; from jaxflow.cli import main; main({arguments}); assert not {{'jax', 'numpy'}} & set(sys.modules)"
+    )
+    assert "jaxflow" in in_a_new_process(code).stdout
+
+
+def test_compiled_programs_are_kept_for_the_next_process(tmp_path):
+    code = "from jaxflow.cli import main; main(['explain', 'the keys'])"
+    outputs = [in_a_new_process(code, XDG_CACHE_HOME=str(tmp_path)).stdout for _ in range(2)]
+    assert outputs[0] == outputs[1]
+    kept = [path for path in (tmp_path / "jaxflow").rglob("*") if path.is_file()]
+    assert kept, "the first process keeps its programs"
+
+
+def test_a_home_that_cannot_be_written_is_no_error(tmp_path):
+    (tmp_path / "jaxflow").write_text("a file where the directory would be")
+    process = in_a_new_process(
+        "from jaxflow.cli import main; main(['explain', 'the keys'])", XDG_CACHE_HOME=str(tmp_path)
+    )
+    assert "plural" in process.stdout
+    assert not process.stderr
 
 
 def test_words_and_all_outputs_together(capsys):
