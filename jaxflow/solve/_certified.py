@@ -9,11 +9,14 @@ that proves its value:
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,6 +38,10 @@ CHAIN, CHAINS = 64, 8
 BLOCK = 256
 # OR-Tools does work that takes it fewer seconds than this: loading compiled code takes 50 times as long.
 SMALL_WORK = 0.01
+# Once it is loaded, compiled code is faster from here on; so many seconds of small work are worth loading it, or compiling it.
+SMALL_IF_LOADED, MOST_SMALL, MOST_UNCOMPILED = 5e-4, 0.5, 10.0
+KERNEL = "jaxflow.solve._kernel"
+_small_work = [0.0]  # seconds that small work took OR-Tools in this process, about
 # Work of fewer seconds than this runs in the caller's thread: starting others takes longer.
 BRIEF_WORK = 0.02
 # Seconds between two checks of the deadline, of Ctrl-C and of the progress.
@@ -174,8 +181,23 @@ def _blocks(chains: Int[np.ndarray, " start"], n_threads: int) -> Int[np.ndarray
 
 
 def is_small(network: FlowNetwork, n_pairs: int) -> bool:
-    """Whether OR-Tools solves so many pairs before compiled code would be loaded. Depends on the arguments alone."""
-    return bool(n_pairs * (5e-5 + 6e-8 * np.count_nonzero(network.capacity)) < SMALL_WORK)
+    """Whether OR-Tools solves so many pairs, which takes less time than loading compiled code would, or compiling it.
+
+    Small work adds up: after so much of it compiled code is loaded nevertheless. Values do not depend on it.
+    """
+    work = n_pairs * (5e-5 + 6e-8 * np.count_nonzero(network.capacity))
+    if KERNEL in sys.modules:
+        return bool(work < min(SMALL_WORK, SMALL_IF_LOADED))
+    if work >= SMALL_WORK:
+        return False
+    _small_work[0] += work
+    return _small_work[0] < (MOST_SMALL if _is_kept_compiled() else MOST_UNCOMPILED)
+
+
+@functools.cache
+def _is_kept_compiled() -> bool:
+    """Whether compiled code lies beside its source, where Numba keeps it first."""
+    return any(Path(__file__).with_name("__pycache__").glob("_kernel.solve_block-*.nbi"))
 
 
 def n_cores() -> int:
