@@ -16,6 +16,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Real
 from jaxflow import _display
 
 STACKS = ("encoder", "decoder", "cross")
+SMALL = 2**20  # values that NumPy handles before a program would be compiled for their shape
 AnyArray = Array | np.ndarray  # on a device, or on the host
 AnyInt = int | np.integer  # Python's, or an element of an array
 # False, or 0 as tokenizers write it, where padded.
@@ -164,6 +165,13 @@ def is_traced(*trees: Any) -> bool:
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
 
 
+def numpy_of(*trees: Any) -> Any:
+    """Return NumPy where all arrays are on the host, else jax.numpy: what is on the host needs no program for its shape."""
+    return (
+        np if all(isinstance(leaf, np.ndarray | np.generic | float | int) for leaf in jax.tree.leaves(trees)) else jnp
+    )
+
+
 def at_least_float32(values: Float[SameArray, "*shape"]) -> Float[SameArray, "*shape"]:
     """Widen float16 and bfloat16 to float32; `promote_types` would refuse to under strict dtype promotion."""
     return values.astype(jnp.float32) if jnp.finfo(values.dtype).bits < 32 else values
@@ -206,9 +214,13 @@ def check_rows(name: str, weights: AnyArray, mask: Mask | None, *, computed_in: 
     """
     if is_traced(weights, mask):
         return
-    with jax.ensure_compile_time_eval():  # weights that a traced function closes over have values too
-        known = None if mask is None else jnp.asarray(mask)
-        non_finite, smallest, deviation, where = jax.device_get(_row_facts(jnp.asarray(weights), known))
+    if isinstance(weights, np.ndarray) and weights.size <= SMALL:  # where compiling for each shape would take longer
+        non_finite, smallest, deviation, where = _row_facts(weights, mask, numpy=np)
+    else:
+        with jax.ensure_compile_time_eval():  # weights that a traced function closes over have values too
+            known = None if mask is None else jnp.asarray(mask)
+            found = _compiled_row_facts(jnp.asarray(weights), known)
+            non_finite, smallest, deviation, where = jax.device_get(found)
     if non_finite:
         raise ValueError(
             f"Attention.{name} holds {non_finite} values that are NaN or infinite in rows that are no padding. Softmax over "
@@ -231,18 +243,24 @@ def check_rows(name: str, weights: AnyArray, mask: Mask | None, *, computed_in: 
         )
 
 
-@jax.jit
 def _row_facts(
-    weights: Float[AnyArray, "*batch layer head query key"],
-    mask: Mask | None,
-) -> tuple[Array, Array, Array, Array]:
-    """Count what is not finite, and find the smallest weight and the row sum farthest from 1; masked rows excepted."""
-    weights = at_least_float32(jnp.asarray(weights))
-    real = jnp.ones((1,) * (weights.ndim - 1), bool) if mask is None else jnp.asarray(mask, bool)[..., None, None, :]
-    non_finite = (~jnp.isfinite(weights) & real[..., None]).sum()
-    smallest = jnp.where(real[..., None], weights, 1).min()
-    deviation = jnp.where(real, jnp.abs(weights.sum(-1) - 1), 0)
+    weights: Float[AnyArray, "*batch layer head query key"], mask: Mask | None, *, numpy: Any = jnp
+) -> tuple[Any, Any, Any, Any]:
+    """Count what is not finite, and find the smallest weight and the row sum farthest from 1; masked rows excepted.
+
+    By `numpy`, which is jax.numpy or NumPy.
+    """
+    weights = at_least_float32(numpy.asarray(weights))
+    real = (
+        numpy.ones((1,) * (weights.ndim - 1), bool) if mask is None else numpy.asarray(mask, bool)[..., None, None, :]
+    )
+    non_finite = (~numpy.isfinite(weights) & real[..., None]).sum()
+    smallest = numpy.where(real[..., None], weights, 1).min()
+    deviation = numpy.where(real, numpy.abs(weights.sum(-1) - 1), 0)
     return non_finite, smallest, deviation.max(), deviation.argmax()
+
+
+_compiled_row_facts = jax.jit(_row_facts)
 
 
 def check_mask(name: str, mask: Mask | None, expected: dict[str, tuple[int, ...]]) -> None:
@@ -260,7 +278,7 @@ def check_mask(name: str, mask: Mask | None, expected: dict[str, tuple[int, ...]
     if is_traced(mask):
         return
     values = np.asarray(mask)
-    if not np.isin(values, (0, 1)).all():
+    if not ((values == 0) | (values == 1)).all():
         raise ValueError(
             f"{name} holds {np.setdiff1d(values, (0, 1))[0]}; expected True or False (1 or 0) for each token."
         )

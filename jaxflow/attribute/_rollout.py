@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import ArrayLike, Float
 
-from jaxflow._attention import AnyArray, AnyInt, Attention, SourceMask, TargetMask, is_traced
+from jaxflow._attention import AnyArray, AnyInt, Attention, SourceMask, TargetMask, is_traced, numpy_of
 from jaxflow.attribute._attribution import Attribution, split_scores
 from jaxflow.attribute._evidence import Evidence, capacities_by, needs_of
 from jaxflow.capture import Residual
@@ -134,7 +134,7 @@ def rollout(
         normalise: divide each output's scores by their sum.
 
     Returns:
-        `Attribution` of JAX arrays in [0, 1], without certificate.
+        `Attribution` in [0, 1], without certificate: JAX arrays, or NumPy's for one example's `Capacities` of these.
 
     Raises:
         ValueError: as `attention_flow`.
@@ -202,43 +202,57 @@ def raw_attention(
     return _apply(functools.partial(_one_layer, layer=layer), capacities, positions, normalise)
 
 
-def _one_layer(capacities: Capacities, *, layer: AnyInt) -> Float[Array, "output player"]:
+def _one_layer(capacities: Capacities, *, layer: AnyInt) -> Float[AnyArray, "output player"]:
     stacks = (capacities.cross, capacities.decoder) if capacities.decoder is not None else (capacities.encoder,)
-    return jnp.concatenate([stack[layer] for stack in stacks if stack is not None], axis=-1)
+    return numpy_of(capacities).concatenate([stack[layer] for stack in stacks if stack is not None], axis=-1)
 
 
-def _rollout(capacities: Capacities) -> Float[Array, "output player"]:
-    """Follow what every position holds of each player, layer by layer."""
+def _rollout(capacities: Capacities) -> Float[AnyArray, "output player"]:
+    """Follow what every position holds of each player, layer by layer: compiled, or in NumPy what is on the host."""
+    return _follow(capacities, np) if numpy_of(capacities) is np else _compiled_follow(capacities)
 
-    def after(layers: AnyArray, held: Array) -> Array:
-        return jax.lax.scan(lambda held, layer: (_times(layer, held), None), held, jnp.asarray(layers))[0]
 
+def _follow(capacities: Capacities, numpy: Any) -> Float[AnyArray, "output player"]:
     n_source, n_target = lengths(capacities)
-    dtype = jnp.result_type(*(leaf for leaf in (capacities.encoder, capacities.decoder) if leaf is not None))
-    held = jnp.eye(n_source + n_target, dtype=dtype)
+    stacks = [leaf for leaf in (capacities.encoder, capacities.decoder) if leaf is not None]
+    held = numpy.eye(n_source + n_target, dtype=jnp.result_type(*stacks))
     source, target = held[:n_source], held[n_source:]
-    if capacities.encoder is not None:
-        source = after(capacities.encoder, source)
+    source = _over_layers(numpy, lambda held, layer: _times(numpy, layer, held), source, capacities.encoder)
     if capacities.decoder is None:
         return source
     if capacities.cross is None:
-        return after(capacities.decoder, target)
+        return _over_layers(numpy, lambda held, layer: _times(numpy, layer, held), target, capacities.decoder)
+    residual = numpy.asarray(capacities.residual)
 
-    residual = jnp.asarray(capacities.residual)
-
-    def layer(target: Array, both: tuple[AnyArray, AnyArray]) -> tuple[Array, None]:
+    def layer(target: AnyArray, both: tuple[AnyArray, AnyArray]) -> AnyArray:
         decoder, cross = both
-        return residual * _times(decoder, target) + _times(cross, source), None
+        return residual * _times(numpy, decoder, target) + _times(numpy, cross, source)
 
-    return jax.lax.scan(layer, target, (capacities.decoder, capacities.cross))[0]
+    return _over_layers(numpy, layer, target, (capacities.decoder, capacities.cross))
 
 
-def _times(layer: Float[AnyArray, "query key"], held: Float[Array, "key player"]) -> Float[Array, "query player"]:
-    return jnp.matmul(layer, held, precision="highest")
+def _over_layers(numpy: Any, step: Callable[[AnyArray, Any], AnyArray], held: AnyArray, layers: Any) -> AnyArray:
+    """Apply a step for each layer; `layers` is an array `[layer, ...]`, a tuple of them, or None for none."""
+    if layers is None:
+        return held
+    if numpy is np:
+        for number in range(len(jax.tree.leaves(layers)[0])):
+            held = step(held, jax.tree.map(lambda leaf, number=number: leaf[number], layers))
+        return held
+    return jax.lax.scan(lambda held, layer: (step(held, layer), None), held, jax.tree.map(jnp.asarray, layers))[0]
+
+
+_compiled_follow = jax.jit(functools.partial(_follow, numpy=jnp))
+
+
+def _times(
+    numpy: Any, layer: Float[AnyArray, "query key"], held: Float[AnyArray, "key player"]
+) -> Float[AnyArray, "query player"]:
+    return np.matmul(layer, held) if numpy is np else jnp.matmul(layer, held, precision="highest")
 
 
 def _apply(
-    scores_of: Callable[[Capacities], Array],
+    scores_of: Callable[[Capacities], AnyArray],
     capacities: Capacities,
     positions: Positions | None,
     normalise: bool,
@@ -249,6 +263,7 @@ def _apply(
     mask = capacities.decoder_mask if n_target else capacities.encoder_mask
     known = mask is not None and not is_traced(mask)
     chosen = check_positions(positions, np.asarray(mask) if known else np.ones((*batch, n_target or n_source), bool))
-    capacities = jax.tree.map(jnp.asarray, capacities)
+    if batch or numpy_of(capacities) is not np:
+        capacities = jax.tree.map(jnp.asarray, capacities)
     scores = functools.reduce(lambda f, _: jax.vmap(f), batch, scores_of)(capacities)[..., chosen, :]
     return split_scores(scores, n_source, positions=chosen, normalise=normalise)

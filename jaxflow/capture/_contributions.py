@@ -10,7 +10,7 @@ from flax import struct
 from jaxtyping import Array, Float
 
 from jaxflow import _display
-from jaxflow._attention import STACKS, Attention, is_traced
+from jaxflow._attention import STACKS, AnyArray, Attention, is_traced, numpy_of
 from jaxflow.capture._differentiate import differentiate
 from jaxflow.capture._frozen import Pulled
 from jaxflow.capture._targets import Target
@@ -35,18 +35,18 @@ class Contributions:
     Source: gates held at their values, as in DecompX, Modarressi et al. 2023 (2306.02873).
     """
 
-    encoder: Float[Array, "*batch layer source source"] | None = None
-    decoder: Float[Array, "*batch layer target target"] | None = None
-    cross: Float[Array, "*batch layer target source"] | None = None
-    encoder_stay: Float[Array, "*batch layer source"] | None = None
-    decoder_stay: Float[Array, "*batch layer target"] | None = None
-    outputs: Float[Array, "*batch token"] | None = None
-    value: Float[Array, " *batch"] | None = None
+    encoder: Float[AnyArray, "*batch layer source source"] | None = None
+    decoder: Float[AnyArray, "*batch layer target target"] | None = None
+    cross: Float[AnyArray, "*batch layer target source"] | None = None
+    encoder_stay: Float[AnyArray, "*batch layer source"] | None = None
+    decoder_stay: Float[AnyArray, "*batch layer target"] | None = None
+    outputs: Float[AnyArray, "*batch token"] | None = None
+    value: Float[AnyArray, " *batch"] | None = None
 
     @property
-    def levels(self) -> dict[str, Float[Array, "*batch level token"]]:
+    def levels(self) -> dict[str, Float[AnyArray, "*batch level token"]]:
         """What each position holds, by stack: level 0 are the inputs, level l what layer l computes."""
-        found = {}
+        found, numpy = {}, numpy_of(self)
         for name in ("encoder", "decoder"):
             arcs, stay = getattr(self, name), getattr(self, f"{name}_stay")
             if arcs is not None:
@@ -54,13 +54,13 @@ class Contributions:
                 taken = stay + arcs.sum(-1)
                 if name == "decoder" and self.cross is not None:
                     taken = taken + self.cross.sum(-1)
-                found[name] = jnp.concatenate([left, taken[..., -1:, :]], axis=-2)
+                found[name] = numpy.concatenate([left, taken[..., -1:, :]], axis=-2)
         if self.encoder is None and self.cross is not None:  # the source comes from outside of the model
             found["encoder"] = self.cross.sum((-2, -3))[..., None, :]
         return found
 
     @property
-    def inputs(self) -> dict[str, Float[Array, "*batch token"]]:
+    def inputs(self) -> dict[str, Float[AnyArray, "*batch token"]]:
         """What the input tokens gave, by stack; all together the target."""
         return {name: levels[..., 0, :] for name, levels in self.levels.items()}
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
-from jaxflow._attention import STACKS, AnyInt, Attention, Mask, at_least_float32, is_traced
+from jaxflow._attention import STACKS, AnyArray, AnyInt, Attention, Mask, at_least_float32, is_traced
 from jaxflow.capture._ordering import Numbers, layer_numbers, shape
 from jaxflow.capture._recorded import Recorded
 from jaxflow.models import Keep, Layer, LayerPlace
@@ -152,7 +152,7 @@ def _number_layers(run: Run, heads: Heads) -> Numbers:
     return numbers
 
 
-def head_reduction(heads: Heads, name: str, shape: tuple[int, ...]) -> Callable[[Array], Array]:
+def head_reduction(heads: Heads, name: str, shape: tuple[int, ...]) -> Callable[[Any], Any]:
     """Return the function `[*batch, layer, head, query, key] -> [*batch, layer, query, key]` that `heads` names.
 
     It adds one head after the other: a reduction of XLA's adds in an order that depends on how many tokens there are,
@@ -169,8 +169,8 @@ def head_reduction(heads: Heads, name: str, shape: tuple[int, ...]) -> Callable[
     n_layers, n_heads = shape[-4:-2]
     if is_named(heads):
         if heads == "max":
-            return functools.partial(jnp.max, axis=-3)
-        return lambda weights: functools.reduce(operator.add, jnp.unstack(weights, axis=-3)) / n_heads
+            return lambda weights: weights.max(-3)
+        return lambda weights: functools.reduce(operator.add, _heads_of(weights)) / n_heads
     if is_index(heads):
         if not 0 <= heads < n_heads:  # type: ignore[operator]
             raise ValueError(f"heads is {heads}, but {name} has {n_heads} heads: expected 0 to {n_heads - 1}.")
@@ -186,12 +186,36 @@ def head_reduction(heads: Heads, name: str, shape: tuple[int, ...]) -> Callable[
     return lambda weights: weigh_heads(weights, jnp.asarray(heads)[(None,) * (weights.ndim - 4)])
 
 
+def _heads_of(weights: Float[AnyArray, "*shape head query key"]) -> Any:
+    """Return the weights of each head."""
+    return np.moveaxis(weights, -3, 0) if isinstance(weights, np.ndarray) else jnp.unstack(weights, axis=-3)
+
+
 def weigh_heads(
     weights: Float[Array, "*shape head query key"], head_weights: Real[Array, "*#shape head"]
 ) -> Float[Array, "*shape query key"]:
     """Sum heads, each times its weight; axes of length 1 in `head_weights` are broadcast."""
     head_weights = head_weights.astype(weights.dtype)[..., None, None]
-    return functools.reduce(operator.add, jnp.unstack(head_weights * weights, axis=-3))
+    return functools.reduce(operator.add, _heads_of(head_weights * weights))
+
+
+def capacities_on_host(
+    name: str,
+    weights: Float[np.ndarray, "*batch layer 1 query key"],
+    *,
+    residual: float,
+    masks: Masks,
+) -> Float[np.ndarray, "*batch layer query key"]:
+    """Do what `stack_capacities` does for one head: the same operations, in the same order, in NumPy."""
+    weights = at_least_float32(np.asarray(weights))[..., 0, :, :]
+    identity = np.eye(weights.shape[-2], weights.shape[-1], dtype=weights.dtype)[None]
+    query, key = SIDES[name]
+    for mask, axis in ((masks[query], -1), (masks[key], -2)):
+        if mask is not None:
+            visible = np.expand_dims(np.asarray(mask, bool), axis)[..., None, :, :]
+            weights, identity = np.where(visible, weights, 0), np.where(visible, identity, 0)
+    capacity = (1 - residual) * weights
+    return capacity + residual * identity if query == key else capacity
 
 
 def _check_heads(heads: Heads) -> None:

@@ -11,6 +11,7 @@ from jaxflow.network._capacities import (
     joint_capacities,
     lengths,
     uniform_capacities,
+    weighted_on_host,
 )
 from jaxflow.network._contributions import Sign, check_sign
 from jaxflow.network._from_model import capacities_of_reduced, capture_capacities
@@ -65,4 +66,5 @@ __all__ = [
     "selected_networks",
     "span_masks",
     "uniform_capacities",
+    "weighted_on_host",
 ]

@@ -22,8 +22,19 @@ from jaxflow._attention import (
     check_attention,
     check_mask,
     is_traced,
+    numpy_of,
 )
-from jaxflow.capture import Contributions, Heads, Masks, Residual, stack_capacities
+from jaxflow.capture import (
+    Contributions,
+    Heads,
+    Masks,
+    Residual,
+    capacities_on_host,
+    is_index,
+    is_named,
+    reduce_heads,
+    stack_capacities,
+)
 from jaxflow.network._contributions import Sign, evidence_along
 from jaxflow.network._layers import is_layers, join_layers
 from jaxflow.network._weighting import Weighting, check_weighting, weigh_attention
@@ -139,6 +150,28 @@ def joint_capacities(
     )
 
 
+def weighted_on_host(
+    attention: Attention,
+    gradients: Attention,
+    *,
+    heads: Heads,
+    residual: Residual,
+    weighting: Weighting,
+    masks: Masks,
+) -> Capacities:
+    """Do what `joint_capacities` does with gradients, of arrays that are on the host; what it makes stays there.
+
+    Raises:
+        ValueError: as `joint_capacities`.
+    """
+    residual = check_residual(residual)
+    check_attention(attention, encoder_mask=masks["encoder"], decoder_mask=masks["decoder"])
+    weighed = weigh_attention(attention, weighting=weighting, gradients=gradients, masks=masks)
+    if not isinstance(residual, float) or numpy_of(weighed) is not np or not (is_named(heads) or is_index(heads)):
+        return build_capacities(weighed, heads=heads, residual=residual, masks=masks)
+    return build_on_host(reduce_heads(weighed, heads), residual=residual, masks=masks)
+
+
 def contribution_capacities(contributions: Contributions, *, sign: Sign = "support") -> Capacities:
     """Let each arc carry what speaks for the target there, and each position pass on what came to it and speaks for it.
 
@@ -171,14 +204,24 @@ def build_capacities(attention: Attention, *, heads: Heads, residual: Residual, 
     return _with_masks(stacks, residual, masks)
 
 
+def build_on_host(attention: Attention, *, residual: float, masks: Masks) -> Capacities:
+    """Do what `build_capacities` does, with attention of one head that is on the host; what it makes stays there."""
+    stacks: dict[str, Any] = {
+        name: capacities_on_host(name, weights, residual=residual, masks=masks)
+        for name in STACKS
+        if (weights := getattr(attention, name)) is not None
+    }
+    return _with_masks(stacks, residual, masks)
+
+
 def _with_masks(stacks: dict[str, Array], residual: Residual, masks: Masks) -> Capacities:
-    some = next(iter(stacks.values()))
-    encoder_mask, decoder_mask = (None if mask is None else jnp.asarray(mask, bool) for mask in masks.values())
+    some, numpy = next(iter(stacks.values())), numpy_of(stacks)
+    encoder_mask, decoder_mask = (None if mask is None else numpy.asarray(mask, bool) for mask in masks.values())
     return Capacities(
         **stacks,
         encoder_mask=encoder_mask,
         decoder_mask=decoder_mask,
-        residual=jnp.full(some.shape[:-3], residual, some.dtype),
+        residual=numpy.full(some.shape[:-3], residual, some.dtype),
     )
 
 
@@ -241,16 +284,17 @@ def uniform_capacities(capacities: Capacities) -> Capacities:
         raise ValueError(
             "Uniform attention needs the residual: make the capacities with joint_capacities, or set residual."
         )
-    residual = jnp.asarray(capacities.residual)[..., None, None, None]
+    numpy = numpy_of(capacities)
+    residual = numpy.asarray(capacities.residual)[..., None, None, None]
 
-    def uniform(capacity: AnyArray | None, *, is_self: bool) -> Array | None:
+    def uniform(capacity: AnyArray | None, *, is_self: bool) -> AnyArray | None:
         if capacity is None:
             return None
-        seen = (jnp.asarray(capacity) > 0).astype(capacity.dtype)
-        each = (1 - residual) * seen / jnp.maximum(seen.sum(-1, keepdims=True), 1)
+        seen = (numpy.asarray(capacity) > 0).astype(capacity.dtype)
+        each = (1 - residual) * seen / numpy.maximum(seen.sum(-1, keepdims=True), 1)
         if not is_self:
             return each
-        identity = jnp.eye(seen.shape[-1], dtype=seen.dtype)[(None,) * (seen.ndim - 2)]
+        identity = numpy.eye(seen.shape[-1], dtype=seen.dtype)[(None,) * (seen.ndim - 2)]
         return each + residual * seen * identity
 
     return dataclasses.replace(

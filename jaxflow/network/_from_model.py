@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
-from jaxflow._attention import Attention, SourceMask, TargetMask, check_rows, check_structure
+from jaxflow._attention import Attention, SourceMask, TargetMask, check_rows, check_structure, numpy_of
 from jaxflow.capture import Heads, Residual, is_index, is_named, run_capture
 from jaxflow.models import DEFAULT_NAME, Role, as_model
-from jaxflow.network._capacities import Capacities, build_capacities, check_capacities, check_residual
+from jaxflow.network._capacities import Capacities, build_capacities, build_on_host, check_capacities, check_residual
 
 
 def capture_capacities(
@@ -72,6 +73,7 @@ def capture_capacities(
     capacities = capacities_of_reduced(
         attention, heads=heads, residual=residual, encoder_mask=encoder_mask, decoder_mask=decoder_mask
     )
+    check_capacities(capacities)
     return outputs, capacities
 
 
@@ -93,7 +95,7 @@ def capacities_of_reduced(
         decoder_mask: as in `joint_capacities`.
 
     Raises:
-        ValueError: as `joint_capacities`.
+        ValueError: as `joint_capacities`. Values of capacities are not checked.
     """
     check_structure(attention, encoder_mask=encoder_mask, decoder_mask=decoder_mask)
     if is_index(heads) or (is_named(heads) and heads == "mean"):
@@ -102,6 +104,9 @@ def capacities_of_reduced(
                 # The sum is in float32, whatever the heads were in.
                 check_rows(name, getattr(attention, name), mask, computed_in=jnp.bfloat16)
     masks = {"encoder": encoder_mask, "decoder": decoder_mask}
-    capacities = build_capacities(attention, heads=0, residual=check_residual(residual), masks=masks)
-    check_capacities(capacities)
+    residual = check_residual(residual)
+    if isinstance(residual, float) and numpy_of(attention, masks) is np:
+        capacities = build_on_host(attention, residual=residual, masks=masks)
+    else:
+        capacities = build_capacities(attention, heads=0, residual=residual, masks=masks)
     return capacities

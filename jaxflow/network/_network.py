@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jaxtyping import Int, Real
 
-from jaxflow._attention import AnyArray, AnyInt, is_traced
+from jaxflow._attention import AnyArray, AnyInt, is_traced, numpy_of
 from jaxflow.network._capacities import Capacities, check_capacities
 
 DecoderLayer = Literal["sublayers", "parallel"]
@@ -116,6 +115,7 @@ def flow_network(
     """
     n_source, n_target = check_network(capacities, decoder_layer, feedback, n_prompt)
     encoder, decoder, cross = capacities.encoder, capacities.decoder, capacities.cross
+    numpy = numpy_of(capacities)
     n_encoder = 0 if encoder is None else encoder.shape[0]
     n_decoder = 0 if decoder is None else decoder.shape[0]
     has_middle = cross is not None and decoder_layer == "sublayers"
@@ -143,7 +143,7 @@ def flow_network(
         if has_middle:
             layer, query = np.indices((n_decoder, n_target)).reshape(2, -1)
             # A padded position has no arc of its own either: its row of self-attention is empty.
-            carries = jnp.where(decoder[layer, query].sum(-1) > 0, jnp.asarray(capacities.residual), 0)
+            carries = numpy.where(decoder[layer, query].sum(-1) > 0, numpy.asarray(capacities.residual), 0)
             arcs.append((node(layer + 1, query, middle=True), node(layer + 1, query), carries))
         if cross is not None:
             layer, query, key = np.indices(cross.shape).reshape(3, -1)
@@ -160,7 +160,7 @@ def flow_network(
     return FlowNetwork(
         senders=np.concatenate(senders),
         receivers=np.concatenate(receivers),
-        capacity=capacity[0] if len(capacity) == 1 else jnp.concatenate(capacity),
+        capacity=capacity[0] if len(capacity) == 1 else numpy.concatenate(capacity),
         stack=stack,
         level=level,
         position=position,

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 import jax.numpy as jnp
 import numpy as np
 
-from jaxflow._attention import STACKS, AnyArray, Attention, at_least_float32, is_traced
+from jaxflow._attention import STACKS, AnyArray, Attention, at_least_float32, is_traced, numpy_of
 from jaxflow.capture import SIDES, Masks
 
 Weighting = Literal["attention", "gradient", "attention_gradient"]
@@ -51,14 +51,15 @@ def weigh_attention(
         if weights is None:
             continue
         _check_finite(name, gradient, masks)
-        gradient = at_least_float32(jnp.asarray(gradient))
-        weights = at_least_float32(jnp.asarray(weights))
+        numpy = numpy_of(gradient, weights)
+        gradient = at_least_float32(numpy.asarray(gradient))
+        weights = at_least_float32(numpy.asarray(weights))
         if weighting == "gradient":
-            gradient = jnp.where(weights > 0, gradient, jnp.zeros((), gradient.dtype))
+            gradient = numpy.where(weights > 0, gradient, numpy.zeros((), gradient.dtype))
         else:
             dtype = jnp.promote_types(weights.dtype, gradient.dtype)
             gradient = weights.astype(dtype) * gradient.astype(dtype)
-        stacks[name] = jnp.maximum(gradient, jnp.zeros((), gradient.dtype))
+        stacks[name] = numpy.maximum(gradient, numpy.zeros((), gradient.dtype))
     return Attention(**stacks)
 
 
