@@ -19,7 +19,7 @@ from jaxflow.attribute._gradients import (
     input_x_gradient,
     integrated_gradients,
 )
-from jaxflow.attribute._hiding import batched, hide, shown_values
+from jaxflow.attribute._hiding import batched, hide, shown_compiled, shown_values
 from jaxflow.attribute._intervene import (
     Ablation,
     Intervention,
@@ -84,5 +84,6 @@ __all__ = [
     "raw_attention",
     "rollout",
     "shapley",
+    "shown_compiled",
     "shown_values",
 ]

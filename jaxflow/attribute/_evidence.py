@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
 import numpy as np
@@ -24,9 +24,10 @@ from jaxflow.network import (
     Weighting,
     as_capacities,
     capacities_of_reduced,
-    joint_capacities,
+    weighted_on_host,
 )
 
+T = TypeVar("T")
 # The model's inputs by name, and the number of a token -> the inputs without that token, of every example.
 Without = Callable[[dict[str, Any], int], dict[str, Any]]
 # The number of a target, and the positions to score -> their attribution.
@@ -152,6 +153,7 @@ class Evidence:
             mask = self.masks.get(side)
             candidates = np.ones(len(self.tokens[side]), bool) if mask is None else np.asarray(mask, bool)
         self.candidates = candidates
+        self._found: dict[Hashable, Any] = {}
 
     @property
     def n_targets(self) -> int:
@@ -184,17 +186,25 @@ class Evidence:
         """`[layer, head, query, key]` for each stack that there is."""
         return _unbatched(self._runs.attention(None))
 
-    @functools.cache  # noqa: B019  lives as long as the evidence
     def gradients(self, row: int = 0) -> Attention:
         """Return the gradients of a target by every attention weight; `row` counts targets, where each position has its own."""
-        return _unbatched(self._runs.gradients(row)[1])
+        return self._once(("gradients", row), lambda: _unbatched(self._runs.gradients(row)[1]))
 
-    @functools.cache  # noqa: B019
     def contributions(self, row: int = 0) -> Contributions:
         """Return what each token gave to a target, and through where; `row` as in `gradients`."""
-        found = jax.device_get(self._runs.contributions(row))
-        assert found.value is not None
-        return jax.tree.map(lambda leaf: leaf[(0,) * found.value.ndim], found)
+
+        def find() -> Contributions:
+            found = jax.device_get(self._runs.contributions(row))
+            assert found.value is not None
+            return jax.tree.map(lambda leaf: leaf[(0,) * found.value.ndim], found)
+
+        return self._once(("contributions", row), find)
+
+    def _once(self, what: Hashable, find: Callable[[], T]) -> T:
+        """Return what was found before, or find it and keep it as long as this evidence lives."""
+        if what not in self._found:
+            self._found[what] = find()
+        return self._found[what]
 
     def capacities(self, method: HasCapacities, row: int = 0) -> Capacities:
         """Return the capacities that a method is computed on, NumPy arrays."""
@@ -204,13 +214,13 @@ class Evidence:
             made = capacities_of_reduced(attention, heads=method.heads, residual=method.residual, **masks)
         else:
             attention, gradients = map(_unbatched, self._runs.gradients(row))
-            made = joint_capacities(
+            made = weighted_on_host(
                 attention,
+                gradients,
                 heads=method.heads,
                 residual=method.residual,
                 weighting=method.weighting,
-                gradients=gradients,
-                **masks,
+                masks=self.masks,
             )
         return jax.tree.map(np.asarray, made)
 

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from jaxflow.capture import Target, evaluate_target
-from jaxflow.models import Model
+from jaxflow.capture import LabelTarget, Target, evaluate_target
+from jaxflow.models import Model, pad_inputs, run_compiled
 
 
 def shown_values(
@@ -34,6 +34,36 @@ def shown_values(
         return evaluate_target(target, model.bind(parameters).call(**hidden, **others), (len(kept),))
 
     return batched(functools.partial(run, model.parameters, arrays), shape[-1], batch_size)
+
+
+def shown_compiled(
+    model: Model, args: tuple, kwargs: Mapping, *, target: LabelTarget, batch_size: int = 16
+) -> Callable[[Bool[np.ndarray, "*shape token"]], Float[np.ndarray, "*shape"]] | None:
+    """Do what `shown_values` does, by a program that is kept between calls, of a text that is padded where that is possible.
+
+    None for a model without such programs.
+    """
+    named = {**kwargs, **model.arguments(args, kwargs)}
+    shape = np.shape(named.get("input_ids", 0))
+    if model.split() is None or len(shape) != 2 or shape[0] != 1:
+        return None
+    named = with_mask(model, named, shape)
+    padded = pad_inputs(model, (), named)
+    inputs = named if padded is None else padded.kwargs
+    n_added = np.shape(inputs["input_ids"])[-1] - shape[-1]
+
+    def run(kept: Bool[np.ndarray, "mask token"]) -> Any:
+        whole = np.pad(kept, ((0, 0), (0, n_added)), constant_values=True)
+        return run_compiled(_shown, model, (), inputs, (target, whole))
+
+    return batched(run, shape[-1], batch_size)
+
+
+def _shown(model: Model, args: tuple, inputs: Mapping, operand: tuple[LabelTarget, Any]) -> Any:
+    target, kept = operand
+    arrays = {name: value for name, value in inputs.items() if np.ndim(value)}
+    others = {name: value for name, value in inputs.items() if not np.ndim(value)}
+    return evaluate_target(target, model.call(**hide(arrays, kept), **others), (len(kept),))
 
 
 def with_mask(model: Model, named: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:

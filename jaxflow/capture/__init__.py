@@ -1,6 +1,7 @@
 """A model -> its attention, and gradients by it: recorded, or found in the traced program."""
 
 from jaxflow.capture._capture import capture, run_capture
+from jaxflow.capture._compiled import capture_compiled, contributions_compiled, gradients_compiled, run_scored
 from jaxflow.capture._contributions import Contributions, capture_contributions, pull_contributions
 from jaxflow.capture._gradients import attention_gradients, pull_gradients
 from jaxflow.capture._head_reduction import (
@@ -8,6 +9,7 @@ from jaxflow.capture._head_reduction import (
     Heads,
     Masks,
     Residual,
+    capacities_on_host,
     is_index,
     is_named,
     reduce_heads,
@@ -15,7 +17,16 @@ from jaxflow.capture._head_reduction import (
 )
 from jaxflow.capture._knock_out import knock_out
 from jaxflow.capture._recompute import attention_weights
-from jaxflow.capture._targets import Target, contrast, evaluate_target, log_probability, logit
+from jaxflow.capture._targets import (
+    LabelTarget,
+    Logit,
+    Target,
+    TargetSum,
+    contrast,
+    evaluate_target,
+    log_probability,
+    logit,
+)
 from jaxflow.capture._trace import take_arrays
 from jaxflow.models import logits_of
 
@@ -23,15 +34,22 @@ __all__ = [
     "SIDES",
     "Contributions",
     "Heads",
+    "LabelTarget",
+    "Logit",
     "Masks",
     "Residual",
     "Target",
+    "TargetSum",
     "attention_gradients",
     "attention_weights",
+    "capacities_on_host",
     "capture",
+    "capture_compiled",
     "capture_contributions",
     "contrast",
+    "contributions_compiled",
     "evaluate_target",
+    "gradients_compiled",
     "is_index",
     "is_named",
     "knock_out",
@@ -42,6 +60,7 @@ __all__ = [
     "pull_gradients",
     "reduce_heads",
     "run_capture",
+    "run_scored",
     "stack_capacities",
     "take_arrays",
 ]

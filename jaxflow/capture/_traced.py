@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
-from jaxflow._attention import Attention, Provenance, at_least_float32, is_traced
+from jaxflow._attention import STACKS, Attention, Provenance, at_least_float32, is_traced
 from jaxflow.capture._differentiable import Differentiable
 from jaxflow.capture._frozen import FrozenModel
 from jaxflow.capture._missing import refuse_missing
@@ -132,15 +133,30 @@ def _layer(site: Site, number: int, weights: jax.Array) -> Layer:
 def _check_rows(layers: Sequence[Layer]) -> None:
     """Raise if what was taken cannot be a softmax, which would be a fault of this package.
 
-    Under `jit` nothing is checked: there are no values.
+    Under `jit` nothing is checked: there are no values. `check_rows` does it afterwards.
     """
     for place, weights in layers:
-        if is_traced(weights) or not weights.size:
-            continue
-        total = at_least_float32(weights).sum(-1)
-        excess = float(jax.numpy.nanmax(total)) - 1
-        if excess > 0.05:  # bfloat16 sums to 1 within a hundredth
-            raise ValueError(
-                f"{place}: what was taken for attention has rows that sum to {1 + excess:.6g}, so it is none, or it "
-                "is scaled after the softmax. Build Attention(encoder=...) of what you mean by it."
-            )
+        if not is_traced(weights) and weights.size:
+            _check_sums(str(place), np.nanmax(np.asarray(at_least_float32(weights).sum(-1))))
+
+
+def check_rows(model: str, attention: Attention) -> None:
+    """Raise if attention of a traced model that ran compiled cannot be a softmax.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if attention.backend != "traced":
+        return
+    for name in STACKS:
+        weights = getattr(attention, name)
+        if weights is not None and weights.size:
+            _check_sums(f"the {name} of {model}", np.nanmax(np.asarray(weights, np.float32).sum(-1)))
+
+
+def _check_sums(where: str, largest: np.floating) -> None:
+    if largest > 1.05:  # bfloat16 sums to 1 within a hundredth
+        raise ValueError(
+            f"{where}: what was taken for attention has rows that sum to {largest:.6g}, so it is none, or it "
+            "is scaled after the softmax. Build Attention(encoder=...) of what you mean by it."
+        )

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float
 
 from jaxflow.attribute import AttentionFlow, ContributionFlow, Evidence, Flow, as_method, network_of
 from jaxflow.capture import Target, evaluate_target, knock_out
-from jaxflow.explain import EagerRuns
+from jaxflow.explain import ModelRuns
 from jaxflow.models import Role, as_model
 from jaxflow.network import Capacities
 from jaxflow.solve import CUT_STACKS, MinCut, min_cut
@@ -95,7 +95,7 @@ def cut_effect(
     if isinstance(how, AttentionFlow) and position is None:
         raise ValueError("position is None; attention flow needs the number of the output that its cut is to.")
     subject = as_model(model, variables=variables)
-    runs = EagerRuns(subject, args, kwargs, [target])
+    runs = ModelRuns(subject, args, kwargs, [target])
     attention = runs.attention(None)
     stacks = {n: s for n in ("encoder", "decoder") if (s := getattr(attention, n)) is not None}
     batch = next(iter(stacks.values())).shape[:-4]

@@ -8,16 +8,16 @@ from jaxflow.explain._image import grey, ground
 from jaxflow.explain._picture import Picture, known_picture
 from jaxflow.explain._prediction import Prediction
 from jaxflow.explain._reading import Example, encode, padding_mask, read_by, words_of
-from jaxflow.explain._runs import EagerRuns
+from jaxflow.explain._runs import ModelRuns
 from jaxflow.explain._words import text_spans
 
 __all__ = [
     "ARC_KINDS",
-    "EagerRuns",
     "Example",
     "Explanation",
     "FlowGraph",
     "Generate",
+    "ModelRuns",
     "Picture",
     "Prediction",
     "encode",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 
+from jaxflow._progress import progress_bar
 from jaxflow._version import __version__
 from jaxflow.attribute import (
     Attribution,
@@ -21,18 +23,20 @@ from jaxflow.attribute import (
     method_options,
     needs_target,
 )
-from jaxflow.capture import evaluate_target
+from jaxflow.capture import LabelTarget, evaluate_target
 from jaxflow.explain._explanation import Explanation
 from jaxflow.explain._generate import Generate, go_on, written_positions
 from jaxflow.explain._image import as_read
 from jaxflow.explain._picture import picture_of
 from jaxflow.explain._prediction import Prediction, read_predictions
 from jaxflow.explain._reading import Names, Reading, name, read
-from jaxflow.explain._runs import EagerRuns
-from jaxflow.explain._targets import PREDICTED, TargetChoice, Targets, choose_targets
+from jaxflow.explain._runs import ModelRuns, run_together
+from jaxflow.explain._targets import NO_TARGETS, PREDICTED, TargetChoice, Targets, choose_targets
 from jaxflow.explain._words import Span, Unit, cover, short, spans_by_side
 from jaxflow.models import Model, as_model
 from jaxflow.network import Positions, Spans, check_positions, span_masks
+
+T = TypeVar("T")
 
 
 def explain(
@@ -57,7 +61,8 @@ def explain(
     Args:
         model: what `capture` takes; or `as_model(...)` of it, which says more: roles of stacks, labels, a sown name.
         inputs: a text (with a tokenizer), a mapping of the model's own inputs by name, an array, or a tuple of them by position:
-            one example. An `Example` says more of them: names of tokens, padding, words. A list of these gives a list.
+            one example. An `Example` says more of them: names of tokens, padding, words. A list of these gives a list, and
+            is faster than one after the other: texts of similar length go through the model together.
         method: how to score, such as `AttentionFlow(residual=0.3)` or `Rollout()`; or a name, for the default options. None:
             attention flow, and beside it `Explanation.contributions` for a model that predicts something.
         tokenizer: turns a text into inputs and names tokens; as `load_model` returns it.
@@ -90,35 +95,96 @@ def explain(
         >>> explanation.tokens, explanation.predictions[0].label
         (('[CLS]', 'the', 'keys', 'to', 'the', 'cabinet'), 'plural')
     """
-    subject, how = as_model(model, variables=variables), as_method("flow" if method is None else method)
-    if isinstance(inputs, list):
-        options: dict[str, Any] = {"tokenizer": tokenizer, "target": target, "generate": generate}
-        options |= {"positions": positions, "spans": spans, "joint": joint}
-        return [explain(subject, each, method, **options) for each in inputs]
+    subject, how = _as_it_is(as_model(model, variables=variables)), as_method("flow" if method is None else method)
     if target is not None and method is not None and not needs_target(how):
         raise ValueError(
             f"target is given, but the method {method_name(how)!r} is the same for every target: leave it out, or use one that "
             "depends on it, such as AttentionFlow(weighting='attention_gradient')."
         )
+    prepare = functools.partial(
+        _prepare, subject, tokenizer=tokenizer, generate=generate, positions=positions, spans=spans
+    )
+    finish = functools.partial(
+        _explain, subject, how, target=target, tokenizer=tokenizer, spans=spans, joint=joint, is_default=method is None
+    )
+    if not isinstance(inputs, list):
+        return finish(*prepare(inputs))
+    prepared = [_of_many(prepare, number, each) for number, each in enumerate(inputs)]
+    run_together([runs for _, runs, _ in prepared], getattr(how, "heads", None))
+    found = []
+    with progress_bar(len(prepared), "explain", unit="example") as bar:
+        for number, each in enumerate(prepared):
+            found.append(_of_many(finish, number, *each))
+            bar.update()
+    return found
+
+
+def _as_it_is(model: Model) -> Model:
+    """Return a model that holds the arrays that it has now, also if the user's object is trained on."""
+    split = model.split() if model.is_live else None
+    return model if split is None else model.merge(split[1])
+
+
+def _of_many(do: Callable[..., T], number: int, *arguments: Any) -> T:
+    """Do something for one example of many, and say which it is if that fails."""
+    try:
+        return do(*arguments)
+    except ValueError as error:
+        raise ValueError(f"inputs[{number}]: {error}") from error
+
+
+def _prepare(
+    model: Model,
+    inputs: Any,
+    *,
+    tokenizer: Any,
+    generate: Generate | None,
+    positions: Positions | None,
+    spans: Any,
+) -> tuple[Reading, ModelRuns, Positions | None]:
+    """Read one example, and let the model go on from it if that is asked for; return also which positions are explained."""
     reading = read(inputs, tokenizer)
+    if reading.text is not None:  # a tokenizer may return more than its model takes, such as token_type_ids
+        taken = model.arguments((), reading.kwargs)
+        own = {name: value for name, value in reading.kwargs.items() if name in taken}
+        reading = dataclasses.replace(reading, kwargs=own if "input_ids" in own else reading.kwargs)
     if generate is not None:
-        reading = go_on(
-            subject, reading, generate, tokenizer=tokenizer, spans=spans if isinstance(spans, str) else None
-        )
+        unit: Any = spans if isinstance(spans, str) else None
+        reading = go_on(model, reading, generate, tokenizer=tokenizer, spans=unit)
         positions = written_positions(reading, positions)
-    chosen = None if positions is None else np.atleast_1d(np.asarray(positions)).tolist()
-    choose = functools.partial(choose_targets, target, model=subject, reading=reading, tokenizer=tokenizer, joint=joint)
-    targets = choose(positions=chosen, is_needed=needs_target(how))
-    runs = EagerRuns(subject, reading.args, reading.kwargs, targets.functions)
-    outputs, attention = runs.forward(getattr(how, "heads", None), needs=getattr(how, "needs", ()))
+    return reading, ModelRuns(model, reading.args, reading.kwargs), positions
+
+
+def _explain(
+    model: Model,
+    how: Method,
+    reading: Reading,
+    runs: ModelRuns,
+    positions: Positions | None,
+    *,
+    target: TargetChoice | None,
+    tokenizer: Any,
+    spans: Any,
+    joint: bool,
+    is_default: bool,
+) -> Explanation:
+    """Explain one example that was read."""
+    outputs, attention = runs.forward(getattr(how, "heads", None))
     batch = _check_one_example(attention)
-    names = name(subject, reading, attention, tokenizer)
+    names = name(model, reading, attention, tokenizer)
     grouped = _group(names, reading, spans, tokenizer)
     explained = check_positions(positions, np.ones(len(_output_tokens(names)), bool)).tolist()
-    if runs.n_targets not in (1, len(explained)):
-        raise ValueError(f"{runs.n_targets} targets are given for {len(explained)} outputs; expected one for each.")
+    choose = functools.partial(
+        choose_targets, target, model=model, reading=reading, tokenizer=tokenizer, positions=explained, joint=joint,
+        outputs=outputs,
+    )  # fmt: skip
+    targets = choose() if needs_target(how) else NO_TARGETS
+    if len(targets.functions) not in (1, len(explained)):
+        raise ValueError(
+            f"{len(targets.functions)} targets are given for {len(explained)} outputs; expected one for each."
+        )
     evidence = Evidence(
-        runs,
+        runs.with_targets(targets.functions),
         tokens=names.tokens,
         positions=explained,
         joint=joint,
@@ -130,26 +196,27 @@ def explain(
     )
     attribution = as_attribution(how.attribute(evidence), evidence)
     predictions = read_predictions(
-        subject,
+        model,
         outputs,
         batch=batch,
         tokenizer=tokenizer,
         produced=None if reading.example.produced is None else np.asarray(reading.example.produced),
     )
     finish = functools.partial(
-        _explanation, subject, reading=reading, tokenizer=tokenizer, names=names, grouped=grouped, predictions=predictions,
+        _explanation, model, reading=reading, tokenizer=tokenizer, names=names, grouped=grouped, predictions=predictions,
         has_spans=spans is not None,
     )  # fmt: skip
-    if method is not None or not predictions:
+    if not is_default or not predictions:
         return finish(how, evidence, attribution, targets)
-    own = choose(positions=explained, is_needed=True, outputs=outputs)
     if target is not None:
-        for function in own.functions:
-            evaluate_target(function, outputs, batch)  # what is wrong with it is said now
-    given = evidence.with_runs(EagerRuns(subject, reading.args, reading.kwargs, own.functions))
+        for function in choose().functions:  # what is wrong with it is said now
+            if not isinstance(function, LabelTarget):
+                evaluate_target(function, outputs, batch)
 
     def contributions() -> Explanation | str:
         try:
+            own = choose()
+            given = evidence.with_runs(runs.with_targets(own.functions))
             return finish(ContributionScores(), given, ContributionScores().attribute(given), own)
         except ValueError as error:
             return str(error)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
-import scipy.special
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
-from jaxflow.capture import Target, logit, logits_of
+from jaxflow.capture import LabelTarget, Logit, logits_of
 from jaxflow.explain._reading import words_of
 from jaxflow.models import Model
 
@@ -72,9 +71,9 @@ def read_predictions(
     are_words = logits.shape[-1] == model.facts.n_words and not fits
     if labels is not None and not fits and not are_words:
         raise ValueError(f"{len(labels)} labels are given for {logits.shape[-1]} logits; expected one each.")
-    probabilities = (
-        scipy.special.expit(logits) if model.facts.is_multi_label else scipy.special.softmax(logits, axis=-1)
-    )
+    from scipy import special  # late: it takes as long as a tenth of all that jaxflow imports
+
+    probabilities = special.expit(logits) if model.facts.is_multi_label else special.softmax(logits, axis=-1)
     best = probabilities.argmax(-1)
     if produced is not None:
         best = np.where(np.asarray(produced) < 0, best, produced)
@@ -92,43 +91,51 @@ def read_predictions(
     )
 
 
-def label_target(label: str | int, *, model: Model, tokenizer: Any = None, position: int | None = None) -> Target:
+def label_target(
+    label: str | int, *, model: Model, outputs: Any, tokenizer: Any = None, position: int | None = None
+) -> LabelTarget:
     """Make the logit of a label a target.
 
     Args:
         label: its number, or its name among the model's labels; of a language model, a token.
         model: whose label it is.
+        outputs: what the model returned.
         tokenizer: knows the numbers of a language model's tokens.
         position: of which position, where logits are per position, `[batch, token, label]`.
 
-    Returns:
-        A function of the model's outputs. It raises ValueError for a label that does not exist, and for logits per position
-        without position.
+    Raises:
+        ValueError: outputs without logits; a label that does not exist; logits per position without position.
     """
-
-    def value(outputs: Any) -> Any:
-        logits = logits_of(outputs)
-        at = _position_of(logits, position, f"{model.name} {PER_POSITION} the target is about, one number.")
-        number = label if isinstance(label, int) else _number(label, logits.shape[-1], model, tokenizer)
-        return logit(number, position=at)(outputs)
-
-    return value
+    logits = _logits(outputs)
+    at = _position_of(logits, position, f"{model.name} {PER_POSITION} the target is about, one number.")
+    number = label if isinstance(label, int) else _number(label, logits.shape[-1], model, tokenizer)
+    return Logit(number, at).located(outputs)
 
 
-def predicted_target(model: Model, position: int | None, run: Callable[[], Any]) -> Target:
-    """Make the logit of the label that a run finds likeliest a target; of one position, where logits are per position.
+def predicted_target(model: Model, outputs: Any, position: int | None) -> LabelTarget:
+    """Make the logit of the label that the model found likeliest a target; of one position, where logits are per position.
 
     The label stays the same where inputs change, as without a token or on the way from a baseline.
+
+    Raises:
+        ValueError: as `label_target`.
     """
-
-    def value(outputs: Any) -> Any:
-        at = _position_of(logits_of(outputs), position, f"{model.name} {PER_POSITION} is explained, or pass a target.")
-        return logit(np.asarray(logits_of(run(), at)).argmax(-1), position=at)(outputs)
-
-    return value
+    logits = _logits(outputs)
+    at = _position_of(logits, position, f"{model.name} {PER_POSITION} is explained, or pass a target.")
+    of_labels = logits if at is None else logits[..., at, :]
+    return Logit(of_labels.argmax(-1).astype(np.int32), at).located(outputs)
 
 
-def _position_of(logits: Float[Array, " ..."], position: int | None, message: str) -> int | None:
+def _logits(outputs: Any) -> Float[np.ndarray, " ..."]:
+    """Return the logits in what a model returned, on the host.
+
+    Raises:
+        ValueError: it returned none.
+    """
+    return np.asarray(jax.device_get(logits_of(outputs)))
+
+
+def _position_of(logits: Float[np.ndarray, " ..."], position: int | None, message: str) -> int | None:
     """Return the position whose logits count; None where logits are of the whole sequence.
 
     Raises:

@@ -9,7 +9,7 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from jaxflow.capture import Target, logit
+from jaxflow.capture import LabelTarget, Target, TargetSum, contrast, logit
 from jaxflow.explain._prediction import label_target, predicted_target
 from jaxflow.explain._reading import Reading
 from jaxflow.models import Model
@@ -34,55 +34,54 @@ class Targets:
     name: str | int | None
 
 
+NO_TARGETS = Targets((lambda outputs: outputs,), None)  # of methods that are the same for every target: never computed
+
+
 def choose_targets(
     target: TargetChoice | None,
     *,
     model: Model,
     reading: Reading,
     tokenizer: Any,
-    positions: Sequence[int] | None,
+    positions: Sequence[int],
     joint: bool,
-    is_needed: bool,
-    outputs: Any = None,
+    outputs: Any,
 ) -> Targets:
-    """Make the targets of the explained positions; of methods that need none they are never computed.
+    """Make the targets of the explained positions.
 
     Args:
         target: as in `explain`.
         model: the model.
         reading: what it read.
         tokenizer: the model's.
-        positions: which are explained; None for all.
+        positions: which are explained.
         joint: whether they are explained as one set.
-        is_needed: whether the method depends on targets.
-        outputs: what the model returned, where it ran already.
+        outputs: what the model returned.
 
     Raises:
-        ValueError: as many targets as there are positions were expected; a label that does not exist.
+        ValueError: as many targets as there are positions were expected; a label that does not exist; outputs without logits.
     """
-    run = functools.cache(lambda: model.call(*reading.args, **reading.kwargs) if outputs is None else outputs)
-    make = functools.partial(_of_label, model=model, tokenizer=tokenizer, run=run)
+    make = functools.partial(_of_label, model=model, tokenizer=tokenizer, outputs=outputs)
+    functions: list[Target]
+    name: str | int | None
     if reading.sequence is not None and not _is_pair(target):
-        assert positions is not None
-        functions = [_of_written(target, model, reading, tokenizer, position) for position in positions]
+        functions = [_of_written(target, model, reading, tokenizer, position, outputs) for position in positions]
         name = target if isinstance(target, str | int) else _name_of_written(target)
     elif _is_pair(target):
         label, other = cast(tuple[Label | None, Label | None], target)
         functions = []
-        for position in _positions(positions, run, is_written=reading.sequence is not None):
-            chosen, against = (_written(each, reading, position) for each in (label, other))
-            functions.append(_difference(make(chosen, position), make(against, position)))
+        for position in _positions(positions, outputs, is_written=reading.sequence is not None):
+            chosen, against = (make(_written(each, reading, position), position) for each in (label, other))
+            functions.append(contrast(chosen.label, against.label, position=chosen.position))
         name = f"{_label_name(label, reading)} rather than {_label_name(other, reading)}"
-    elif isinstance(target, str | int):
-        one = positions[0] if positions is not None and len(positions) == 1 else None
-        places = [one] if outputs is None else _positions(positions, run, is_written=False)
-        functions, name = [make(target, position) for position in places], target
-    elif target is None:
-        functions, name = _predicted(model, positions, run, is_needed=is_needed), None
+    elif isinstance(target, str | int) or target is None:
+        functions = [make(target, position) for position in _positions(positions, outputs, is_written=False)]
+        name = target
     elif callable(target):
-        functions, name = [cast(Target, target)], getattr(target, "__qualname__", "a function")
+        functions, name = [_located(cast(Target, target), outputs)], getattr(target, "__qualname__", "a function")
     else:
-        functions, name = list(cast(Sequence[Target], target)), "a function for each output"
+        functions = [_located(each, outputs) for each in cast(Sequence[Target], target)]
+        name = "a function for each output"
     if joint and len(functions) > 1:
         functions = [sum_of(functions)]
     return Targets(tuple(functions), name)
@@ -98,13 +97,10 @@ def _is_pair(target: Any) -> bool:
     return is_labels
 
 
-def _positions(positions: Sequence[int] | None, run: Callable[[], Any], *, is_written: bool) -> Sequence[int | None]:
+def _positions(positions: Sequence[int], outputs: Any, *, is_written: bool) -> Sequence[int | None]:
     """Return the positions that have targets of their own: each, where logits are per position; else None, for the sequence."""
-    outputs = run()
     per_position = getattr(getattr(outputs, "logits", outputs), "ndim", 0) > 2
-    if positions is None or not (is_written or per_position):
-        return [None]
-    return positions
+    return positions if is_written or per_position else [None]
 
 
 def _written(label: Label | None, reading: Reading, position: int | None) -> Label | None:
@@ -120,42 +116,31 @@ def _label_name(label: Label | None, reading: Reading) -> Label:
     return PREDICTED if reading.sequence is None else "each token"
 
 
-def _of_label(
-    label: Label | None, position: int | None, *, model: Model, tokenizer: Any, run: Callable[[], Any]
-) -> Target:
+def _of_label(label: Label | None, position: int | None, *, model: Model, tokenizer: Any, outputs: Any) -> LabelTarget:
     if label is None:
-        run()  # now, since inside a transformation of JAX it would have no values
-        return predicted_target(model, position, run)
-    return label_target(label, model=model, tokenizer=tokenizer, position=position)
-
-
-def _difference(target: Target, other: Target) -> Target:
-    return lambda outputs: target(outputs) - other(outputs)
+        return predicted_target(model, outputs, position)
+    return label_target(label, model=model, outputs=outputs, tokenizer=tokenizer, position=position)
 
 
 def sum_of(targets: Sequence[Target]) -> Target:
     """Make one target of several: their sum, for positions that are explained as one set."""
+    if all(isinstance(target, LabelTarget) for target in targets):
+        return TargetSum(cast(tuple[LabelTarget, ...], tuple(targets)))
     return lambda outputs: functools.reduce(operator.add, [target(outputs) for target in targets])
 
 
-def _predicted(
-    model: Model, positions: Sequence[int] | None, run: Callable[[], Any], *, is_needed: bool
-) -> list[Target]:
-    """Take the likeliest label as target: of the sequence, or of each position where logits are per position."""
-    if not is_needed:
-        return [predicted_target(model, None, run)]  # which nobody asks for
-    places = _positions(positions, run, is_written=False)
-    return [_of_label(None, place, model=model, tokenizer=None, run=run) for place in places]
+def _located(target: Target, outputs: Any) -> Target:
+    return target.located(outputs) if isinstance(target, LabelTarget) else target
 
 
-def _of_written(target: Any, model: Model, reading: Reading, tokenizer: Any, position: int) -> Target:
+def _of_written(target: Any, model: Model, reading: Reading, tokenizer: Any, position: int, outputs: Any) -> Target:
     assert reading.sequence is not None
     if isinstance(target, str | int):
-        return label_target(target, model=model, tokenizer=tokenizer, position=position)
+        return label_target(target, model=model, outputs=outputs, tokenizer=tokenizer, position=position)
     if target is None or _makes_targets(target):
-        return (target or logit)(int(reading.sequence[position + 1]), position=position)
+        return _located((target or logit)(int(reading.sequence[position + 1]), position=position), outputs)
     if callable(target):
-        return target
+        return _located(target, outputs)
     raise ValueError(
         f"target is {type(target).__name__}; expected for what is written a token, a function of the outputs, or one that makes "
         "a target of each written token, such as jaxflow.log_probability."

@@ -7,7 +7,9 @@ from jaxflow.models._function import FunctionModel
 from jaxflow.models._generation import continued, generate
 from jaxflow.models._load import load_model
 from jaxflow.models._model import DEFAULT_NAME, Model, name_arguments
-from jaxflow.models._outputs import logits_of, pick
+from jaxflow.models._outputs import count_from_start, logits_of, pick
+from jaxflow.models._padding import Padded, pad_inputs, padded_length
+from jaxflow.models._programs import is_hashable, output_shapes, run_compiled, run_once
 from jaxflow.models._recording import Keep, Layer, LayerPlace, Path, Recording, Role
 from jaxflow.models._transformers._config import attention_sizes
 
@@ -20,16 +22,24 @@ __all__ = [
     "Layer",
     "LayerPlace",
     "Model",
+    "Padded",
     "Path",
     "Recording",
     "Role",
     "as_model",
     "attention_sizes",
     "continued",
+    "count_from_start",
     "generate",
+    "is_hashable",
     "load_model",
     "logits_of",
     "name_arguments",
+    "output_shapes",
+    "pad_inputs",
+    "padded_length",
     "pick",
+    "run_compiled",
     "run_embedded",
+    "run_once",
 ]

@@ -41,6 +41,8 @@ class Facts:
         n_positions: the longest text, in tokens, padding included.
         patches: patches of an image, (down, across): they are the last tokens of a vision model.
         generation: how the model generates; None if it does not.
+        ignores_padding: whether tokens that are put behind a text change nothing, as long as `attention_mask` hides them from an
+            encoder; a decoder does not look ahead. Texts of several lengths share a compiled program then.
     """
 
     stacks: tuple[str, ...] = ("encoder",)
@@ -50,13 +52,15 @@ class Facts:
     n_positions: int | None = None
     patches: tuple[int, int] | None = None
     generation: Generation | None = None
+    ignores_padding: bool = False
 
 
 def facts_of(model: Any) -> Facts:
     """Read the facts of a module or function of the user's own, from its attributes and those of its `config`.
 
     Attributes that are read: `labels` or `id2label`; `n_positions`, `n_source` or `max_length`; `image_size` and `patch_size`;
-    `problem_type`; and of a model that generates `eos_token_id`, `max_length` and, with an encoder, `decoder_start_token_id`.
+    `problem_type`; `ignores_padding`; and of a model that generates `eos_token_id`, `max_length` and, with an encoder,
+    `decoder_start_token_id`.
     """
     config = getattr(model, "config", None)
     generation = generation_of(model)
@@ -75,6 +79,7 @@ def facts_of(model: Any) -> Facts:
         n_positions=n_positions,
         patches=patch_grid(model) or patch_grid(config),
         generation=generation,
+        ignores_padding=bool(getattr(model, "ignores_padding", False)),
     )
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
+from jaxflow._attention import AnyArray
 from jaxflow.models._as_model import as_model
 from jaxflow.models._facts import Generation
 from jaxflow.models._model import N_NEW_TOKENS, Model
 from jaxflow.models._outputs import logits_of
+from jaxflow.models._padding import pad_inputs, padded_length
+from jaxflow.models._programs import run_once
 
 
 def generate(
@@ -62,7 +66,9 @@ def generate(
     if sequence is None:
         if num_beams != 1:
             raise ValueError(f"num_beams is {num_beams}; {model.name} takes the likeliest token or draws: 1.")
-        sequence = _by_logits(model, generation, given, max_new_tokens=max_new_tokens, sample=sample, seed=seed)
+        sequence = _by_logits(
+            model, generation, given, n_new=_n_new(model, given, max_new_tokens), sample=sample, seed=seed
+        )
     ended = np.flatnonzero(np.isin(sequence[n_prompt:], np.asarray(generation.end_tokens, np.int64)))
     if len(ended):
         sequence = sequence[: n_prompt + ended[0] + 1]
@@ -105,47 +111,58 @@ def continued(
     return np.array([*prompt, *np.ravel(written)], np.int64), len(prompt)
 
 
-def _by_logits(
-    model: Model,
-    generation: Generation,
-    given: dict[str, np.ndarray],
-    *,
-    max_new_tokens: int | None,
-    sample: bool,
-    seed: int,
-) -> Int[np.ndarray, " target"]:
-    """Generate by a model's logits. Every step reads a sequence of one length, so that one program is compiled."""
-    side, start, read = "input_ids", given["input_ids"][0], {}
-    if generation.has_encoder:
-        side, start, read = "decoder_input_ids", np.array([generation.start_token]), given
-    for end in generation.end_tokens:
+def _n_new(model: Model, given: dict[str, np.ndarray], max_new_tokens: int | None) -> int:
+    """Return how many tokens are generated at most.
+
+    Raises:
+        ValueError: no room for one; a text of a model of the user's own that holds the token that ends what is generated.
+    """
+    generation = model.facts.generation
+    assert generation is not None
+    start = [generation.start_token] if generation.has_encoder else given["input_ids"][0].tolist()
+    for end in () if model.generates_by_itself else generation.end_tokens:
         if end in start:
             raise ValueError(
                 f"The text has the token that ends what {model.name} writes, number {end}: leave it out, so "
                 "that there is something to write after it."
             )
-    n_new = N_NEW_TOKENS if max_new_tokens is None else max_new_tokens
-    if generation.max_length is not None:
-        room = generation.max_length - len(start)
-        if room < 1:
-            raise ValueError(
-                f"The text is {len(start)} tokens long, all that {model.name} reads and writes: shorten it, so that "
-                "there is room for what it writes."
-            )
-        n_new = room if max_new_tokens is None else min(room, max_new_tokens)
-    run = model.compiled()
+    default = N_NEW_TOKENS if generation.max_length is None or model.generates_by_itself else None
+    wanted = default if max_new_tokens is None else max_new_tokens
+    if generation.max_length is None:
+        assert wanted is not None
+        return wanted
+    room = generation.max_length - len(start)
+    if room < 1:
+        raise ValueError(
+            f"The text is {len(start)} tokens long, all that {model.name} reads and writes: shorten it, so that "
+            "there is room for what it writes."
+        )
+    return room if wanted is None else min(room, wanted)
 
-    def step(tokens: Int[np.ndarray, "1 token"]) -> Float[Array, "1 token vocabulary"]:
+
+def _by_logits(
+    model: Model, generation: Generation, given: dict[str, np.ndarray], *, n_new: int, sample: bool, seed: int
+) -> Int[np.ndarray, " target"]:
+    """Generate by a model's logits. Every step reads a sequence of one length, so that one program is compiled."""
+    side, start, read = "input_ids", given["input_ids"][0], {}
+    if generation.has_encoder:
+        side, start, read = "decoder_input_ids", np.array([generation.start_token]), given
+    n_longest = padded_length(len(start) + n_new, generation.max_length)
+    run = jax.jit(model.call) if model.split() is None else functools.partial(run_once, model)
+
+    def step(tokens: Int[np.ndarray, "1 token"]) -> Float[np.ndarray, "1 token vocabulary"]:
         n_tokens = tokens.shape[1]
         # Attention is causal: what is put behind the tokens is not read.
-        whole = np.pad(tokens, ((0, 0), (0, len(start) + n_new - n_tokens)))
-        return logits_of(run(**read, **{side: whole}))[:, :n_tokens]
+        inputs = {**read, side: np.pad(tokens, ((0, 0), (0, n_longest - n_tokens)))}
+        padded = pad_inputs(model, (), inputs) if read else None
+        logits = logits_of(run(**(inputs if padded is None else padded.kwargs)))
+        return np.asarray(logits)[:, :n_tokens]
 
     return generate_with(step, start, max_new_tokens=n_new, ends=generation.end_tokens, sample=sample, seed=seed)
 
 
 def generate_with(
-    step: Callable[[Int[np.ndarray, "1 token"]], Float[Array, "1 token vocabulary"]],
+    step: Callable[[Int[np.ndarray, "1 token"]], Float[AnyArray, "1 token vocabulary"]],
     tokens: Sequence[int] | Int[np.ndarray, " token"],
     *,
     max_new_tokens: int,

@@ -5,16 +5,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
 from flax.core.scope import CollectionFilter, union_filters
 
 from jaxflow.models._apply import record_apply
 from jaxflow.models._facts import Facts, facts_of
-from jaxflow.models._model import DEFAULT_NAME, Embed, Model, name_arguments
+from jaxflow.models._model import DEFAULT_NAME, Embed, Model, name_arguments, roles_key
 from jaxflow.models._recording import Keep, Recording, Role
 from jaxflow.models._transformers._mending import mended
 
@@ -85,10 +84,11 @@ class LinenModel(Model):
         state = self.parameters if state is None else state
         return state if state is None or "params" in state else {"params": state}
 
-    def compiled(self) -> Callable[..., Any]:
-        """Return `call`, compiled once for a module, however often it is asked for."""
-        variables = self._variables()
-        return lambda **inputs: _compiled_apply(self.module, variables, inputs)
+    def split(self) -> tuple[Hashable, Any] | None:
+        """Return the module and how it is called, and its variables. A module that is bound to random numbers is not split."""
+        if self.rngs or self.parameters is None:
+            return None
+        return (self.module, self.sown, roles_key(self.roles), repr(self.mutable)), self.parameters
 
     def _variables(self) -> Mapping:
         if self.parameters is None:
@@ -122,9 +122,3 @@ def linen_model(
     module, variables = model.unbind()
     mutable = union_filters(scope.mutable, ())
     return LinenModel(module, name, variables, facts_of(module), sown, roles, dict(scope.rngs), mutable)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _compiled_apply(module: nn.Module, variables: Mapping, inputs: dict[str, Any]) -> Any:
-    with mended():
-        return module.apply(variables, **inputs)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import flax.linen as nn
-import jax
 import numpy as np
 from jaxtyping import Array, Int
 
@@ -35,6 +34,7 @@ class Model(Protocol):
         roles: which stack attention belongs to, where the user says so: a fragment of a path -> the stack.
         sown: the name under which it sows attention, for messages.
         backend: what `Attention.backend` says if the attention was taken from what `sow` returns.
+        generates_by_itself: whether it has a way of its own to generate, and `generate` may use it.
         is_live: whether the object that the user passed changes as it is trained, so that it holds its newest state itself.
     """
 
@@ -45,6 +45,7 @@ class Model(Protocol):
     sown: str = DEFAULT_NAME
     backend: str = "traced"
     is_live: bool = False
+    generates_by_itself: bool = False
 
     def bind(self, parameters: Any) -> Model:
         """Return the same model with other parameters, of the structure of `parameters`."""
@@ -93,25 +94,41 @@ class Model(Protocol):
         """Return the model with a state of its training, as `state_of` returns it."""
         return self.bind(state)
 
-    def compiled(self) -> Callable[..., Any]:
-        """Return `call`, compiled."""
-        return jax.jit(self.call)
+    def split(self) -> tuple[Hashable, Any] | None:
+        """Return what a compiled program of the model depends on, and the arrays that it is given anew at each run.
+
+        Models with equal structures run the same program, each on its own arrays, so the structure must hold all else that
+        the result depends on, and no array. None: that cannot be told, and the model runs operation by operation.
+        """
+        return None
+
+    def merge(self, arrays: Any) -> Model:
+        """Return the model with other arrays, of the structure of those that `split` returns; they may be traced."""
+        return self.bind(arrays)
 
     def generate(
         self, inputs: Mapping[str, np.ndarray], *, max_new_tokens: int | None, num_beams: int, sample: bool, seed: int
     ) -> Int[np.ndarray, " token"] | None:
-        """Let the model generate by a method of its own; None if it has none: it generates by its logits."""
+        """Let the model generate by a method of its own; None if it has none, or needs none: it generates by its logits."""
         return None
 
 
 def name_arguments(function: Callable, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a function's arguments by name, those that it does not take left out."""
+    """Return a function's arguments by name, also those that it takes as `**rest`; those that it does not take left out."""
     try:
         signature = inspect.signature(function)
     except ValueError:  # written in C, or wrapped in something that is
         return dict(kwargs)
-    named = {name: value for name, value in kwargs.items() if name in signature.parameters}
-    return signature.bind_partial(*args, **named).arguments
+    parameters = signature.parameters
+    rest = next((name for name, each in parameters.items() if each.kind is inspect.Parameter.VAR_KEYWORD), None)
+    named = {name: value for name, value in kwargs.items() if rest is not None or name in parameters}
+    found = signature.bind_partial(*args, **named).arguments
+    return {**found, **found.pop(rest)} if rest in found else found
+
+
+def roles_key(roles: Mapping[str, Role] | None) -> Hashable:
+    """Return what the user says of roles as a part of what `Model.split` returns."""
+    return None if roles is None else tuple(roles.items())
 
 
 def model_name(model: Any) -> str:

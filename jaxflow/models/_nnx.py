@@ -7,13 +7,14 @@ import functools
 import inspect
 import sys
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
+import jax
 from jaxtyping import Array
 
 from jaxflow.models._facts import Facts, facts_of
-from jaxflow.models._model import DEFAULT_NAME, Embed, Model, model_name, name_arguments
+from jaxflow.models._model import DEFAULT_NAME, Embed, Model, model_name, name_arguments, roles_key
 from jaxflow.models._recording import Role
 
 
@@ -77,6 +78,21 @@ class NnxModel(Model):
     def arguments(self, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the arguments of the module or the method by name."""
         return name_arguments(self.model, args, kwargs)
+
+    def split(self) -> tuple[Hashable, Any]:
+        """Return the module without its arrays, and all arrays that it holds now."""
+        from flax import nnx
+
+        structure, arrays = nnx.split(self._module)
+        arrays = jax.tree.map(lambda leaf: leaf, arrays)  # variables of its own: those of the module change in place
+        method = self.model.__func__ if inspect.ismethod(self.model) else None
+        return (structure, method, self.sown, roles_key(self.roles)), arrays
+
+    def merge(self, arrays: Any) -> NnxModel:
+        """Return a copy of the module, as it is now, with other arrays."""
+        from flax import nnx
+
+        return dataclasses.replace(self, structure=nnx.graphdef(self._module))._with(arrays)
 
     def sow(self, args: tuple, kwargs: Mapping[str, Any]) -> tuple[Any, dict[tuple[str | int, ...], tuple[Array, ...]]]:
         """Call a copy of the module, and return also what it sows under the name `sown`."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from jaxflow._attention import at_least_float32
@@ -51,10 +52,20 @@ def pick(values: Float[Array, "*batch choice"], index: int | Int[ArrayLike, "*#b
     Raises:
         ValueError: the entry does not exist.
     """
-    n_choices = values.shape[-1]
-    if not isinstance(index, jax.core.Tracer):
-        with jax.ensure_compile_time_eval():
-            if not ((-n_choices <= jnp.asarray(index)) & (jnp.asarray(index) < n_choices)).all():
-                raise ValueError(f"{index} does not exist: there are {n_choices}, 0 to {n_choices - 1}.")
+    index = count_from_start(index, values.shape[-1])
     index = jnp.broadcast_to(jnp.asarray(index), values.shape[:-1])
     return jnp.take_along_axis(values, index[..., None], axis=-1)[..., 0]
+
+
+def count_from_start(index: int | Int[ArrayLike, " *batch"], n_choices: int) -> Any:
+    """Return numbers that may count from the end as they count from the start, after a check that they exist.
+
+    Raises:
+        ValueError: one does not exist. Traced numbers are returned as they are.
+    """
+    if isinstance(index, jax.core.Tracer):
+        return index
+    found = np.asarray(index)
+    if not ((-n_choices <= found) & (found < n_choices)).all():
+        raise ValueError(f"{index} does not exist: there are {n_choices}, 0 to {n_choices - 1}.")
+    return np.where(found < 0, found + n_choices, found).astype(np.int32)

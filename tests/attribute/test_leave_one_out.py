@@ -6,7 +6,7 @@ import pytest
 
 from jaxflow import as_model, compare, explain, load_model, logit
 from jaxflow.attribute import METHODS, Evidence, LeaveOneOut, method_label
-from jaxflow.explain._runs import EagerRuns
+from jaxflow.explain._runs import ModelRuns
 
 TEXT = "the keys to the old cabinet"
 FIRST = (logit(0),)
@@ -31,7 +31,7 @@ class Fixed:
 
 def evidence(targets=FIRST, **options):
     ids = np.arange(6)[None]
-    runs = EagerRuns(as_model(adds_up), (), {"input_ids": ids, "attention_mask": np.ones_like(ids)}, list(targets))
+    runs = ModelRuns(as_model(adds_up), (), {"input_ids": ids, "attention_mask": np.ones_like(ids)}, list(targets))
     return Evidence(runs, tokens={"encoder": tuple("abcdef"), "decoder": ()}, positions=range(len(targets)), **options)
 
 

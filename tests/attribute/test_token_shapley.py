@@ -10,7 +10,7 @@ import pytest
 from jaxflow import as_model, compare, explain, load_model, logit
 from jaxflow.attribute import Evidence, LeaveOneOut, TokenShapley
 from jaxflow.evaluate import masked_value
-from jaxflow.explain._runs import EagerRuns
+from jaxflow.explain._runs import ModelRuns
 
 N = 4
 WEIGHTS = jnp.array([0.5, -1.0, 2.0, 0.25, 8.0])  # by token; 4 is worth a lot, if it is shown
@@ -26,7 +26,7 @@ def game(input_ids, attention_mask):
 def evidence(mask=None, **options):
     ids = np.array([[2, 3, 4, 1, 0][: N if mask is None else len(mask)]])
     inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids) if mask is None else np.array([mask])}
-    runs = EagerRuns(as_model(game), (), inputs, [logit(0)])
+    runs = ModelRuns(as_model(game), (), inputs, [logit(0)])
     tokens = {"encoder": ("a",) * ids.shape[1], "decoder": ()}
     return Evidence(runs, tokens=tokens, positions=[0], **options)
 
@@ -84,7 +84,7 @@ def test_reverses_save_orders():
         return jnp.stack([shown[:, 0] * shown[:, 1] + 2.0 * shown[:, 1] * shown[:, 3] - shown[:, 2]] * 2, axis=-1)
 
     ids = np.ones((1, N), int)
-    runs = EagerRuns(as_model(pairs), (), {"input_ids": ids, "attention_mask": ids}, [logit(0)])
+    runs = ModelRuns(as_model(pairs), (), {"input_ids": ids, "attention_mask": ids}, [logit(0)])
     its = Evidence(runs, tokens={"encoder": ("a",) * N, "decoder": ()}, positions=[0])
     found = TokenShapley(n_permutations=4).attribute(its)
     np.testing.assert_allclose(found.encoder, [[0.5, 1.5, -1.0, 1.0]], atol=1e-6)
@@ -137,7 +137,7 @@ def test_a_target_that_is_not_finite_is_refused():
         return jnp.concatenate([jnp.log(shown)] * 2, axis=-1)
 
     ids = np.ones((1, 3), int)
-    runs = EagerRuns(as_model(broken), (), {"input_ids": ids, "attention_mask": ids}, [logit(0)])
+    runs = ModelRuns(as_model(broken), (), {"input_ids": ids, "attention_mask": ids}, [logit(0)])
     its = Evidence(runs, tokens={"encoder": ("a",) * 3, "decoder": ()}, positions=[0])
     with pytest.raises(ValueError, match="The target is not finite for 1 of"):
         TokenShapley().attribute(its)

@@ -35,7 +35,7 @@ def test_it_is_capture_and_attention_flow_with_words(agreement):
     model, tokenizer = agreement
     explanation = explain(model, TEXT, tokenizer=tokenizer)
     _, attention = capture(model, **tokenizer([TEXT]))
-    np.testing.assert_array_equal(explanation.attribution.encoder, attention_flow(attention).encoder[0])
+    np.testing.assert_allclose(explanation.attribution.encoder, attention_flow(attention).encoder[0], rtol=1e-6)
     assert explanation.tokens == ("[CLS]", "the", "keys", "to", "the", "old", "cabinet")
     prediction = explanation.prediction_of(0)
     logits = np.asarray(model(**tokenizer([TEXT]))[0], np.float64)
@@ -90,8 +90,8 @@ def test_words_are_inputs_by_their_joint_flow(agreement):
     np.testing.assert_array_equal(np.delete(words.scores, 2, axis=1), np.delete(tokens.scores, [2, 3], axis=1))
     masks = span_masks([(i, i + 1) for i in (0, 1)] + [(2, 4)] + [(i, i + 1) for i in range(4, 8)], 8)
     _, attention = capture(model, **tokenizer([text]))
-    np.testing.assert_array_equal(
-        words.scores, AttentionFlow()(attention, positions=0, spans=Spans(encoder=masks)).encoder[0]
+    np.testing.assert_allclose(
+        words.scores, AttentionFlow()(attention, positions=0, spans=Spans(encoder=masks)).encoder[0], rtol=1e-6
     )
     assert words.bottleneck.sum() == pytest.approx(1)
 

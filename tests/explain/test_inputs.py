@@ -150,3 +150,37 @@ def test_nothing_is_computed_before_it_is_looked_at(agreement, monkeypatch):
     monkeypatch.undo()
     assert explanation.flow_graphs[0] is explanation.flow_graph(0)
     assert len(explanation.flow_graphs) == 7
+
+
+class MoreThanTaken:
+    """A tokenizer of the package that returns what its model does not take."""
+
+    def __init__(self, tokenizer):
+        self._tokenizer = tokenizer
+
+    def __call__(self, text, **options):
+        inputs = self._tokenizer(text, **options)
+        return {**inputs, "token_type_ids": np.zeros_like(inputs["input_ids"])}
+
+    def __getattr__(self, name):
+        return getattr(self._tokenizer, name)
+
+
+def test_what_a_tokenizer_returns_and_a_model_does_not_take_is_left_out():
+    model, tokenizer = load_model("agreement")
+    expected = explain(model, "the keys", tokenizer=tokenizer)
+    np.testing.assert_array_equal(
+        explain(model, "the keys", tokenizer=MoreThanTaken(tokenizer)).scores, expected.scores
+    )
+
+    seen = []
+
+    def takes_the_rest(input_ids, **rest):
+        seen.append(sorted(rest))
+        return model(input_ids, rest["attention_mask"])
+
+    explain(takes_the_rest, "the keys", tokenizer=MoreThanTaken(tokenizer))
+    assert seen[0] == ["attention_mask", "token_type_ids"]
+    explain(lambda **inputs: model(inputs["input_ids"]), "the keys", tokenizer=MoreThanTaken(tokenizer))
+    with pytest.raises(TypeError, match="token_type_ids"):
+        explain(model, dict(MoreThanTaken(tokenizer)(["the keys"])))

@@ -39,6 +39,7 @@ def config_facts(config: Any) -> Facts:
         is_multi_label=is_multi_label(config),
         n_positions=_longest_text(config),
         patches=patch_grid(config),
+        ignores_padding=True,
     )
 
 

@@ -1,5 +1,7 @@
 """The network: a small Transformer encoder that predicts the number of the next verb from its first token."""
 
+from typing import ClassVar
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -33,6 +35,8 @@ class AgreementEncoder(nn.Module):
     width: int = 48
     hidden: int = 96
     labels: tuple[str, ...] = ("singular", "plural")
+
+    ignores_padding: ClassVar[bool] = True  # behind a text
 
     @nn.compact
     def __call__(

@@ -1,5 +1,7 @@
 """The network: a small Transformer decoder that generates English sentences, word by word."""
 
+from typing import ClassVar
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -31,6 +33,8 @@ class AgreementDecoder(nn.Module):
     max_length: int = 1 + MAX_WORDS + MAX_ENDING
     eos_token_id: int = VOCABULARY.index(END)
     labels: tuple[str, ...] = VOCABULARY
+
+    ignores_padding: ClassVar[bool] = True  # behind a text
 
     @nn.compact
     def __call__(

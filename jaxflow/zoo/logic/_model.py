@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -38,6 +40,8 @@ class FormulaTransformer(nn.Module):
     n_heads: int = 4
     width: int = 96
     hidden: int = 256
+
+    ignores_padding: ClassVar[bool] = True  # behind a text
 
     @property
     def max_length(self) -> int:

@@ -1,0 +1,130 @@
+"""Compiled programs of models: one for each kind of run and each shape of inputs, kept between calls."""
+
+from __future__ import annotations
+
+import collections
+import functools
+import threading
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxflow.models._model import Model
+
+# Models of so many structures have programs; those of the one that was used least recently go first.
+N_KEPT = 8
+
+
+class Programs:
+    """The compiled programs of all models of one structure. They hold none of the models' arrays."""
+
+    def __init__(self) -> None:
+        """Compile nothing yet."""
+        self._running = threading.local()
+        self._compiled = jax.jit(self._trace, static_argnums=(0, 1))
+        self._refused: set[Hashable] = set()
+        self._shapes: dict[Hashable, Any] = {}
+
+    def run(
+        self, job: Callable[..., Any], model: Model, arrays: Any, args: tuple, kwargs: Mapping, operand: Any
+    ) -> Any:
+        """Return `job(model, args, kwargs, operand)`, compiled if it can be."""
+        if job in self._refused:
+            return job(model, args, kwargs, operand)
+        key, given = _static(args, kwargs)
+        self._running.model = model
+        try:
+            return self._compiled(job, key, arrays, given, operand)
+        except Exception:  # whatever it is, it comes again, in words that speak of the model; or the model runs
+            found = job(model, args, kwargs, operand)
+            self._refused.add(job)
+            return found
+        finally:
+            del self._running.model
+
+    def shapes(self, model: Model, arrays: Any, args: tuple, kwargs: Mapping) -> Any:
+        """Return the shapes of what the model returns, found without a run, and kept."""
+        key, given = _static(args, kwargs)
+        shapes = tuple((array.shape, str(array.dtype)) for array in given)
+        if (key, shapes) not in self._shapes:
+            self._running.model = model
+            try:
+                call = functools.partial(self._trace, _call, key)
+                self._shapes[key, shapes] = jax.eval_shape(call, arrays, given, None)
+            finally:
+                del self._running.model
+        return self._shapes[key, shapes]
+
+    def _trace(self, job: Callable[..., Any], static: Any, arrays: Any, given: list[Any], operand: Any) -> Any:
+        structure, settings = static
+        rest = iter(given)
+        args, kwargs = structure.unflatten(next(rest) if each is None else each[1] for each in settings)
+        return job(self._running.model.merge(arrays), args, kwargs, operand)
+
+
+_programs: collections.OrderedDict[Hashable, Programs] = collections.OrderedDict()
+_lock = threading.Lock()
+
+
+def run_compiled(job: Callable[..., Any], model: Model, args: tuple, kwargs: Mapping[str, Any], operand: Any) -> Any:
+    """Return `job(model, args, kwargs, operand)`: compiled, or operation by operation where a model cannot be compiled.
+
+    Args:
+        job: a pure function that can be hashed, such as one of a module.
+        model: the model. Its arrays go in as arguments, so programs stay true while it is trained.
+        args: what it is called with. What is no array is a part of the program.
+        kwargs: what it is called with, likewise.
+        operand: a PyTree of arrays.
+    """
+    found = _programs_of(model)
+    if found is None:
+        return job(model, args, kwargs, operand)
+    programs, arrays = found
+    return programs.run(job, model, arrays, args, kwargs, operand)
+
+
+def output_shapes(model: Model, args: tuple, kwargs: Mapping[str, Any]) -> Any:
+    """Return the shapes of what a model returns, as `jax.eval_shape` does; None where it has no compiled programs."""
+    found = _programs_of(model)
+    return None if found is None else found[0].shapes(model, found[1], args, kwargs)
+
+
+def _programs_of(model: Model) -> tuple[Programs, Any] | None:
+    """Return the programs of models like this one, and this one's arrays; None where it cannot be compiled."""
+    split = model.split()
+    if split is None or not is_hashable(split[0]):
+        return None
+    structure, arrays = split
+    with _lock:
+        programs = _programs.pop(structure, None) or Programs()
+        _programs[structure] = programs
+        while len(_programs) > N_KEPT:
+            _programs.popitem(last=False)
+    return programs, arrays
+
+
+def _static(args: tuple, kwargs: Mapping[str, Any]) -> tuple[Hashable, list[Any]]:
+    """Return what of a call is a part of the program, and its arrays."""
+    leaves, structure = jax.tree.flatten((args, dict(kwargs)))
+    is_array = [isinstance(leaf, np.ndarray | jax.Array) for leaf in leaves]
+    settings = tuple(None if is_one else (type(leaf), leaf) for leaf, is_one in zip(leaves, is_array, strict=True))
+    return (structure, settings), [leaf for leaf, is_one in zip(leaves, is_array, strict=True) if is_one]
+
+
+def _call(model: Model, args: tuple, kwargs: Mapping[str, Any], operand: Any) -> Any:
+    return model.call(*args, **kwargs)
+
+
+def run_once(model: Model, **inputs: Any) -> Any:
+    """Call a model, compiled."""
+    return run_compiled(_call, model, (), inputs, None)
+
+
+def is_hashable(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
