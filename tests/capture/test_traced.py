@@ -63,6 +63,8 @@ WRITTEN = {
     "sliding window": lambda z: jax.nn.softmax(jnp.where(jnp.broadcast_to(NEAR, z.shape), z, NEG)),
     "sink in the logits": lambda z: jax.nn.softmax(jnp.concatenate([z, jnp.ones((B, H, T, 1))], -1))[..., :-1],
     "sink in the sum": lambda z: exponential(z) / (exponential(z).sum(-1, keepdims=True) + 0.3),
+    "rounded": lambda z: jax.nn.softmax(jax.lax.reduce_precision(z, 8, 7)),
+    "rounded after": lambda z: jax.lax.reduce_precision(jax.nn.softmax(z), 8, 16),
     "other keys in two dtypes": lambda z: jax.nn.softmax(z.astype(jnp.bfloat16)).astype(jnp.float32),
     "heads mixed before": lambda z: jax.nn.softmax(jnp.einsum("bhts,hg->bgts", z, jnp.asarray([[1.0, 0.5], [-0.3, 2.0]]))),
 }  # fmt: skip

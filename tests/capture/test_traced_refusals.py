@@ -144,6 +144,20 @@ def kernel(x):
 
 
 LOOP = r"in a loop whose passes do not build on each other: in chunks of queries.*query_chunk_size=None"
+
+
+def additive(x):
+    """Attention of Bahdanau: no product of queries and keys."""
+    q, k = (norm(x) @ ONE[name].reshape(D, D) for name in "qk")
+    weights = jax.nn.softmax(jnp.tanh(q[:, :, None] + k[:, None]) @ jnp.ones(D))
+    return weights @ x
+
+
+def by_distance(x):
+    y = norm(x) @ ONE["q"].reshape(D, D)
+    return jax.nn.softmax(-((y[:, :, None] - y[:, None]) ** 2).sum(-1)) @ x
+
+
 REFUSED = [
     (while_loop, r"inside a while loop.*lax.fori_loop with bounds that are Python numbers"),
     (cond, r"inside a cond .*Decide in Python"),
@@ -157,6 +171,8 @@ REFUSED = [
     (recurrent, r"has one query in each pass of a loop: a sequence written token by token"),
     (with_a_cache, r"has one query in each pass of a loop"),
     (one_step_with_a_cache, r"Queries and keys of one sequence differ in number \(a cache"),
+    (additive, r"softmax of shape .* weighs tokens for tokens, but its"),
+    (by_distance, r"weighs tokens for tokens, but no product of queries and keys in its logits"),
     (scaled, r"rows that sum to 3"),
     (axial, r"attend over different tokens|differs in shape|in blocks of tokens"),
     (batch_made_inside, r"axes of length \[2\] that come from no argument of the function"),
@@ -173,7 +189,8 @@ def test_refused(function, message):
 
 
 @pytest.mark.parametrize(
-    "function", [while_loop, online, local_blocks, query_chunks, two_parts, talking_heads, sharded, kernel]
+    "function",
+    [while_loop, online, local_blocks, query_chunks, two_parts, talking_heads, sharded, kernel, additive, by_distance],
 )
 def test_no_layer_is_left_out(function):
     """One layer that can be taken does not hide another that cannot."""

@@ -105,10 +105,15 @@ def follow(op: Op, axes: Mapping[Value, Axes]) -> list[Axes]:
     rule = _RULES.get(op.name)
     if rule is not None:
         return [rule(op, ins)] * len(op.outs)
-    if op.name.startswith(("reduce_", "arg")) and "axes" in op.params:
+    if is_reduction(op):
         removed = {int(axis) for axis in op.params["axes"]}
         return [tuple(axis for i, axis in enumerate(ins[0]) if i not in removed)] * len(op.outs)
     return [_same_places(op, out, ins) for out in op.outs]
+
+
+def is_reduction(op: Op) -> bool:
+    """Whether an operation sums or compares along axes, which its result lacks; `reduce_precision` only sounds like one."""
+    return op.name.startswith(("reduce_", "arg")) and "axes" in op.params
 
 
 def _same_places(op: Op, out: Value, ins: list[Axes]) -> Axes:

@@ -103,7 +103,7 @@ def find_scores(
             continue
         if product is None:
             return Scores(dot, key_side, axes, {}, {}, raw=False)
-        free = _free(product, axes)
+        free = free_origins(product, axes[product.op.ins[product.place]])
         queries = [place for place in _factors(around, dot) if sides[place[0]] == 1 - key_side and place in free]
         if not queries:
             reason = NO_QUERIES
@@ -123,7 +123,7 @@ def _products(around: Around, value: Value) -> Iterator[Op]:
     waiting, seen = [value], {value}
     while waiting:
         op = around.producers.get(waiting.pop(0))
-        if op is None or op.bodies or op.name.startswith(("reduce_", "arg")):
+        if op is None or op.bodies or ax.is_reduction(op):
             continue
         if op.name == "dot_general" and op.params["dimension_numbers"][0][0]:
             yield op
@@ -236,12 +236,11 @@ def _places(dot: Op, side: int) -> list[int]:
     ]
 
 
-def _free(product: Step, axes: Mapping[Value, ax.Axes]) -> frozenset:
-    """Of which factors the axes are that only the weights have, in their product with the values."""
+def free_origins(product: Step, weights: ax.Axes) -> frozenset:
+    """Tell where the axes come from that only the weights have, in their product with the values."""
     summed, batch = product.op.params["dimension_numbers"]
     bound = {*summed[product.place], *batch[product.place]}
-    known = axes[product.op.ins[product.place]]
-    return ax.origins(*(axis for i, axis in enumerate(known) if i not in bound))
+    return ax.origins(*(axis for i, axis in enumerate(weights) if i not in bound))
 
 
 def arrays_of(origins: frozenset) -> frozenset:

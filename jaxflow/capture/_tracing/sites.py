@@ -9,7 +9,7 @@ from jaxflow.capture._tracing import axes as ax
 from jaxflow.capture._tracing.loops import Passes, passes_of
 from jaxflow.capture._tracing.origins import axes_of, computed_values
 from jaxflow.capture._tracing.program import Op, Scope, Value, hidden
-from jaxflow.capture._tracing.scores import NO_QUERIES, Around, Scores, find_scores, length_of
+from jaxflow.capture._tracing.scores import NO_QUERIES, Around, Scores, find_scores, free_origins, length_of
 from jaxflow.capture._tracing.softmax import (
     Keys,
     Softmax,
@@ -156,6 +156,12 @@ def _judge(
             findings.refused.append(f"{where}attention of shape {list(exp.outs[0].shape)} {ONE_QUERY}")
             return
         if isinstance(found, str):
+            if _is_among_tokens(around, softmax):
+                findings.refused.append(
+                    f"{where}softmax of shape {list(exp.outs[0].shape)} weighs tokens for tokens, but {found}. Build "
+                    "Attention(encoder=...) of the weights that you mean, or let a module sow them."
+                )
+                return
             findings.other.append(f"{where}softmax of shape {list(exp.outs[0].shape)}: {found}.")
             continue
         if softmax.mixed:
@@ -202,6 +208,21 @@ def _judge(
             "jaxflow.attention_weights(query, key)."
         )
         return
+
+
+def _is_among_tokens(around: Around, softmax: Softmax) -> bool:
+    """Whether weights for each token and each other one weigh values that all tokens share.
+
+    Keys come from an axis that another axis of the weights comes from, and that one is free in the product with the values.
+    """
+    weights = around.axes.get(softmax.product.op.ins[softmax.product.place])
+    made = around.axes.get(softmax.exp.outs[0])
+    if weights is None or made is None:
+        return False
+    keys = {axis for _, axis in softmax.keys}
+    among = ax.origins(*(made[axis] for axis in keys))
+    others = ax.origins(*(axis for i, axis in enumerate(made) if i not in keys))
+    return bool(among & others & free_origins(softmax.product, weights))
 
 
 def _builds_on(around: Around, softmax: Softmax, earlier: Softmax) -> bool:
