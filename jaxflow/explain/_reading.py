@@ -200,14 +200,32 @@ def words_of(tokenizer: Any, ids: Int[np.ndarray, " token"]) -> list[str]:
 def padding_mask(mask: Any, name: str, side: str, shape: tuple[int, ...]) -> Bool[np.ndarray, "*batch token"] | None:
     """Return what a model was given as padding mask, if it says so for each token.
 
+    Axes of length 1 before the token may differ.
+
     Raises:
-        ValueError: a mask of another shape.
+        ValueError: a mask of another shape, or with other values than 0 and 1.
     """
     if mask is None:
         return None
-    if np.shape(mask) != shape:
+    values = np.asarray(mask)
+    if values.shape[-1:] == shape[-1:] and values.size == np.prod(shape):
+        values = values.reshape(shape)
+    if values.shape != shape:
         raise ValueError(
             f"{name} has shape {np.shape(mask)}, which does not say for each of the {shape[-1]} tokens whether it is "
             f"padding: pass {side}_mask of shape {shape}, in Example(inputs, {side}_mask=...)."
         )
-    return np.asarray(mask, bool)
+    is_additive = np.issubdtype(values.dtype, np.floating) and not (values > 0).any()
+    if is_additive or not ((values == 0) | (values == 1)).all():
+        other = values[(values != 0) & (values != 1)]
+        held = f"holds {other[0]:.4g}" if other.size else f"is {values.dtype} and holds 0 alone"
+        raise ValueError(
+            f"{name} {held}; expected 1 for tokens and 0 for padding. "
+            + (
+                "It may be an additive mask, where 0 keeps a token and a large negative number hides it. "
+                if is_additive
+                else ""
+            )
+            + f"If the model takes it so, say which tokens are padding: Example(inputs, {side}_mask=...), of shape {shape}."
+        )
+    return values.astype(bool)

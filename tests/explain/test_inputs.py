@@ -184,3 +184,50 @@ def test_what_a_tokenizer_returns_and_a_model_does_not_take_is_left_out():
     explain(lambda **inputs: model(inputs["input_ids"]), "the keys", tokenizer=MoreThanTaken(tokenizer))
     with pytest.raises(TypeError, match="token_type_ids"):
         explain(model, dict(MoreThanTaken(tokenizer)(["the keys"])))
+
+
+ADDITIVE = r"attention_mask holds -1e\+09; expected 1 for tokens and 0 for padding. It may be an additive mask"
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        ([[0.0, 0.0, -1e9]], ADDITIVE),
+        ([[0.0, 0.0, -np.inf]], r"attention_mask holds -inf; .*additive"),
+        ([[0.0, 0.0, 0.0]], r"attention_mask is float64 and holds 0 alone; .*additive"),
+        ([[1.0, 1.0, 0.5]], r"attention_mask holds 0.5; expected 1 for tokens and 0 for padding. If the model"),
+        ([[1, 1, 2]], r"attention_mask holds 2; expected 1"),
+        ([[1, 1, -1]], r"attention_mask holds -1; expected 1"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["function", "linen"])
+def test_masks_of_another_convention_are_refused_by_name(mask, message, kind):
+    class Taking(nn.Module):
+        @nn.compact
+        def __call__(self, input_ids, attention_mask):
+            return nn.MultiHeadDotProductAttention(num_heads=2)(nn.Embed(9, 8)(input_ids))
+
+    inputs = {"input_ids": np.array([[1, 2, 3]]), "attention_mask": np.array(mask)}
+    bound = Taking().bind(Taking().init(jax.random.key(0), **inputs))
+    model = bound if kind == "linen" else lambda input_ids, attention_mask: bound(input_ids, attention_mask)
+    with pytest.raises(ValueError, match=message):
+        explain(model, inputs)
+    said = explain(model, Example(inputs, encoder_mask=np.array([[1, 1, 0]])))
+    assert (said.scores[:, 2] == 0).all()
+    for accepted in ([[1.0, 1.0, 0.0]], [[True, True, False]]):
+        found = explain(model, inputs | {"attention_mask": np.array(accepted)})
+        np.testing.assert_array_equal(found.scores, said.scores)
+
+
+def test_axes_of_one_before_the_tokens_are_no_doubt():
+    embed = jnp.asarray(np.random.default_rng(0).normal(size=(9, 4)))
+
+    def model(ids, attention_mask):
+        x = embed[ids]
+        return jax.nn.softmax(jnp.where(attention_mask.reshape(-1) > 0, x @ x.T, -1e9)) @ x
+
+    inputs = {"ids": np.array([1, 2, 3])}
+    shapes = [(3,), (1, 3), (1, 1, 1, 3)]
+    scores = [explain(model, inputs | {"attention_mask": np.array([1, 1, 0]).reshape(s)}).scores for s in shapes]
+    np.testing.assert_array_equal(scores[1], scores[0])
+    np.testing.assert_array_equal(scores[2], scores[0])
