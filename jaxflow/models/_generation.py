@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -38,7 +39,8 @@ def generate(
     Args:
         model: the model.
         inputs: `input_ids [1, token]` and `attention_mask`, as the tokenizer returns them.
-        max_new_tokens: at most so many tokens are generated. By default 20 for transformers, else as many as fit.
+        max_new_tokens: at most so many tokens are generated, and no more than fit, of which a warning tells. By default 20 for
+            transformers, else as many as fit.
         num_beams: beams of the search, for transformers alone.
         sample: draw tokens instead of taking the likeliest.
         seed: of the draws.
@@ -62,13 +64,12 @@ def generate(
         raise ValueError(f"max_new_tokens is {max_new_tokens}; expected 1 or more.")
     given: dict[str, np.ndarray] = {name: inputs[name] for name in ("input_ids", "attention_mask") if name in inputs}
     n_prompt = 1 if generation.has_encoder else given["input_ids"].shape[-1]
-    sequence = model.generate(given, max_new_tokens=max_new_tokens, num_beams=num_beams, sample=sample, seed=seed)
+    n_new = _n_new(model, given, max_new_tokens)
+    sequence = model.generate(given, max_new_tokens=n_new, num_beams=num_beams, sample=sample, seed=seed)
     if sequence is None:
         if num_beams != 1:
             raise ValueError(f"num_beams is {num_beams}; {model.name} takes the likeliest token or draws: 1.")
-        sequence = _by_logits(
-            model, generation, given, n_new=_n_new(model, given, max_new_tokens), sample=sample, seed=seed
-        )
+        sequence = _by_logits(model, generation, given, n_new=n_new, sample=sample, seed=seed)
     ended = np.flatnonzero(np.isin(sequence[n_prompt:], np.asarray(generation.end_tokens, np.int64)))
     if len(ended):
         sequence = sequence[: n_prompt + ended[0] + 1]
@@ -136,6 +137,12 @@ def _n_new(model: Model, given: dict[str, np.ndarray], max_new_tokens: int | Non
         raise ValueError(
             f"The text is {len(start)} tokens long, all that {model.name} reads and writes: shorten it, so that "
             "there is room for what it writes."
+        )
+    if max_new_tokens is not None and max_new_tokens > room:
+        warnings.warn(
+            f"max_new_tokens is {max_new_tokens}, and {model.name} reads and writes {generation.max_length} tokens at most: after "
+            f"{len(start)} there is room for {room}, so no more are written.",
+            stacklevel=3,
         )
     return room if wanted is None else min(room, wanted)
 

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny_models
 
 from jaxflow import Generate, explain
 from jaxflow.models import generate
@@ -167,3 +168,33 @@ def test_a_model_that_ends_at_once(tokenizer):
 def test_bad_steps(step, tokens, options, message):
     with pytest.raises(ValueError, match=message):
         generate_with(step, tokens, **{"max_new_tokens": 2, **options})
+
+
+@pytest.mark.usefixtures("standard_promotion")  # models of transformers run here
+class TestNearTheEnd:
+    """Of the positions that a class of transformers has: what fits is written, and a warning says if more was asked for."""
+
+    OPTIONS = ({}, {"num_beams": 2}, {"sample": True})
+
+    @pytest.mark.parametrize("options", OPTIONS, ids=["greedy", "beams", "sample"])
+    @pytest.mark.parametrize("end", [None, 2, [2, 3]], ids=["no end", "one end", "two ends"])
+    def test_a_decoder(self, options, end):
+        model = tiny_models.build("GPT2", "LMHeadModel", n_positions=12)
+        model.generation_config.eos_token_id = end
+        ids = np.array([[7, 8, 9, 10, 11, 12]])
+        sequence, n_given = generate(model, {"input_ids": ids}, **options)
+        assert n_given == 6
+        assert len(sequence) == 12 or sequence[-1] in np.atleast_1d(end)
+        with pytest.warns(UserWarning, match=r"max_new_tokens is 9, and FlaxGPT2LMHeadModel .* there is room for 6"):
+            again, _ = generate(model, {"input_ids": ids}, max_new_tokens=9, **options)
+        np.testing.assert_array_equal(again, sequence)
+        with pytest.raises(ValueError, match="The text is 12 tokens long, all that FlaxGPT2LMHeadModel reads and writes"):
+            generate(model, {"input_ids": np.arange(5, 17)[None]}, **options)
+
+    @pytest.mark.parametrize("options", OPTIONS, ids=["greedy", "beams", "sample"])
+    def test_an_encoder_decoder(self, options):
+        model = tiny_models.build("Bart", "ForConditionalGeneration", forced_eos_token_id=None)
+        with pytest.warns(UserWarning, match=r"max_new_tokens is 40, .* there is room for 23"):
+            sequence, n_given = generate(model, {"input_ids": np.array([[7, 8, 9]])}, max_new_tokens=40, **options)
+        assert n_given == 1
+        assert len(sequence) <= 24

@@ -143,6 +143,9 @@ class TransformersModel(Model):
 def _generate_by(max_length: int, num_beams: int, sample: bool) -> Callable[..., Any]:
     def generated(model: TransformersModel, args: tuple, inputs: Mapping[str, Any], key: Any) -> Any:
         options = {"max_length": max_length, "num_beams": num_beams, "do_sample": sample, "prng_key": key}
+        if model.facts.generation is not None and not model.facts.generation.end_tokens:
+            beyond = model.facts.n_words or 2**30  # sampling and beams take no None, so: a token that does not exist
+            options |= {"eos_token_id": beyond, "pad_token_id": 0}
         with mended():
             return model.model.generate(**model._bound(inputs), **options).sequences
 
