@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -95,7 +96,7 @@ class ModelRuns:
         if self._padded is None or not isinstance(target, LabelTarget):
             return found
         own: dict[str, Any] = {
-            side: np.asarray(scores)[..., : self._padded.lengths[side][0]]
+            side: np.asarray(scores)[..., _own_tokens(self._padded.lengths, side)]
             for side in ("encoder", "decoder")
             if (scores := getattr(found, side)) is not None
         }
@@ -138,7 +139,8 @@ class ModelRuns:
         """What examples have in common that may go through the model together; None for those that may not."""
         inputs = self._inputs()
         arrays = {name: np.asarray(value) for name, value in inputs.items() if np.ndim(value)}
-        if self._args or not self._model.facts.ignores_padding or any(len(array) != 1 for array in arrays.values()):
+        is_one = all(len(array) == 1 for array in arrays.values())
+        if self._args or not self._model.facts.ignores_padding or "input_ids" not in arrays or not is_one:
             return None
         others = tuple((name, repr(value)) for name, value in inputs.items() if name not in arrays)
         return tuple((name, array.shape, str(array.dtype)) for name, array in arrays.items()), others
@@ -166,8 +168,8 @@ def run_together(runs: Sequence[ModelRuns], heads: Heads | None) -> None:
     with progress_bar(sum(map(len, groups.values())), "model", unit="example") as bar:
         for group in groups.values():
             most = max(MOST_TOGETHER // max(np.size(group[0]._inputs()["input_ids"]) ** 2, 1), 1)
-            while len(group) >= LEAST and most >= LEAST:
-                size = max(size for size in BATCHES if size <= max(len(group), BATCHES[0]) and size <= most)
+            while len(group) >= LEAST and most >= BATCHES[0]:
+                size = max(size for size in BATCHES if size <= min(max(len(group), BATCHES[0]), most))
                 chunk, group = group[:size], group[size:]
                 _run_chunk(chunk, size, heads)
                 bar.update(len(chunk))
@@ -229,10 +231,7 @@ def _cut_outputs(outputs: Any, axes: list[tuple[str | None, ...]], lengths: Mapp
 
 def _cut(found: T, lengths: Mapping[str, tuple[int, int]]) -> T:
     """Cut off what padding gave from attention or contributions."""
-
-    def of(side: str) -> slice:  # a bare encoder may be a decoder of which nothing tells
-        return slice(lengths[side][0] if side in lengths else next(iter(lengths.values()))[0])
-
+    of = functools.partial(_own_tokens, lengths)
     own: dict[str, Any] = {}
     for name, (query, key) in SIDES.items():
         if (array := getattr(found, name)) is not None:
@@ -244,3 +243,8 @@ def _cut(found: T, lengths: Mapping[str, tuple[int, int]]) -> T:
         assert found.outputs is not None
         own["outputs"] = found.outputs[..., of("encoder" if found.decoder is None else "decoder")]
     return dataclasses.replace(found, **own)
+
+
+def _own_tokens(lengths: Mapping[str, tuple[int, int]], side: str) -> slice:
+    """Return which tokens of a stack are no padding; what is called an encoder may be a decoder of which nothing tells."""
+    return slice(lengths[side][0] if side in lengths else next(iter(lengths.values()))[0])

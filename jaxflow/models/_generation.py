@@ -140,8 +140,8 @@ def _n_new(model: Model, given: dict[str, np.ndarray], max_new_tokens: int | Non
         )
     if max_new_tokens is not None and max_new_tokens > room:
         warnings.warn(
-            f"max_new_tokens is {max_new_tokens}, and {model.name} reads and writes {generation.max_length} tokens at most: after "
-            f"{len(start)} there is room for {room}, so no more are written.",
+            f"max_new_tokens is {max_new_tokens}, and {model.name} reads and writes {generation.max_length} tokens at most: "
+            f"after {len(start)} there is room for {room}, so no more are written.",
             stacklevel=3,
         )
     return room if wanted is None else min(room, wanted)

@@ -276,3 +276,20 @@ class TestMany:
     def test_no_example_gives_none(self):
         model, tokenizer = jf.load_model("agreement")
         assert jf.explain(model, [], tokenizer=tokenizer) == []
+
+    @pytest.mark.parametrize("n_tokens", [3, 100, 220, 600])
+    def test_lists_of_long_texts(self, n_tokens):
+        """Fewer go together the longer they are; at last each by itself."""
+        model = tiny_models.build("GPT2", n_positions=640)
+        examples = [{"input_ids": np.arange(n_tokens)[None] % 40 + i} for i in range(5)]
+        found = jf.explain(model, examples, jf.Rollout(), positions=n_tokens - 1)
+        alone = [jf.explain(model, each, jf.Rollout(), positions=n_tokens - 1) for each in examples]
+        for one, other in zip(found, alone, strict=True):
+            np.testing.assert_allclose(one.scores, other.scores, rtol=1e-4, atol=1e-7)
+
+    def test_lists_of_images(self):
+        model = tiny_models.build("ViT")
+        images = [{"pixel_values": tiny_models.PIXELS[i : i + 1]} for i in (0, 1, 0, 1, 0)]
+        found = jf.explain(model, images, jf.Rollout())
+        np.testing.assert_array_equal(found[0].scores, found[2].scores)
+        assert not np.array_equal(found[0].scores, found[1].scores)

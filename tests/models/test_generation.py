@@ -188,7 +188,9 @@ class TestNearTheEnd:
         with pytest.warns(UserWarning, match=r"max_new_tokens is 9, and FlaxGPT2LMHeadModel .* there is room for 6"):
             again, _ = generate(model, {"input_ids": ids}, max_new_tokens=9, **options)
         np.testing.assert_array_equal(again, sequence)
-        with pytest.raises(ValueError, match="The text is 12 tokens long, all that FlaxGPT2LMHeadModel reads and writes"):
+        with pytest.raises(
+            ValueError, match="The text is 12 tokens long, all that FlaxGPT2LMHeadModel reads and writes"
+        ):
             generate(model, {"input_ids": np.arange(5, 17)[None]}, **options)
 
     @pytest.mark.parametrize("options", OPTIONS, ids=["greedy", "beams", "sample"])
