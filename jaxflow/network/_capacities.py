@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import jax.numpy as jnp
@@ -214,7 +214,7 @@ def build_on_host(attention: Attention, *, residual: float, masks: Masks) -> Cap
     return _with_masks(stacks, residual, masks)
 
 
-def _with_masks(stacks: dict[str, Array], residual: Residual, masks: Masks) -> Capacities:
+def _with_masks(stacks: Mapping[str, AnyArray], residual: Residual, masks: Masks) -> Capacities:
     some, numpy = next(iter(stacks.values())), numpy_of(stacks)
     encoder_mask, decoder_mask = (None if mask is None else numpy.asarray(mask, bool) for mask in masks.values())
     return Capacities(

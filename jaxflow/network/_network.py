@@ -109,6 +109,7 @@ def flow_network(
             ahead; "sublayers" without residual; "unrolled" without generated positions.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> network = flow_network(Capacities(encoder=jnp.eye(2)[None]))
         >>> network.senders, network.receivers, network.capacity
         (array([0, 1, 0, 1]), array([2, 2, 3, 3]), Array([1., 0., 0., 1.], dtype=float32))

@@ -185,9 +185,9 @@ def is_small(network: FlowNetwork, n_pairs: int) -> bool:
 
     Small work adds up: after so much of it compiled code is loaded nevertheless. Values do not depend on it.
     """
-    work = n_pairs * (5e-5 + 6e-8 * np.count_nonzero(network.capacity))
+    work = float(n_pairs * (5e-5 + 6e-8 * np.count_nonzero(network.capacity)))
     if KERNEL in sys.modules:
-        return bool(work < min(SMALL_WORK, SMALL_IF_LOADED))
+        return work < min(SMALL_WORK, SMALL_IF_LOADED)
     if work >= SMALL_WORK:
         return False
     _small_work[0] += work
