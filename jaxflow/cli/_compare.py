@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 from jaxflow.cli import _arguments as types
+from jaxflow.cli._streams import read_file, read_stdin
 
 EPILOG = """examples:
   jaxflow compare sentences.txt
@@ -75,7 +75,7 @@ def run_compare(arguments: argparse.Namespace) -> None:
         raise ValueError("--scores are a part of --json: add --json.")
     if arguments.against is not None and arguments.json:
         raise ValueError("--against is a table: leave out --json, whose --scores has the values of each text.")
-    whole = sys.stdin.read() if arguments.file == "-" else Path(arguments.file).read_text("utf-8")
+    whole = read_stdin() if arguments.file == "-" else read_file(Path(arguments.file))
     texts = [line.strip() for line in whole.splitlines() if line.strip()]
     if not texts:
         name = "standard input" if arguments.file == "-" else arguments.file

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxflow.cli import _arguments as types
+from jaxflow.cli._streams import check_page, read_file, read_stdin
 
 EPILOG = """examples:
   jaxflow explain "the keys to the old cabinet"
@@ -141,6 +142,8 @@ def run_explain(arguments: argparse.Namespace, text: str) -> None:
     Raises:
         ValueError: as `explain`; options that the method or the model does not have.
     """
+    if arguments.html is not None:
+        check_page(arguments.html)
     # Late, so that --help and usage errors answer at once.
     from rich.console import Console
 
@@ -171,36 +174,41 @@ def run_explain(arguments: argparse.Namespace, text: str) -> None:
         spans=arguments.spans,
         joint=arguments.joint,
     )
-    if arguments.html is not None:
-        explanation.save(arguments.html)
-    if arguments.json:
-        print(explanation.to_json())
-        return
     console = Console()
     rows = None if arguments.output is not None or arguments.joint or generates else (0,)
-    if has_colours(console):
+    if arguments.json:
+        print(explanation.to_json())
+    elif has_colours(console):
         console.print(InTerminal(explanation, rows))
     else:
         print(to_text(explanation, rows=rows))
+    if arguments.html is not None:  # last, so that what was found is shown also if it cannot be written
+        sys.stdout.flush()
+        explanation.save(arguments.html)
+        if sys.stderr is not None:
+            print(f"jaxflow: wrote {arguments.html}", file=sys.stderr)
 
 
 def read_text(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> str:
     """Return the text that is to be explained.
 
     Raises:
-        OSError, UnicodeDecodeError: a file that cannot be read.
+        OSError: a file that cannot be read.
+        ValueError: a text that is no UTF-8.
     """
     if arguments.file is not None:
         if arguments.text is not None:
             parser.error("a text and --file are both given; expected one of them")
-        return arguments.file.read_text("utf-8").strip()
+        return read_file(arguments.file).strip()
     if arguments.text not in (None, "-"):
+        if any("\ud800" <= sign <= "\udfff" for sign in arguments.text):
+            raise ValueError("The text is no UTF-8: write it to a file, and pass --file, or set a locale that fits it.")
         return arguments.text
-    if arguments.text is None and sys.stdin.isatty():
+    if arguments.text is None and (sys.stdin is None or sys.stdin.isatty()):
         parser.error(
             'no text: give one in quotes, --file FILE, or standard input. Such as: jaxflow explain "the keys to the cabinet"'
         )
-    return sys.stdin.read().strip()
+    return read_stdin().strip()
 
 
 def _method(arguments: argparse.Namespace) -> Any:

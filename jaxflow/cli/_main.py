@@ -12,6 +12,7 @@ from jaxflow._version import __version__
 from jaxflow.cli._cache import keep_programs
 from jaxflow.cli._compare import add_compare, run_compare
 from jaxflow.cli._explain import add_explain, read_text, run_explain
+from jaxflow.cli._streams import show_all_signs
 
 EPILOG = """examples:
   jaxflow explain "the keys to the old cabinet"
@@ -33,16 +34,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     add_explain(commands)
     add_compare(commands)
+    if sys.stdout is None:
+        return _fail("standard output is closed, so there is nowhere to print to.")
+    show_all_signs()
     try:
         arguments = parser.parse_args(argv)
         text = read_text(parser, arguments) if arguments.command == "explain" else ""
     except SystemExit as stop:  # argparse has printed help (0) or what is wrong (2)
         return int(stop.code or 0)
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         return _fail(str(error))
     try:
         _quiet()
         keep_programs()
+        _find_device()
         if arguments.command == "explain":
             run_explain(arguments, text)
         else:
@@ -51,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read us has seen enough, `| head` say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, RuntimeError) as error:  # the last: JAX has no such device, or no memory
         return _fail(str(error))
     except KeyboardInterrupt:
         return _fail("interrupted")
@@ -65,6 +70,25 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
 
 
+def _find_device() -> None:
+    """Let JAX find its devices, before a computation fails for want of them.
+
+    Raises:
+        RuntimeError: there are none of the platform that was asked for.
+    """
+    import jax
+
+    try:
+        jax.devices()
+    except (AssertionError, RuntimeError) as error:  # an assertion where the platform's plugin is not installed
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        raise RuntimeError(
+            f"JAX finds no device for JAX_PLATFORMS={asked!r}: {error or 'its plugin is not installed'}. Unset it, or set "
+            "it to cpu."
+        ) from None
+
+
 def _fail(reason: str) -> int:
-    print(f"jaxflow: {reason}", file=sys.stderr)
+    if sys.stderr is not None:
+        print(f"jaxflow: {reason}", file=sys.stderr)
     return 1

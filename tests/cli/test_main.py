@@ -8,8 +8,9 @@ import checkpoints
 import numpy as np
 import pytest
 
-from jaxflow import explain, load, load_model
+from jaxflow import Explanation, explain, load, load_model
 from jaxflow.cli._main import main
+from jaxflow.cli._streams import show_all_signs
 
 TEXT = "the keys to the old cabinet"
 
@@ -141,8 +142,10 @@ def test_real_weights_by_their_directory(capsys, minilm_directory):
             "target is given, but the method 'flow' is the same for every target",
         ),
         (["explain", "--file", "nowhere.txt"], "No such file"),
-        (["explain", "--html", "/nowhere/x.html", TEXT], "No such file"),
-        (["explain", "--html", "x.pdf", TEXT], "Cannot save as '.pdf'"),
+        (["explain", "--html", "/nowhere/x.html", TEXT], "--html /nowhere/x.html: there is no directory /nowhere"),
+        (["explain", "--html", "x.pdf", TEXT], "--html x.pdf: expected a name that ends in .html, such as x.html"),
+        (["explain", "--html", "page", TEXT], "expected a name that ends in .html, such as page.html"),
+        (["explain", "the keys \udce9"], "The text is no UTF-8"),
     ],
 )
 def test_what_could_not_be_done_exits_with_1(capsys, arguments, reason):
@@ -241,3 +244,101 @@ def test_words_and_all_outputs_together(capsys):
     shown = capsys.readouterr().out
     assert "outputs 0 to 4 together ([CLS] the keys ' cabinet)" in shown
     assert "\n  keys' " in shown
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1", "utf-8"])
+def test_any_encoding_of_the_terminal_gets_every_line(encoding, capsys):
+    main(["explain", TEXT])
+    expected = capsys.readouterr().out
+    process = in_shell("explain", TEXT, PYTHONIOENCODING=encoding)
+    assert process.returncode == 0, process.stderr
+    shown = process.stdout.decode(encoding)
+    assert [line.split() for line in shown.replace("#", "█").replace("-", "▒").splitlines()] == [
+        line.split() for line in expected.replace("#", "█").replace("-", "▒").splitlines()
+    ]
+    assert ("█" in shown) == (encoding == "utf-8")
+
+
+def test_what_an_encoding_lacks_is_an_escape_that_json_reads():
+    stream = io.TextIOWrapper(io.BytesIO(), "ascii")
+    sys_stdout, sys.stdout = sys.stdout, stream
+    try:
+        show_all_signs()
+        print(json.dumps(["你好", "🙂", "→"], ensure_ascii=False))
+        stream.flush()
+    finally:
+        sys.stdout = sys_stdout
+    assert json.loads(stream.buffer.getvalue().decode("ascii")) == ["你好", "🙂", "->"]
+
+
+def in_shell(*arguments, **environment):
+    known = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **environment}
+    return subprocess.run([sys.executable, "-m", "jaxflow", *arguments], env=known, check=False, capture_output=True)
+
+
+@pytest.mark.parametrize("command", ["explain --file", "compare"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("the kéys".encode("latin-1"), "is no UTF-8: byte 5 is 0xe9. Save it as UTF-8"),
+        ("the keys".encode("utf-16"), "is no UTF-8: byte 0 is 0xff. It begins as UTF-16 does."),
+        ("the keys".encode("utf-32"), "It begins as UTF-32 does."),
+    ],
+    ids=["latin-1", "utf-16", "utf-32"],
+)
+def test_a_file_of_another_encoding_is_named(capsys, tmp_path, command, content, message):
+    (tmp_path / "text.txt").write_bytes(content)
+    assert main([*command.split(), str(tmp_path / "text.txt")]) == 1
+    err = capsys.readouterr().err
+    assert str(tmp_path / "text.txt") in err
+    assert message in err
+
+
+def test_a_byte_order_mark_is_no_word(capsys, tmp_path, monkeypatch):
+    main(["explain", TEXT])
+    expected = capsys.readouterr().out
+    (tmp_path / "text.txt").write_text(TEXT, "utf-8-sig")
+    assert main(["explain", "--file", str(tmp_path / "text.txt")]) == 0
+    assert capsys.readouterr().out == expected
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(TEXT.encode("utf-8-sig")), "ascii"))
+    assert main(["explain", "-"]) == 0
+    assert capsys.readouterr().out == expected
+
+
+def test_a_page_is_announced_and_what_was_found_is_shown_first(capsys, tmp_path, monkeypatch):
+    page = tmp_path / "page.html"
+    assert main(["explain", "--html", str(page), TEXT]) == 0
+    out, err = capsys.readouterr()
+    assert err == f"jaxflow: wrote {page}\n"
+    assert page.exists()
+
+    def fail(self, path):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Explanation, "save", fail)
+    assert main(["explain", "--html", str(page), TEXT]) == 1
+    failed, err = capsys.readouterr()
+    assert failed == out
+    assert "No space left on device" in err
+
+
+@pytest.mark.parametrize(
+    ("shell", "status", "says"),
+    [
+        ("{jaxflow} explain 'the keys' >&-", 1, "standard output is closed"),
+        ("{jaxflow} explain <&-", 2, "no text: give one in quotes"),
+        ("{jaxflow} explain 'the keys' 2>&- >&-", 1, ""),
+        ("JAX_PLATFORMS=cuda {jaxflow} explain 'the keys'", 1, "jaxflow: JAX finds no device for JAX_PLATFORMS='cuda': "),
+        ("{jaxflow} explain $(printf 'the k\\351ys')", 1, "The text is no UTF-8"),
+    ],
+    ids=["no output", "no input", "no output at all", "no such device", "an argument of another encoding"],
+)
+def test_streams_and_devices_that_are_not_there(shell, status, says):
+    command = shell.format(jaxflow=f"{sys.executable} -m jaxflow")
+    if "printf" in command:
+        command = command.replace("$(printf", '"$(printf').replace("ys')", "ys')\"")
+    known = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONUTF8": "1"}
+    process = subprocess.run(["sh", "-c", command], env=known, check=False, capture_output=True, text=True)
+    assert process.returncode == status, process.stderr
+    assert says in process.stderr
+    assert "Traceback" not in process.stderr
