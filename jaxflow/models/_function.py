@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+import weakref
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
+import jax
+import numpy as np
+
 from jaxflow.models._facts import Facts
-from jaxflow.models._model import Model, name_arguments
+from jaxflow.models._model import Model, name_arguments, roles_key
 from jaxflow.models._recording import Role
+
+JITTED = type(jax.jit(lambda: None))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,6 +48,28 @@ class FunctionModel(Model):
         """Return the function's arguments by name."""
         return name_arguments(self.function, args, kwargs)
 
+    def split(self) -> tuple[Hashable, Any] | None:
+        """Return a function that `jax.jit` compiles, and the arrays that it is applied to in part.
+
+        Of any other function nothing tells what it closes over, which may change; `jax.jit` takes that for constant.
+        """
+        function, given = _unwrapped(self.function)
+        if not isinstance(function, JITTED):
+            return None
+        leaves, structure = jax.tree.flatten(given)
+        arrays = [leaf for leaf in leaves if isinstance(leaf, np.ndarray | jax.Array)]
+        others = tuple(None if isinstance(leaf, np.ndarray | jax.Array) else (type(leaf), leaf) for leaf in leaves)
+        return (weakref.ref(function), structure, others, roles_key(self.roles)), arrays
+
+    def merge(self, arrays: Any) -> FunctionModel:
+        """Return the function applied to other arrays."""
+        function, given = _unwrapped(self.function)
+        leaves, structure = jax.tree.flatten(given)
+        rest = iter(arrays)
+        filled = [next(rest) if isinstance(leaf, np.ndarray | jax.Array) else leaf for leaf in leaves]
+        args, kwargs = jax.tree.unflatten(structure, filled)
+        return dataclasses.replace(self, function=functools.partial(function, *args, **kwargs))
+
     def state_of(self, state: Any) -> Any:
         """Return the state: a function has none of its own."""
         return state
@@ -49,3 +77,12 @@ class FunctionModel(Model):
     def with_state(self, state: Any) -> FunctionModel:
         """Return the function `model(state, ...)` of its other arguments."""
         return dataclasses.replace(self, function=functools.partial(self.function, state))
+
+
+def _unwrapped(function: Callable[..., Any]) -> tuple[Callable[..., Any], tuple[tuple, dict[str, Any]]]:
+    """Return the function that partial ones apply, and what they apply it to, by position and by name."""
+    args: tuple = ()
+    kwargs: dict[str, Any] = {}
+    while isinstance(function, functools.partial):
+        args, kwargs, function = (*function.args, *args), {**function.keywords, **kwargs}, function.func
+    return function, (args, kwargs)

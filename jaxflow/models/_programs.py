@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import functools
 import threading
+import weakref
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
@@ -98,11 +99,19 @@ def _programs_of(model: Model) -> tuple[Programs, Any] | None:
         return None
     structure, arrays = split
     with _lock:
+        for dead in [key for key in _programs if _is_dead(key)]:
+            del _programs[dead]
         programs = _programs.pop(structure, None) or Programs()
         _programs[structure] = programs
         while len(_programs) > N_KEPT:
             _programs.popitem(last=False)
     return programs, arrays
+
+
+def _is_dead(structure: Hashable) -> bool:
+    """Whether a structure is that of a function which is no more."""
+    parts = structure if isinstance(structure, tuple) else ()
+    return any(isinstance(part, weakref.ref) and part() is None for part in parts)
 
 
 def _static(args: tuple, kwargs: Mapping[str, Any]) -> tuple[Hashable, list[Any]]:

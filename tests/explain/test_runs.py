@@ -1,5 +1,6 @@
 """Compiled runs against runs operation by operation: padded, of a model that is trained, and of many examples together."""
 
+import functools
 import gc
 import weakref
 
@@ -187,6 +188,54 @@ def test_a_function_that_closes_over_what_changes():
     first = jf.explain(model, ids, positions=0).scores
     params["embed"] = params["embed"] * 2
     assert not np.allclose(first, jf.explain(model, ids, positions=0).scores)
+
+
+def jitted_function():
+    embed = jnp.asarray(np.random.default_rng(0).normal(size=(9, 8)), jnp.float32)
+
+    def forward(params, ids, *, scale):
+        x = embed[ids]
+        q, k, v = (jnp.einsum("btd,dhf->bthf", x, params[name]) for name in "qkv")
+        weights = jax.nn.softmax(scale * jnp.einsum("bthf,bshf->bhts", q, k))
+        return (x + jnp.einsum("bhts,bshf->bthf", weights, v).reshape(x.shape))[:, 0] @ params["head"]
+
+    return jax.jit(forward, static_argnames="scale")
+
+
+@pytest.mark.parametrize("is_partial", [False, True], ids=["all inputs", "parameters bound"])
+def test_a_jitted_function_is_compiled_once(no_programs, is_partial):
+    forward, rng = jitted_function(), np.random.default_rng(1)
+    scores = []
+    for _ in range(3):
+        shapes = dict.fromkeys("qkv", (8, 2, 4)) | {"head": (8, 3)}
+        params = {name: rng.normal(size=shape).astype("float32") for name, shape in shapes.items()}
+        inputs = {"ids": np.array([[1, 2, 3, 4]]), "scale": 0.5}
+        function = functools.partial(forward, params) if is_partial else forward
+        inputs = inputs if is_partial else {"params": params, **inputs}
+        model = jf.as_model(function, labels=["a", "b", "c"])
+        explanation = jf.explain(model, inputs, positions=0)
+        _, attention = jf.capture(forward, params, ids=inputs["ids"], scale=0.5)
+        np.testing.assert_allclose(
+            explanation.scores[0], jf.attention_flow(attention, positions=0).scores.ravel(), rtol=1e-5
+        )
+        assert explanation.contributions is not None
+        scores.append(explanation.scores)
+    assert not np.allclose(scores[0], scores[1])
+    assert len(no_programs) == 2, "one program for attention, one for contributions"
+    jf.explain(model, inputs | {"scale": 0.25}, positions=0)
+    assert len(no_programs) == 3, "what is no array is a part of the program"
+
+
+def test_programs_of_a_function_end_with_it(no_programs):
+    forward = jitted_function()
+    params = dict.fromkeys("qkv", jnp.ones((8, 2, 4))) | {"head": jnp.ones((8, 3))}
+    jf.explain(forward, {"params": params, "ids": np.array([[1, 2]]), "scale": 1.0})
+    assert len(_programs._programs) == 1
+    del forward
+    gc.collect()
+    other = jitted_function()
+    jf.explain(other, {"params": params, "ids": np.array([[1, 2]]), "scale": 1.0})
+    assert len(_programs._programs) == 1
 
 
 def test_programs_hold_no_arrays_of_a_model(no_programs):
