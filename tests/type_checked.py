@@ -135,6 +135,10 @@ def use_capture(jf):
         for target in (jf.logit(number), jf.log_probability(number), jf.contrast(number, 0)):
             assert target(outputs).shape == (1,)
     assert jf.logit(1, position=-1)(np.zeros((2, 3, 4), np.float32)).shape == (2,)
+    from jaxflow.capture import TargetSum  # late, as all of jaxflow: what is imported before is not checked
+
+    both = TargetSum((jf.logit(1), jf.contrast(-1, 0))).located(outputs)
+    assert both(outputs).shape == (1,)
     _, _, contributions = jf.capture_contributions(model, target=jf.logit(1), **inputs)
     assert contributions.inputs["encoder"].shape == (1, contributions.encoder.shape[-1])
     jf.joint_capacities(contributions)
@@ -253,9 +257,16 @@ def use_explain(jf):
         jf.explain(model, TEXT, tokenizer=tokenizer, **options)
     jf.explain(model, jf.Example(inputs_of(tokenizer)), "gradient", target="plural")
 
+    x = np.random.default_rng(0).normal(size=(1, 3, 4)).astype(np.float32)
+    for function in (jax.jit(lambda x: jax.nn.softmax(x @ x.mT / 2) @ x), lambda x: jax.nn.softmax(x @ x.mT / 2) @ x):
+        jf.explain(function, x)
+
     class Own:
+        needs = frozenset({"attention", "gradients"})
+
         def attribute(self, evidence):
             whole = evidence.with_spans(jf.network.NO_SPANS)
+            assert whole.gradients(0).encoder.shape == whole.attention.encoder.shape
             return np.asarray(whole.attention.encoder)[-1].max(0)[list(evidence.positions)]
 
     jf.explain(model, TEXT, Own(), tokenizer=tokenizer)
