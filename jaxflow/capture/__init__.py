@@ -27,7 +27,6 @@ from jaxflow.capture._targets import (
     log_probability,
     logit,
 )
-from jaxflow.capture._trace import take_arrays
 from jaxflow.models import logits_of
 
 __all__ = [
@@ -62,5 +61,4 @@ __all__ = [
     "run_capture",
     "run_scored",
     "stack_capacities",
-    "take_arrays",
 ]

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
 from jaxflow.capture._tracing.additions import Adder, Place
 from jaxflow.capture._tracing.program import Scope, read, run
 from jaxflow.capture._tracing.weights import Keeper
+from jaxflow.models import take_arrays
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,16 +78,3 @@ def trace(
 
     closed = jax.make_jaxpr(flat)(*arrays)
     return Traced(closed, arrays, returned["restore"], read(closed))
-
-
-def take_arrays(tree: Any) -> tuple[Callable[[Sequence[Any]], Any], list[Any]]:
-    """Take the arrays out of a PyTree, and return a function that puts others in their places."""
-    leaves, structure = jax.tree.flatten(tree)
-    is_array = [isinstance(leaf, jax.Array | np.ndarray | np.generic) for leaf in leaves]
-
-    def restore(arrays: Sequence[Any]) -> Any:
-        those = iter(arrays)
-        filled = [next(those) if array else leaf for leaf, array in zip(leaves, is_array, strict=True)]
-        return jax.tree.unflatten(structure, filled)
-
-    return restore, [leaf for leaf, array in zip(leaves, is_array, strict=True) if array]

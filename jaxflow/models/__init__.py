@@ -1,5 +1,6 @@
 """What is explained: a `Model`, of any kind."""
 
+from jaxflow.models._arrays import take_arrays
 from jaxflow.models._as_model import as_model
 from jaxflow.models._embedding import run_embedded
 from jaxflow.models._facts import Facts, Generation
@@ -42,4 +43,5 @@ __all__ = [
     "run_compiled",
     "run_embedded",
     "run_once",
+    "take_arrays",
 ]

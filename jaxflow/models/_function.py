@@ -9,8 +9,8 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import jax
-import numpy as np
 
+from jaxflow.models._arrays import take_arrays
 from jaxflow.models._facts import Facts
 from jaxflow.models._model import Model, name_arguments, roles_key
 from jaxflow.models._recording import Role
@@ -56,18 +56,13 @@ class FunctionModel(Model):
         function, given = _unwrapped(self.function)
         if not isinstance(function, JITTED):
             return None
-        leaves, structure = jax.tree.flatten(given)
-        arrays = [leaf for leaf in leaves if isinstance(leaf, np.ndarray | jax.Array)]
-        others = tuple(None if isinstance(leaf, np.ndarray | jax.Array) else (type(leaf), leaf) for leaf in leaves)
-        return (weakref.ref(function), structure, others, roles_key(self.roles)), arrays
+        rest, arrays = take_arrays(given)
+        return (weakref.ref(function), rest, roles_key(self.roles)), arrays
 
     def merge(self, arrays: Any) -> FunctionModel:
         """Return the function applied to other arrays."""
         function, given = _unwrapped(self.function)
-        leaves, structure = jax.tree.flatten(given)
-        rest = iter(arrays)
-        filled = [next(rest) if isinstance(leaf, np.ndarray | jax.Array) else leaf for leaf in leaves]
-        args, kwargs = jax.tree.unflatten(structure, filled)
+        args, kwargs = take_arrays(given)[0](arrays)
         return dataclasses.replace(self, function=functools.partial(function, *args, **kwargs))
 
     def state_of(self, state: Any) -> Any:

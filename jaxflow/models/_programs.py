@@ -10,8 +10,8 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import jax
-import numpy as np
 
+from jaxflow.models._arrays import Rest, take_arrays
 from jaxflow.models._model import Model
 
 # Models of so many structures have programs; those of the one that was used least recently go first.
@@ -34,10 +34,10 @@ class Programs:
         """Return `job(model, args, kwargs, operand)`, compiled if it can be."""
         if job in self._refused:
             return job(model, args, kwargs, operand)
-        key, given = _static(args, kwargs)
+        rest, given = take_arrays((args, dict(kwargs)))
         self._running.model = model
         try:
-            return self._compiled(job, key, arrays, given, operand)
+            return self._compiled(job, rest, arrays, given, operand)
         except Exception:  # whatever it is, it comes again, in words that speak of the model; or the model runs
             found = job(model, args, kwargs, operand)
             self._refused.add(job)
@@ -47,21 +47,19 @@ class Programs:
 
     def shapes(self, model: Model, arrays: Any, args: tuple, kwargs: Mapping) -> Any:
         """Return the shapes of what the model returns, found without a run, and kept."""
-        key, given = _static(args, kwargs)
+        rest, given = take_arrays((args, dict(kwargs)))
         shapes = tuple((array.shape, str(array.dtype)) for array in given)
-        if (key, shapes) not in self._shapes:
+        if (rest, shapes) not in self._shapes:
             self._running.model = model
             try:
-                call = functools.partial(self._trace, _call, key)
-                self._shapes[key, shapes] = jax.eval_shape(call, arrays, given, None)
+                call = functools.partial(self._trace, _call, rest)
+                self._shapes[rest, shapes] = jax.eval_shape(call, arrays, given, None)
             finally:
                 del self._running.model
-        return self._shapes[key, shapes]
+        return self._shapes[rest, shapes]
 
-    def _trace(self, job: Callable[..., Any], static: Any, arrays: Any, given: list[Any], operand: Any) -> Any:
-        structure, settings = static
-        rest = iter(given)
-        args, kwargs = structure.unflatten(next(rest) if each is None else each[1] for each in settings)
+    def _trace(self, job: Callable[..., Any], rest: Rest, arrays: Any, given: list[Any], operand: Any) -> Any:
+        args, kwargs = rest(given)
         return job(self._running.model.merge(arrays), args, kwargs, operand)
 
 
@@ -112,14 +110,6 @@ def _is_dead(structure: Hashable) -> bool:
     """Whether a structure is that of a function which is no more."""
     parts = structure if isinstance(structure, tuple) else ()
     return any(isinstance(part, weakref.ref) and part() is None for part in parts)
-
-
-def _static(args: tuple, kwargs: Mapping[str, Any]) -> tuple[Hashable, list[Any]]:
-    """Return what of a call is a part of the program, and its arrays."""
-    leaves, structure = jax.tree.flatten((args, dict(kwargs)))
-    is_array = [isinstance(leaf, np.ndarray | jax.Array) for leaf in leaves]
-    settings = tuple(None if is_one else (type(leaf), leaf) for leaf, is_one in zip(leaves, is_array, strict=True))
-    return (structure, settings), [leaf for leaf, is_one in zip(leaves, is_array, strict=True) if is_one]
 
 
 def _call(model: Model, args: tuple, kwargs: Mapping[str, Any], operand: Any) -> Any:

@@ -10,9 +10,9 @@ import jax
 import numpy as np
 
 from jaxflow._attention import Attention, Mask
-from jaxflow.capture import Residual, run_capture, take_arrays
+from jaxflow.capture import Residual, run_capture
 from jaxflow.explain import Example, padding_mask, read_by
-from jaxflow.models import Model
+from jaxflow.models import Model, take_arrays
 from jaxflow.network import Capacities, Heads, capacities_of_reduced
 
 Masks = Mapping[str, Mask | None]
