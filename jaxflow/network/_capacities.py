@@ -30,8 +30,6 @@ from jaxflow.capture import (
     Masks,
     Residual,
     capacities_on_host,
-    is_index,
-    is_named,
     reduce_heads,
     stack_capacities,
 )
@@ -164,12 +162,9 @@ def weighted_on_host(
     Raises:
         ValueError: as `joint_capacities`.
     """
-    residual = check_residual(residual)
     check_attention(attention, encoder_mask=masks["encoder"], decoder_mask=masks["decoder"])
     weighed = weigh_attention(attention, weighting=weighting, gradients=gradients, masks=masks)
-    if not isinstance(residual, float) or numpy_of(weighed) is not np or not (is_named(heads) or is_index(heads)):
-        return build_capacities(weighed, heads=heads, residual=residual, masks=masks)
-    return build_on_host(reduce_heads(weighed, heads), residual=residual, masks=masks)
+    return build_of_one_head(reduce_heads(weighed, heads), residual=residual, masks=masks)
 
 
 def contribution_capacities(contributions: Contributions, *, sign: Sign = "support") -> Capacities:
@@ -204,8 +199,15 @@ def build_capacities(attention: Attention, *, heads: Heads, residual: Residual, 
     return _with_masks(stacks, residual, masks)
 
 
-def build_on_host(attention: Attention, *, residual: float, masks: Masks) -> Capacities:
-    """Do what `build_capacities` does, with attention of one head that is on the host; what it makes stays there."""
+def build_of_one_head(attention: Attention, *, residual: Residual, masks: Masks) -> Capacities:
+    """Do what `build_capacities` does, with attention of one head; what is on the host stays there.
+
+    Raises:
+        ValueError: a residual outside [0, 1].
+    """
+    residual = check_residual(residual)
+    if not isinstance(residual, float) or numpy_of(attention, masks) is not np:
+        return build_capacities(attention, heads=0, residual=residual, masks=masks)
     stacks: dict[str, Any] = {
         name: capacities_on_host(name, weights, residual=residual, masks=masks)
         for name in STACKS

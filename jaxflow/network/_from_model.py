@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 
-from jaxflow._attention import Attention, SourceMask, TargetMask, check_rows, check_structure, numpy_of
+from jaxflow._attention import Attention, SourceMask, TargetMask, check_rows, check_structure
 from jaxflow.capture import Heads, Residual, is_index, is_named, run_capture
 from jaxflow.models import DEFAULT_NAME, Role, as_model
-from jaxflow.network._capacities import Capacities, build_capacities, build_on_host, check_capacities, check_residual
+from jaxflow.network._capacities import Capacities, build_of_one_head, check_capacities, check_residual
 
 
 def capture_capacities(
@@ -104,9 +103,4 @@ def capacities_of_reduced(
                 # The sum is in float32, whatever the heads were in.
                 check_rows(name, getattr(attention, name), mask, computed_in=jnp.bfloat16)
     masks = {"encoder": encoder_mask, "decoder": decoder_mask}
-    residual = check_residual(residual)
-    if isinstance(residual, float) and numpy_of(attention, masks) is np:
-        capacities = build_on_host(attention, residual=residual, masks=masks)
-    else:
-        capacities = build_capacities(attention, heads=0, residual=residual, masks=masks)
-    return capacities
+    return build_of_one_head(attention, residual=residual, masks=masks)
