@@ -123,7 +123,7 @@ def predicted_target(model: Model, outputs: Any, position: int | None) -> LabelT
     logits = _logits(outputs)
     at = _position_of(logits, position, f"{model.name} {PER_POSITION} is explained, or pass a target.")
     of_labels = logits if at is None else logits[..., at, :]
-    return Logit(of_labels.argmax(-1).astype(np.int32), at).located(outputs)
+    return Logit(int(of_labels.argmax(-1).item()), at).located(outputs)  # a number, as of a label that is asked for
 
 
 def _logits(outputs: Any) -> Float[np.ndarray, " ..."]:

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from jaxflow._attention import at_least_float32
+from jaxflow._attention import AnyArray, at_least_float32, numpy_of
 
 
 def logits_of(
     outputs: Any, position: int | Int[ArrayLike, " *batch"] | None = None
-) -> Float[Array, "*batch label"] | Float[Array, "*batch token label"]:
+) -> Float[AnyArray, "*batch label"] | Float[AnyArray, "*batch token label"]:
     """Return a model's logits, or those of one position.
 
     Args:
@@ -38,7 +38,7 @@ def logits_of(
         raise ValueError(
             f"the model returned {logits.dtype} of shape {jnp.shape(logits)}; expected logits, of a floating dtype."
         )
-    logits = at_least_float32(jnp.asarray(logits))
+    logits = at_least_float32(numpy_of(logits).asarray(logits))
     if position is None:
         return logits
     if logits.ndim < 2:
@@ -46,7 +46,7 @@ def logits_of(
     return jnp.moveaxis(pick(jnp.moveaxis(logits, -1, 0), position), 0, -1)
 
 
-def pick(values: Float[Array, "*batch choice"], index: int | Int[ArrayLike, "*#batch"]) -> Float[Array, "*batch"]:
+def pick(values: Float[AnyArray, "*batch choice"], index: int | Int[ArrayLike, "*#batch"]) -> Float[Array, "*batch"]:
     """Take one entry of the last axis: the same for all, or one per example.
 
     Raises:
