@@ -12,7 +12,7 @@ from jaxflow.capture._contributions import Contributions, pull_contributions
 from jaxflow.capture._gradients import pull_gradients
 from jaxflow.capture._head_reduction import Heads, is_index, is_named
 from jaxflow.capture._targets import LabelTarget, Target
-from jaxflow.capture._traced import check_rows
+from jaxflow.capture._traced import check_softmax
 from jaxflow.models import Model, is_hashable, run_compiled
 
 
@@ -25,7 +25,7 @@ def capture_compiled(
     job = _capture_by(cast("str | int | None", heads))
     outputs, attention = run_compiled(job, model, args, kwargs, None)
     if heads != "max":  # rows of the greatest of all heads may sum to more than 1
-        check_rows(model.name, attention)
+        check_softmax(model.name, attention)
     return outputs, attention
 
 

@@ -133,14 +133,14 @@ def _layer(site: Site, number: int, weights: jax.Array) -> Layer:
 def _check_rows(layers: Sequence[Layer]) -> None:
     """Raise if what was taken cannot be a softmax, which would be a fault of this package.
 
-    Under `jit` nothing is checked: there are no values. `check_rows` does it afterwards.
+    Under `jit` nothing is checked: there are no values. `check_softmax` does it afterwards.
     """
     for place, weights in layers:
         if not is_traced(weights) and weights.size:
             _check_sums(str(place), np.nanmax(np.asarray(at_least_float32(weights).sum(-1))))
 
 
-def check_rows(model: str, attention: Attention) -> None:
+def check_softmax(model: str, attention: Attention) -> None:
     """Raise if attention of a traced model that ran compiled cannot be a softmax.
 
     Raises:
