@@ -19,7 +19,7 @@ from jaxflow.attribute._gradients import (
     input_x_gradient,
     integrated_gradients,
 )
-from jaxflow.attribute._hiding import batched, hide, shown_compiled, shown_values
+from jaxflow.attribute._hiding import batched, hide, shown_compiled, shown_values, without_one
 from jaxflow.attribute._intervene import (
     Ablation,
     Intervention,
@@ -86,4 +86,5 @@ __all__ = [
     "shapley",
     "shown_compiled",
     "shown_values",
+    "without_one",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxflow.capture import LabelTarget, Target, evaluate_target
 from jaxflow.models import Model, pad_inputs, run_compiled
@@ -64,6 +64,21 @@ def _shown(model: Model, args: tuple, inputs: Mapping, operand: tuple[LabelTarge
     arrays = {name: value for name, value in inputs.items() if np.ndim(value)}
     others = {name: value for name, value in inputs.items() if not np.ndim(value)}
     return evaluate_target(target, model.call(**hide(arrays, kept), **others), (len(kept),))
+
+
+def without_one(
+    shown: Callable[[Bool[np.ndarray, "mask token"]], Any], places: Int[np.ndarray, " place"], n_tokens: int
+) -> Any:
+    """Return what each number that `shown` finds loses without each token of some, `[token]`; 0 for the others."""
+    kept = np.ones((len(places) + 1, n_tokens), bool)
+    kept[np.arange(len(places)) + 1, places] = False
+
+    def lost(numbers: Float[np.ndarray, " mask"]) -> Float[np.ndarray, " token"]:
+        scores = np.zeros(n_tokens)
+        scores[places] = numbers[0] - numbers[1:]
+        return scores
+
+    return jax.tree.map(lost, shown(kept))
 
 
 def with_mask(model: Model, named: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:

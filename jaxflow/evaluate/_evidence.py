@@ -22,6 +22,7 @@ from jaxflow.attribute import (
     as_attribution,
     batched,
     lost_without_each,
+    without_one,
 )
 from jaxflow.capture import SIDES, Contributions, Heads, reduce_heads
 from jaxflow.evaluate._cases import Case
@@ -69,14 +70,7 @@ class CompiledRuns:
         return self._lost(np.flatnonzero(self.case.read.candidates))
 
     def _lost(self, places: Int[np.ndarray, " place"]) -> tuple[np.ndarray, np.ndarray]:
-        masks = np.ones((len(places) + 1, len(self.case.read.tokens)), bool)
-        masks[np.arange(len(places)) + 1, places] = False
-        lost = []
-        for number in self.numbers(masks):
-            scores = np.zeros(masks.shape[1])
-            scores[places] = number[0] - number[1:]
-            lost.append(scores)
-        return lost[0], lost[1]
+        return without_one(self.numbers, places, len(self.case.read.tokens))
 
     def attention(self, heads: Heads | None) -> Attention:
         """Return the attention, one head made of all if `heads` is given."""

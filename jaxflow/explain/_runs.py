@@ -14,7 +14,15 @@ from jaxtyping import Bool, Float
 
 from jaxflow._attention import Attention
 from jaxflow._progress import progress_bar
-from jaxflow.attribute import Attribution, EmbeddingScore, Without, lost_without_each, shown_compiled, shown_values
+from jaxflow.attribute import (
+    Attribution,
+    EmbeddingScore,
+    Without,
+    lost_without_each,
+    shown_compiled,
+    shown_values,
+    without_one,
+)
 from jaxflow.capture import (
     SIDES,
     Contributions,
@@ -112,11 +120,8 @@ class ModelRuns:
         n_tokens = np.shape(named["input_ids"])[-1]
         known = np.asarray(named.get("attention_mask", np.ones((1, n_tokens))), bool)[0]
         places = np.intersect1d(np.flatnonzero(known), np.arange(n_tokens) if tokens is None else tokens).astype(int)
-        kept = np.ones((len(places) + 1, n_tokens), bool)
-        kept[np.arange(len(places)) + 1, places] = False
-        numbers, scores = shown(kept), np.zeros((1, 1, n_tokens))
-        scores[..., places] = numbers[0] - numbers[1:]
-        stacks: dict[str, Any] = {"encoder": None, "decoder": None, self._model.facts.stacks[0]: scores}
+        scores = without_one(shown, places, n_tokens)
+        stacks: dict[str, Any] = {"encoder": None, "decoder": None, self._model.facts.stacks[0]: scores[None, None]}
         return Attribution(**stacks, positions=np.array([0]))
 
     def shown(self, row: int, kept: Bool[np.ndarray, "mask token"]) -> Float[np.ndarray, " mask"]:
