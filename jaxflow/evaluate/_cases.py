@@ -12,12 +12,11 @@ from jaxtyping import Bool
 from jaxflow.evaluate._compiled import CompiledModel
 from jaxflow.evaluate._decisions import Decided, Decision
 from jaxflow.explain import encode, words_of
-from jaxflow.models import Model
+from jaxflow.models import Model, padded_length
 
 # Hidden tokens are masked, or replaced by a token that the tokenizer has for such ends, or by the one with an id.
 Hide = Literal["mask", "replace"] | int | np.integer
 REPLACEMENTS = ("mask_token_id", "unk_token_id", "pad_token_id", "eos_token_id")  # the first that a tokenizer has
-WIDTHS = 8  # inputs are padded to multiples of so many tokens, so that few programs are compiled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +108,7 @@ def read_text(model: Model, tokenizer: Any, text: str, *, needs_mask: bool = Tru
             f"{model.name} takes no attention_mask to hide tokens by: pass hide='replace', for a token in their place."
         )
     longest = tokenizer.model_max_length if model.facts.n_positions is None else model.facts.n_positions
-    width = min(-(-n_tokens // WIDTHS) * WIDTHS, max(n_tokens, min(tokenizer.model_max_length, longest)))
+    width = padded_length(n_tokens, min(tokenizer.model_max_length, longest))
     pad = width - n_tokens if has_mask else 0
     fill = {"input_ids": getattr(tokenizer, "pad_token_id", None) or 0}
     padded = {
