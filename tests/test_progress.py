@@ -27,6 +27,19 @@ def test_long_work_shows_on_a_terminal(monkeypatch):
     assert "max-flow" in work(Terminal(), monkeypatch, seconds=0.6)
 
 
+def test_long_work_shows_in_a_notebook(monkeypatch):
+    """Whose standard error is no terminal."""
+    kernel = type("Shell", (), {"kernel": object()})()
+    monkeypatch.setitem(sys.modules, "IPython", type("IPython", (), {"get_ipython": staticmethod(lambda: kernel)}))
+    assert "max-flow" in work(io.StringIO(), monkeypatch, seconds=0.6)
+
+
+def test_long_work_shows_nothing_where_there_is_no_standard_error(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    with progress.progress_bar(3, "max-flow") as bar:
+        bar.update()
+
+
 @pytest.mark.parametrize(
     ("stream", "seconds", "hide"),
     [
