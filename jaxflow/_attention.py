@@ -24,6 +24,7 @@ _Lists = Sequence[int] | Sequence[Sequence[int]]
 SourceMask = Bool[ArrayLike, "*batch source"] | Real[ArrayLike, "*batch source"] | _Lists
 TargetMask = Bool[ArrayLike, "*batch target"] | Real[ArrayLike, "*batch target"] | _Lists
 Mask = Bool[ArrayLike, "*batch _token"] | Real[ArrayLike, "*batch _token"] | _Lists
+T = TypeVar("T")
 SameArray = TypeVar("SameArray", Array, np.ndarray)  # what comes in on the host stays there
 
 
@@ -162,6 +163,8 @@ def check_architecture(kind: str, shapes: dict[str, tuple[int, ...]], *, n_axes:
 
 def is_traced(*trees: Any) -> bool:
     """Whether some leaf has no value yet: inside `jit`, `vmap` or `grad`."""
+    if all(tree is None or isinstance(tree, np.ndarray) for tree in trees):  # nearly always, where it matters
+        return False
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
 
 
@@ -170,6 +173,11 @@ def numpy_of(*trees: Any) -> Any:
     return (
         np if all(isinstance(leaf, np.ndarray | np.generic | float | int) for leaf in jax.tree.leaves(trees)) else jnp
     )
+
+
+def on_host(tree: T) -> T:
+    """Return a tree with its arrays on the host; what is there already costs nothing."""
+    return jax.device_get(tree) if any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(tree)) else tree
 
 
 def at_least_float32(values: Float[SameArray, "*shape"]) -> Float[SameArray, "*shape"]:

@@ -210,9 +210,10 @@ def capacities_on_host(
     weights = at_least_float32(np.asarray(weights))[..., 0, :, :]
     identity = np.eye(weights.shape[-2], weights.shape[-1], dtype=weights.dtype)[None]
     query, key = SIDES[name]
-    for mask, axis in ((masks[query], -1), (masks[key], -2)):
+    for mask, is_key in ((masks[query], False), (masks[key], True)):
         if mask is not None:
-            visible = np.expand_dims(np.asarray(mask, bool), axis)[..., None, :, :]
+            seen = np.asarray(mask, bool)
+            visible = seen[..., None, None, :] if is_key else seen[..., None, :, None]
             weights, identity = np.where(visible, weights, 0), np.where(visible, identity, 0)
     capacity = (1 - residual) * weights
     return capacity + residual * identity if query == key else capacity

@@ -53,6 +53,8 @@ def as_model(
 
 def _adapted(model: Any, *, variables: Mapping | None, sown: str, roles: Mapping[str, Role] | None) -> Model:
     is_said = variables is not None or sown != DEFAULT_NAME or roles is not None
+    if isinstance(model, nn.Module):
+        return linen_model(model, variables=variables, sown=sown, roles=roles)
     if isinstance(model, Model):
         if is_said:
             raise ValueError(
@@ -66,8 +68,6 @@ def _adapted(model: Any, *, variables: Mapping | None, sown: str, roles: Mapping
                 "sown= and roles= are for others. Other parameters go in as params=."
             )
         return transformers_model(model)
-    if isinstance(model, nn.Module):
-        return linen_model(model, variables=variables, sown=sown, roles=roles)
     if variables is not None:
         raise ValueError(
             f"variables= is for linen modules; got {type(model).__name__}. Pass parameters as the function's own arguments, "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import weakref
 from collections.abc import Hashable, Mapping
 from typing import Any
 
@@ -119,6 +120,14 @@ def linen_model(
             f"{name} is bound and holds its own variables, but got variables= as well. Leave them out, or take the "
             "module without its own: model.unbind()[0]."
         )
-    module, variables = model.unbind()
+    if id(model) not in _unbound:
+        module = model.unbind()[0]
+        _unbound[id(model)] = module, facts_of(module)
+        weakref.finalize(model, _unbound.pop, id(model), None)
+    module, facts = _unbound[id(model)]
     mutable = union_filters(scope.mutable, ())
-    return LinenModel(module, name, variables, facts_of(module), sown, roles, dict(scope.rngs), mutable)
+    return LinenModel(module, name, model.variables, facts, sown, roles, dict(scope.rngs), mutable)
+
+
+# By the bound module's id as long as that lives: it may have no hash. Its variables may change, its fields may not.
+_unbound: dict[int, tuple[nn.Module, Facts]] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import weakref
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -116,7 +117,7 @@ class Model(Protocol):
 def name_arguments(function: Callable, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Return a function's arguments by name, also those that it takes as `**rest`; those that it does not take left out."""
     try:
-        signature = inspect.signature(function)
+        signature = _signature(function)
     except ValueError:  # written in C, or wrapped in something that is
         return dict(kwargs)
     parameters = signature.parameters
@@ -124,6 +125,21 @@ def name_arguments(function: Callable, args: tuple, kwargs: Mapping[str, Any]) -
     named = {name: value for name, value in kwargs.items() if rest is not None or name in parameters}
     found = signature.bind_partial(*args, **named).arguments
     return {**found, **found.pop(rest)} if rest in found else found
+
+
+def _signature(function: Callable) -> inspect.Signature:
+    """Return a function's signature; those of functions and methods are kept as long as these live."""
+    is_method = inspect.ismethod(function)
+    plain = getattr(function, "__func__", function) if is_method else function
+    if not inspect.isfunction(plain):
+        return inspect.signature(function)
+    kept = _signatures.setdefault(plain, {})
+    if is_method not in kept:
+        kept[is_method] = inspect.signature(function)
+    return kept[is_method]
+
+
+_signatures: weakref.WeakKeyDictionary[Callable, dict[bool, inspect.Signature]] = weakref.WeakKeyDictionary()
 
 
 def roles_key(roles: Mapping[str, Role] | None) -> Hashable:

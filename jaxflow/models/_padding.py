@@ -75,5 +75,6 @@ def pad_inputs(model: Model, args: tuple, kwargs: Mapping[str, Any]) -> Padded |
         n_tokens, n_padded = lengths[first if name in OF_TEXT else last]
         if array.shape != ids[first if name in OF_TEXT else last].shape:
             return None
-        padded[name] = np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, n_padded - n_tokens)])
+        padded[name] = np.zeros((*array.shape[:-1], n_padded), array.dtype)
+        padded[name][..., :n_tokens] = array
     return Padded(padded, lengths)
