@@ -169,10 +169,11 @@ def _stages(model: Any, tokenizer: Any, texts: list[str]) -> dict[str, float]:
     runs = [ModelRuns(model, (), each) for each in inputs]
     run_together(runs, "mean")
     spent["model, compiled, padded, in batches"] = lap()
-    for each in runs:
-        attention = each.attention("mean")
-        evidence = Evidence(each, tokens={"encoder": ("",) * attention.encoder.shape[-1]}, positions=[0])
-        jf.AttentionFlow().attribute(evidence)
+    n_tokens = [each.attention("mean").encoder.shape[-1] for each in runs]
+    evidences = [
+        Evidence(each, tokens={"encoder": ("",) * n}, positions=[0]) for each, n in zip(runs, n_tokens, strict=True)
+    ]
+    jf.AttentionFlow().attribute_each(evidences)
     spent["capacities, networks, flows"] = lap()
     jf.explain(model, texts, tokenizer=tokenizer, positions=0)
     spent["everything else: names, predictions, explanations"] = lap() - sum(spent.values())

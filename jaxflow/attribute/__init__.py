@@ -28,7 +28,7 @@ from jaxflow.attribute._intervene import (
     intervene,
 )
 from jaxflow.attribute._leave_one_out import LeaveOneOut, leave_one_out, lost_without_each
-from jaxflow.attribute._method import METHODS, Method, as_attribution, as_method
+from jaxflow.attribute._method import METHODS, AttributesEach, Method, as_attribution, as_method
 from jaxflow.attribute._methods import method_label, method_name, method_options, needs_target
 from jaxflow.attribute._networks import network_of
 from jaxflow.attribute._random import Random, random_scores
@@ -40,6 +40,7 @@ __all__ = [
     "METHODS",
     "Ablation",
     "AttentionFlow",
+    "AttributesEach",
     "Attribution",
     "Certificate",
     "ContributionFlow",

@@ -102,7 +102,7 @@ def sum_over_spans(attribution: Attribution, spans: Spans) -> Attribution:
     Returns:
         `Attribution` with a score for each span.
     """
-    if not any(masks is not None for masks in spans):
+    if not spans.are_given:
         return attribution
     parts = [
         np.asarray(scores) if masks is None else np.asarray(scores) @ np.asarray(masks).T.astype(scores.dtype)

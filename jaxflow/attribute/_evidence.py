@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float
 
-from jaxflow._attention import STACKS, Attention, Mask, SourceMask, TargetMask
+from jaxflow._attention import STACKS, Attention, Mask, SourceMask, TargetMask, on_host
 from jaxflow._progress import progress_bar
 from jaxflow.attribute._attribution import Attribution, join_outputs_of, normalised, repeated, sum_over_spans
 from jaxflow.capture import Contributions, Residual, Target
@@ -186,6 +186,10 @@ class Evidence:
         """`[layer, head, query, key]` for each stack that there is."""
         return _unbatched(self._runs.attention(None))
 
+    def attention_by(self, heads: Heads) -> Attention:
+        """Return the attention with its heads reduced to one, `[layer, 1, query, key]` for each stack that there is."""
+        return _unbatched(self._runs.attention(heads))
+
     def gradients(self, row: int = 0) -> Attention:
         """Return the gradients of a target by every attention weight; `row` counts targets, where each position has its own."""
         return self._once(("gradients", row), lambda: _unbatched(self._runs.gradients(row)[1]))
@@ -194,9 +198,10 @@ class Evidence:
         """Return what each token gave to a target, and through where; `row` as in `gradients`."""
 
         def find() -> Contributions:
-            found = jax.device_get(self._runs.contributions(row))
+            found = on_host(self._runs.contributions(row))
             assert found.value is not None
-            return jax.tree.map(lambda leaf: leaf[(0,) * found.value.ndim], found)
+            first = (0,) * np.ndim(found.value)
+            return jax.tree.map(lambda leaf: leaf[first], found)
 
         return self._once(("contributions", row), find)
 
@@ -210,7 +215,7 @@ class Evidence:
         """Return the capacities that a method is computed on, NumPy arrays."""
         masks: dict[str, Any] = {f"{side}_mask": mask for side, mask in self.masks.items()}
         if method.weighting == "attention":
-            attention = _unbatched(self._runs.attention(method.heads))
+            attention = self.attention_by(method.heads)
             made = capacities_of_reduced(attention, heads=method.heads, residual=method.residual, **masks)
         else:
             attention, gradients = map(_unbatched, self._runs.gradients(row))
@@ -267,7 +272,7 @@ class Evidence:
         found = []
         with progress_bar(len(self.positions), "outputs", unit="output") as bar:
             for row, position in enumerate(self.positions):
-                found.append(jax.device_get(score(row, [position])))
+                found.append(on_host(score(row, [position])))
                 bar.update()
         return join_outputs_of(found, self.positions)
 
@@ -279,7 +284,7 @@ class Evidence:
         """
 
         def score(row: int, positions: Sequence[int] | None) -> Attribution:
-            return repeated(jax.device_get(find(row)), positions)
+            return repeated(on_host(find(row)), positions)
 
         return self.summed(score, by_target=True, is_of_target=True, adds_up=adds_up)
 
@@ -316,7 +321,7 @@ class Evidence:
         else:
             found = self.by_target(score, depends=by_target)
             spans = spans._replace(outputs=None)
-        found = sum_over_spans(jax.device_get(found), spans)
+        found = sum_over_spans(on_host(found), spans)
         return normalised(found) if normalise else found
 
 

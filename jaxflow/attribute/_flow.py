@@ -15,7 +15,8 @@ from jaxflow._progress import progress_bar
 from jaxflow.attribute._attribution import Attribution, split_scores
 from jaxflow.attribute._certificate import Certificate
 from jaxflow.attribute._evidence import Evidence, needs_of
-from jaxflow.attribute._networks import Examples, bring_to_host
+from jaxflow.attribute._networks import Examples, bring_to_host, examples_of
+from jaxflow.attribute._together import Batch, attribute_together, can_be_together
 from jaxflow.capture import Residual
 from jaxflow.network import (
     NO_SPANS,
@@ -30,7 +31,7 @@ from jaxflow.network import (
     lengths,
     uniform_capacities,
 )
-from jaxflow.solve import UNFINISHED, Solver, check_options, max_flow
+from jaxflow.solve import UNFINISHED, Solver, check_options, max_flow_in_each
 
 
 def attention_flow(
@@ -161,6 +162,20 @@ class AttentionFlow:
 
         return evidence.by_target(solve, depends="gradients" in self.needs)
 
+    def attribute_each(self, evidences: Sequence[Evidence]) -> list[Attribution]:
+        """Do what `attribute` does for several examples: those of similar length are solved together."""
+        is_plain = self.weighting == "attention" and self.feedback == "prefix" and self.budget_seconds is None
+        if type(self) is not AttentionFlow or not is_plain or not can_be_together(evidences):
+            return [self.attribute(evidence) for evidence in evidences]
+
+        def score(batch: Batch) -> Attribution:
+            examples = examples_of(batch.capacities, what="Attention flow is")
+            selection = examples.selection
+            explained = dataclasses.replace(selection, explained=selection.explained & batch.explained)
+            return self._score(dataclasses.replace(examples, selection=explained))
+
+        return attribute_together(self, evidences, score)
+
     @property
     def flow(self) -> AttentionFlow:
         """The flow that is found on the capacities: this one."""
@@ -210,10 +225,13 @@ class AttentionFlow:
             decoder_mask=decoder_mask,
             n_prompt=n_prompt,
         )
-        n_target = lengths(examples.capacities)[1]
+        return self._score(examples)
+
+    def _score(self, examples: Examples) -> Attribution:
+        """Solve, correct and normalise."""
+        n_target, selection = lengths(examples.capacities)[1], examples.selection
         if self.correction == "decay":
-            _check_decay(n_target, spans)
-        selection = examples.selection
+            _check_decay(n_target, selection.spans)
         end = None if self.budget_seconds is None else time.monotonic() + self.budget_seconds
         certificate = self._solve(examples, end)
         scores = _values(certificate)
@@ -242,23 +260,27 @@ class AttentionFlow:
         stage = np.zeros(flows.shape[1:], np.int8)
         quantum = np.zeros(batch)
         with progress_bar(selection.n_pairs, "max-flow") as bar:
-            for index, network, outputs, rows in examples.networks(self):
-                pairs = selection.explained[index][rows, None] & selection.inputs[index]
+            for indices, networks, outputs, rows in examples.networks_together(self):
+                inputs, where = networks.inputs, tuple(np.transpose(indices))
                 # Nodes are numbered in topological order: nothing flows to a lower number.
-                row, source = np.nonzero(pairs & (network.inputs < outputs[:, None]))
-                flow = max_flow(
-                    network,
-                    network.inputs[source],
+                row, source = np.nonzero(inputs < outputs[:, None])
+                explained = selection.explained[where].reshape(len(indices), -1)[:, rows]
+                senders = selection.inputs[where].reshape(len(indices), -1)
+                flow, quanta = max_flow_in_each(
+                    networks,
+                    inputs[source],
                     outputs[row],
+                    explained[:, row] & senders[:, source],
                     solver=self.solver,
                     tolerance=self.tolerance,
                     budget_seconds=None if end is None else max(end - time.monotonic(), 0.0),
                     on_solved=bar.update,
                 )
-                for bounds, found in zip(flows, (flow.lower, flow.upper, flow.trivial), strict=True):
-                    bounds[index][rows][row, source] = found
-                stage[index][rows][row, source] = flow.stage
-                quantum[index] = np.maximum(quantum[index], flow.quantum)
+                for number, index in enumerate(indices):
+                    for bounds, found in zip(flows, (flow.lower, flow.upper, flow.trivial), strict=True):
+                        bounds[index][rows][row, source] = found[number]
+                    stage[index][rows][row, source] = flow.stage[number]
+                    quantum[index] = np.maximum(quantum[index], quanta[number])
         return Certificate(lower=flows[0], upper=flows[1], trivial=flows[2], stage=stage, quantum=quantum)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -17,7 +18,8 @@ class Method(Protocol):
 
     It may say more: `name`, what it is called, and `needs`, what it asks of a model: a set of "attention", "gradients",
     "contributions", "embeddings" and "passes" (forward passes with tokens hidden). A target is refused for a method that says it
-    needs none of the last four.
+    needs none of the last four. A class that has also `attribute_each(evidences)` attributes a
+    list of examples at once.
 
     Example:
         >>> class LastLayerMaximum:
@@ -30,6 +32,14 @@ class Method(Protocol):
 
     def attribute(self, evidence: Evidence) -> Attribution | Float[ArrayLike, "output input"]:
         """Return an `Attribution`, or scores `[output, input]`, or `[input]` for one position; inputs are tokens."""
+
+
+@runtime_checkable
+class AttributesEach(Method, Protocol):
+    """A method that may attribute several examples at once."""
+
+    def attribute_each(self, evidences: Sequence[Evidence]) -> list[Attribution]:
+        """Return what `attribute` returns of each."""
 
 
 METHODS: dict[
@@ -48,7 +58,7 @@ def as_method(method: Method | str) -> Method:
         if method not in METHODS:
             raise ValueError(f"{method!r} is no method; expected one of {', '.join(METHODS)}, or an object.")
         return METHODS[method]
-    if isinstance(method, type) or not isinstance(method, Method):
+    if isinstance(method, type) or not callable(getattr(method, "attribute", None)):
         got = f"the class {method.__name__}" if isinstance(method, type) else type(method).__name__
         raise TypeError(
             f"method is {got}; expected a name ({', '.join(METHODS)}), one of the methods such as AttentionFlow(), or an object "

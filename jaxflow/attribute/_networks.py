@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,9 +11,10 @@ import jax
 import numpy as np
 from jaxtyping import ArrayLike, Int
 
-from jaxflow._attention import SourceMask, TargetMask, is_traced
+from jaxflow._attention import STACKS, SourceMask, TargetMask, is_traced, on_host
 from jaxflow.attribute._evidence import Evidence, HasCapacities, capacities_by
 from jaxflow.network import (
+    NO_SPANS,
     Capacities,
     DecoderLayer,
     Feedback,
@@ -21,10 +23,15 @@ from jaxflow.network import (
     Selection,
     Spans,
     batch_of,
+    build_networks,
+    check_options,
     flow_network,
     select,
     selected_networks,
 )
+
+# Networks of all examples together, and solved together, where one of them has no more arcs than this.
+MOST_TOGETHER = 2**18
 
 
 @runtime_checkable
@@ -58,15 +65,38 @@ class Examples:
         self, method: HasNetworks
     ) -> Iterator[tuple[tuple[int, ...], FlowNetwork, Int[np.ndarray, " row"], slice]]:
         """Yield the index of each example, and its networks as `selected_networks` does."""
-        for index in np.ndindex(*batch_of(self.capacities)):
-            whole = flow_network(
-                jax.tree.map(lambda leaf, index=index: leaf[index], self.capacities),
-                decoder_layer=method.decoder_layer,
-                feedback=method.feedback,
-                n_prompt=None if self.n_prompt is None else int(self.n_prompt[index]),
-            )
-            for network, outputs, rows in selected_networks(whole, self.selection, index):
-                yield index, network, outputs, rows
+        for indices, networks, outputs, rows in self.networks_together(method):
+            for index, capacity in zip(indices, networks.capacity, strict=True):
+                yield index, dataclasses.replace(networks, capacity=capacity), outputs, rows
+
+    def networks_together(
+        self, method: HasNetworks
+    ) -> Iterator[tuple[list[tuple[int, ...]], FlowNetwork, Int[np.ndarray, " row"], slice]]:
+        """Yield networks of one structure: of all examples, unless they are large or have spans or prompts of their own.
+
+        Yields:
+            The index of each example; the networks, with capacities `[example, arc]`; the nodes of the outputs that are
+            explained; and in which rows these stand.
+        """
+        indices = list(np.ndindex(*batch_of(self.capacities)))
+        size = sum(
+            math.prod(stack.shape[-3:]) for name in STACKS if (stack := getattr(self.capacities, name)) is not None
+        )
+        has_own = self.selection.spans.are_given or (self.n_prompt is not None and len(set(self.n_prompt.flat)) > 1)
+        if len(indices) > 1 and not has_own and size <= MOST_TOGETHER:
+            networks = self._build(self.capacities, method, indices[0])
+            networks = dataclasses.replace(networks, capacity=networks.capacity.reshape(len(indices), -1))
+            yield indices, networks, networks.outputs[self.selection.positions], slice(None)
+            return
+        for index in indices:
+            one = jax.tree.map(lambda leaf, index=index: leaf[index], self.capacities)
+            for network, outputs, rows in selected_networks(self._build(one, method, index), self.selection, index):
+                yield [index], dataclasses.replace(network, capacity=network.capacity[None]), outputs, rows
+
+    def _build(self, capacities: Capacities, method: HasNetworks, index: tuple[int, ...]) -> FlowNetwork:
+        n_prompt = None if self.n_prompt is None else int(self.n_prompt[index])
+        check_options(capacities, method.decoder_layer, method.feedback, n_prompt)
+        return build_networks(capacities, decoder_layer=method.decoder_layer, n_prompt=n_prompt)
 
 
 def bring_to_host(
@@ -96,9 +126,21 @@ def bring_to_host(
         ValueError: as `attention_flow`.
     """
     capacities = capacities_by(method, attention, encoder_mask=encoder_mask, decoder_mask=decoder_mask)
+    return examples_of(capacities, what=what, positions=positions, spans=spans, n_prompt=n_prompt)
+
+
+def examples_of(
+    capacities: Capacities,
+    *,
+    what: str,
+    positions: Positions | None = None,
+    spans: Spans = NO_SPANS,
+    n_prompt: int | Sequence[int] | Int[ArrayLike, " *batch"] | None = None,
+) -> Examples:
+    """Do what `bring_to_host` does, with capacities that are made."""
     refuse_traced(what, capacities)
     # One transfer; then each example is a network of its own. A residual may be a plain number.
-    capacities = jax.tree.map(np.asarray, jax.device_get(capacities))
+    capacities = jax.tree.map(np.asarray, on_host(capacities))
     prompts = None if n_prompt is None else np.broadcast_to(np.asarray(n_prompt), batch_of(capacities))
     return Examples(capacities, select(capacities, positions=positions, spans=spans, n_prompt=prompts), prompts)
 

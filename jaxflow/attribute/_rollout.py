@@ -15,6 +15,7 @@ from jaxtyping import ArrayLike, Float
 from jaxflow._attention import AnyArray, AnyInt, Attention, SourceMask, TargetMask, is_traced, numpy_of
 from jaxflow.attribute._attribution import Attribution, split_scores
 from jaxflow.attribute._evidence import Evidence, capacities_by, needs_of
+from jaxflow.attribute._together import attribute_together, can_be_together
 from jaxflow.capture import Residual
 from jaxflow.network import (
     Capacities,
@@ -64,6 +65,12 @@ class Rollout:
 
         return evidence.summed(score, by_target="gradients" in self.needs, normalise=self.normalise)
 
+    def attribute_each(self, evidences: Sequence[Evidence]) -> list[Attribution]:
+        """Do what `attribute` does for several examples: those of similar length are multiplied together."""
+        if type(self) is not Rollout or self.weighting != "attention" or not can_be_together(evidences):
+            return [self.attribute(evidence) for evidence in evidences]
+        return attribute_together(self, evidences, lambda batch: self(batch.capacities))
+
     def __call__(self, attention: Any, *, positions: Positions | None = None) -> Attribution:
         """Score arrays: `rollout` with the options of this method; heads and residual are those of `Capacities` already made."""
         return rollout(capacities_by(self, attention), positions=positions, normalise=self.normalise)
@@ -101,6 +108,12 @@ class RawAttention:
 
         return evidence.summed(score, by_target=False, normalise=self.normalise)
 
+    def attribute_each(self, evidences: Sequence[Evidence]) -> list[Attribution]:
+        """Do what `attribute` does for several examples at once."""
+        if type(self) is not RawAttention or not can_be_together(evidences):
+            return [self.attribute(evidence) for evidence in evidences]
+        return attribute_together(self, evidences, lambda batch: self(batch.capacities))
+
     def __call__(self, attention: Any, *, positions: Positions | None = None) -> Attribution:
         """Score arrays: `raw_attention` with the options of this method; heads are those of `Capacities` already made."""
         capacities = capacities_by(self, attention)
@@ -134,7 +147,7 @@ def rollout(
         normalise: divide each output's scores by their sum.
 
     Returns:
-        `Attribution` in [0, 1], without certificate: JAX arrays, or NumPy's for one example's `Capacities` of these.
+        `Attribution` in [0, 1], without certificate: JAX arrays, or NumPy's for `Capacities` of these.
 
     Raises:
         ValueError: as `attention_flow`.
@@ -202,17 +215,17 @@ def raw_attention(
     return _apply(functools.partial(_one_layer, layer=layer), capacities, positions, normalise)
 
 
-def _one_layer(capacities: Capacities, *, layer: AnyInt) -> Float[AnyArray, "output player"]:
+def _one_layer(capacities: Capacities, *, layer: AnyInt) -> Float[AnyArray, "*batch output player"]:
     stacks = (capacities.cross, capacities.decoder) if capacities.decoder is not None else (capacities.encoder,)
-    return numpy_of(capacities).concatenate([stack[layer] for stack in stacks if stack is not None], axis=-1)
+    return numpy_of(capacities).concatenate([stack[..., layer, :, :] for stack in stacks if stack is not None], axis=-1)
 
 
-def _rollout(capacities: Capacities) -> Float[AnyArray, "output player"]:
+def _rollout(capacities: Capacities) -> Float[AnyArray, "*batch output player"]:
     """Follow what every position holds of each player, layer by layer: compiled, or in NumPy what is on the host."""
     return _follow(capacities, np) if numpy_of(capacities) is np else _compiled_follow(capacities)
 
 
-def _follow(capacities: Capacities, numpy: Any) -> Float[AnyArray, "output player"]:
+def _follow(capacities: Capacities, numpy: Any) -> Float[AnyArray, "*batch output player"]:
     n_source, n_target = lengths(capacities)
     stacks = [leaf for leaf in (capacities.encoder, capacities.decoder) if leaf is not None]
     held = numpy.eye(n_source + n_target, dtype=jnp.result_type(*stacks))
@@ -222,7 +235,7 @@ def _follow(capacities: Capacities, numpy: Any) -> Float[AnyArray, "output playe
         return source
     if capacities.cross is None:
         return _over_layers(numpy, lambda held, layer: _times(numpy, layer, held), target, capacities.decoder)
-    residual = numpy.asarray(capacities.residual)
+    residual = numpy.asarray(capacities.residual)[..., None, None]
 
     def layer(target: AnyArray, both: tuple[AnyArray, AnyArray]) -> AnyArray:
         decoder, cross = both
@@ -232,12 +245,12 @@ def _follow(capacities: Capacities, numpy: Any) -> Float[AnyArray, "output playe
 
 
 def _over_layers(numpy: Any, step: Callable[[AnyArray, Any], AnyArray], held: AnyArray, layers: Any) -> AnyArray:
-    """Apply a step for each layer; `layers` is an array `[layer, ...]`, a tuple of them, or None for none."""
+    """Apply a step for each layer; `layers` is an array `[*batch, layer, query, key]`, a tuple of them, or None for none."""
     if layers is None:
         return held
     if numpy is np:
-        for number in range(len(jax.tree.leaves(layers)[0])):
-            held = step(held, jax.tree.map(lambda leaf, number=number: leaf[number], layers))
+        for number in range(jax.tree.leaves(layers)[0].shape[-3]):
+            held = step(held, jax.tree.map(lambda leaf, number=number: leaf[..., number, :, :], layers))
         return held
     return jax.lax.scan(lambda held, layer: (step(held, layer), None), held, jax.tree.map(jnp.asarray, layers))[0]
 
@@ -246,8 +259,8 @@ _compiled_follow = jax.jit(functools.partial(_follow, numpy=jnp))
 
 
 def _times(
-    numpy: Any, layer: Float[AnyArray, "query key"], held: Float[AnyArray, "key player"]
-) -> Float[AnyArray, "query player"]:
+    numpy: Any, layer: Float[AnyArray, "*batch query key"], held: Float[AnyArray, "*batch key player"]
+) -> Float[AnyArray, "*batch query player"]:
     return np.matmul(layer, held) if numpy is np else jnp.matmul(layer, held, precision="highest")
 
 
@@ -257,13 +270,14 @@ def _apply(
     positions: Positions | None,
     normalise: bool,
 ) -> Attribution:
-    """Apply an unbatched function of one example's capacities to every example."""
+    """Apply a function of capacities to every example; of those on a device, to each by `vmap`."""
     n_source, n_target = lengths(capacities)
     batch = batch_of(capacities)
     mask = capacities.decoder_mask if n_target else capacities.encoder_mask
     known = mask is not None and not is_traced(mask)
     chosen = check_positions(positions, np.asarray(mask) if known else np.ones((*batch, n_target or n_source), bool))
-    if batch or numpy_of(capacities) is not np:
+    if numpy_of(capacities) is not np:
         capacities = jax.tree.map(jnp.asarray, capacities)
-    scores = functools.reduce(lambda f, _: jax.vmap(f), batch, scores_of)(capacities)[..., chosen, :]
+        scores_of = functools.reduce(lambda f, _: jax.vmap(f), batch, scores_of)
+    scores = scores_of(capacities)[..., chosen, :]
     return split_scores(scores, n_source, positions=chosen, normalise=normalise)

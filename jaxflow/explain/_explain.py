@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-import jax
 import numpy as np
 
+from jaxflow._attention import on_host
 from jaxflow._progress import progress_bar
 from jaxflow._version import __version__
 from jaxflow.attribute import (
+    AttributesEach,
     Attribution,
     ContributionScores,
     Evidence,
@@ -104,19 +105,36 @@ def explain(
     prepare = functools.partial(
         _prepare, subject, tokenizer=tokenizer, generate=generate, positions=positions, spans=spans
     )
-    finish = functools.partial(
-        _explain, subject, how, target=target, tokenizer=tokenizer, spans=spans, joint=joint, is_default=method is None
+    gather = functools.partial(
+        _gather, subject, how, target=target, tokenizer=tokenizer, spans=spans, joint=joint, is_default=method is None
     )
     if not isinstance(inputs, list):
-        return finish(*prepare(inputs))
+        evidence, finish = gather(*prepare(inputs))
+        return finish(as_attribution(how.attribute(evidence), evidence))
     prepared = [_of_many(prepare, number, each) for number, each in enumerate(inputs)]
     run_together([runs for _, runs, _ in prepared], getattr(how, "heads", None))
+    gathered = [_of_many(gather, number, *each) for number, each in enumerate(prepared)]
     found = []
-    with progress_bar(len(prepared), "explain", unit="example") as bar:
-        for number, each in enumerate(prepared):
-            found.append(_of_many(finish, number, *each))
+    with progress_bar(len(gathered), "explain", unit="example") as bar:
+        attributions = _attribute_each(how, [evidence for evidence, _ in gathered])
+        for number, ((_, finish), attribution) in enumerate(zip(gathered, attributions, strict=True)):
+            found.append(_of_many(finish, number, attribution))
             bar.update()
     return found
+
+
+def _attribute_each(how: Method, evidences: Sequence[Evidence]) -> Iterable[Attribution]:
+    """Attribute examples: at once, where the method can do so."""
+    if isinstance(how, AttributesEach):
+        try:
+            found = how.attribute_each(evidences)
+            return [as_attribution(each, evidence) for each, evidence in zip(found, evidences, strict=True)]
+        except ValueError:  # one by one, the error says which example it is
+            pass
+    return (
+        _of_many(lambda each: as_attribution(how.attribute(each), each), number, evidence)
+        for number, evidence in enumerate(evidences)
+    )
 
 
 def _as_it_is(model: Model) -> Model:
@@ -155,7 +173,7 @@ def _prepare(
     return reading, ModelRuns(model, reading.args, reading.kwargs), positions
 
 
-def _explain(
+def _gather(
     model: Model,
     how: Method,
     reading: Reading,
@@ -167,8 +185,8 @@ def _explain(
     spans: Any,
     joint: bool,
     is_default: bool,
-) -> Explanation:
-    """Explain one example that was read."""
+) -> tuple[Evidence, Callable[[Attribution], Explanation]]:
+    """Run the model on one example that was read; return the evidence, and what puts words to what a method makes of it."""
     outputs, attention = runs.forward(getattr(how, "heads", None))
     batch = _check_one_example(attention)
     names = name(model, reading, attention, tokenizer)
@@ -194,7 +212,6 @@ def _explain(
         spans=_masks(grouped, names, explained if joint else None),
         n_prompt=reading.n_prompt,
     )
-    attribution = as_attribution(how.attribute(evidence), evidence)
     predictions = read_predictions(
         model,
         outputs,
@@ -202,12 +219,12 @@ def _explain(
         tokenizer=tokenizer,
         produced=None if reading.example.produced is None else np.asarray(reading.example.produced),
     )
-    finish = functools.partial(
+    explanation = functools.partial(
         _explanation, model, reading=reading, tokenizer=tokenizer, names=names, grouped=grouped, predictions=predictions,
         has_spans=spans is not None,
     )  # fmt: skip
     if not is_default or not predictions:
-        return finish(how, evidence, attribution, targets)
+        return evidence, lambda attribution: explanation(how, evidence, attribution, targets)
     if target is not None:
         for function in choose().functions:  # what is wrong with it is said now
             if not isinstance(function, LabelTarget):
@@ -217,11 +234,11 @@ def _explain(
         try:
             own = choose()
             given = evidence.with_runs(runs.with_targets(own.functions))
-            return finish(ContributionScores(), given, ContributionScores().attribute(given), own)
+            return explanation(ContributionScores(), given, ContributionScores().attribute(given), own)
         except ValueError as error:
             return str(error)
 
-    return finish(how, evidence, attribution, targets, contributions=contributions)
+    return evidence, lambda found: explanation(how, evidence, found, targets, contributions=contributions)
 
 
 def _explanation(
@@ -246,7 +263,7 @@ def _explanation(
         encoder_tokens=side_names["encoder"],
         decoder_tokens=side_names["decoder"],
         output_tokens=_joint_name(names, evidence, reading) if evidence.joint else _output_tokens(names),
-        attribution=jax.device_get(attribution),
+        attribution=on_host(attribution),
         predictions=predictions,
         model=model.name,
         method=method_name(how),

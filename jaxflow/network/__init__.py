@@ -23,7 +23,9 @@ from jaxflow.network._network import (
     Feedback,
     FlowNetwork,
     Positions,
+    build_networks,
     check_network,
+    check_options,
     flow_network,
 )
 from jaxflow.network._selection import Selection, check_positions, real_tokens, select, selected_networks
@@ -48,9 +50,11 @@ __all__ = [
     "as_capacities",
     "batch_of",
     "build_capacities",
+    "build_networks",
     "capacities_of_reduced",
     "capture_capacities",
     "check_network",
+    "check_options",
     "check_positions",
     "check_residual",
     "check_sign",

@@ -358,7 +358,8 @@ def check_capacities(capacities: Capacities) -> None:
         for (stack, axis), capacity in masked.items():
             if mask is None or is_traced(mask, capacity):
                 continue
-            padded = np.expand_dims(np.logical_not(mask), (-3, -3 - axis))
+            hidden = np.logical_not(mask)
+            padded = hidden[..., None, None, :] if axis == -1 else hidden[..., None, :, None]
             if (padded & (np.asarray(capacity) > 0)).any():
                 raise ValueError(
                     f"Capacities.{stack} has arcs of tokens that {name} marks as padding; expected 0 there. "

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
+import jax
 import numpy as np
 from flax import struct
 from jaxtyping import Int, Real
 
-from jaxflow._attention import AnyArray, AnyInt, is_traced, numpy_of
+from jaxflow._attention import STACKS, AnyArray, AnyInt, is_traced, numpy_of
 from jaxflow.network._capacities import Capacities, check_capacities
 
 DecoderLayer = Literal["sublayers", "parallel"]
@@ -114,24 +118,75 @@ def flow_network(
         >>> network.senders, network.receivers, network.capacity
         (array([0, 1, 0, 1]), array([2, 2, 3, 3]), Array([1., 0., 0., 1.], dtype=float32))
     """
-    n_source, n_target = check_network(capacities, decoder_layer, feedback, n_prompt)
-    encoder, decoder, cross = capacities.encoder, capacities.decoder, capacities.cross
+    check_network(capacities, decoder_layer, feedback, n_prompt)
+    for name in STACKS:
+        stack = getattr(capacities, name)
+        if stack is not None and stack.ndim != 3:
+            raise ValueError(
+                f"Capacities.{name} has shape {tuple(stack.shape)}; flow_network takes one example, [layer, query, key]. "
+                "Did you forget vmap? attention_flow takes whole batches."
+            )
+    return build_networks(capacities, decoder_layer=decoder_layer, n_prompt=n_prompt)
+
+
+def build_networks(capacities: Capacities, *, decoder_layer: DecoderLayer, n_prompt: int | None) -> FlowNetwork:
+    """Do what `flow_network` does for every example of a batch, checked: one structure, and capacities `[*batch, arc]`."""
+    shapes = {name: getattr(capacities, name).shape[-3:] for name in STACKS if getattr(capacities, name) is not None}
+    has_middle = "cross" in shapes and decoder_layer == "sublayers"
+    size = sum(math.prod(shape) for shape in shapes.values())
+    make = _kept_structure if size <= MOST_KEPT else _structure
+    structure = make(shapes.get("encoder"), shapes.get("decoder"), shapes.get("cross"), has_middle, n_prompt)
+    arcs = _arc_capacities(capacities, has_middle=has_middle, n_prompt=n_prompt)
+    return dataclasses.replace(structure, capacity=arcs)
+
+
+def _arc_capacities(capacities: Capacities, *, has_middle: bool, n_prompt: int | None) -> Real[AnyArray, "*batch arc"]:
+    """Return the capacities of all arcs, in the order in which `_structure` names their ends."""
     numpy = numpy_of(capacities)
-    n_encoder = 0 if encoder is None else encoder.shape[0]
-    n_decoder = 0 if decoder is None else decoder.shape[0]
-    has_middle = cross is not None and decoder_layer == "sublayers"
+    encoder, decoder, cross = capacities.encoder, capacities.decoder, capacities.cross
+    arcs: list[Any] = []
+    if encoder is not None:
+        arcs.append(encoder.reshape(*encoder.shape[:-3], -1))
+    if decoder is not None:
+        batch = decoder.shape[:-3]
+        query, key = np.tril_indices(decoder.shape[-1])
+        arcs.append(decoder[..., query, key].reshape(*batch, -1))
+        if has_middle:
+            # A padded position has no arc of its own either: its row of self-attention is empty.
+            residual = numpy.asarray(capacities.residual)[..., None, None]
+            arcs.append(numpy.where(decoder.sum(-1) > 0, residual, 0).reshape(*batch, -1))
+        if cross is not None:
+            arcs.append(cross.reshape(*batch, -1))
+        if n_prompt is not None:
+            entering = decoder[..., -1, :, :].sum(-1) + (0 if cross is None else cross[..., -1, :, :].sum(-1))
+            # Twice what can arrive there: such an arc is never full, and so in no minimum cut.
+            arcs.append(2 * entering[..., n_prompt - 1 : -1])
+    return arcs[0] if len(arcs) == 1 else numpy.concatenate(arcs, axis=-1)
+
+
+def _structure(
+    encoder: tuple[int, ...] | None,
+    decoder: tuple[int, ...] | None,
+    cross: tuple[int, ...] | None,
+    has_middle: bool,
+    n_prompt: int | None,
+) -> FlowNetwork:
+    """Return nodes and ends of arcs for stacks of these shapes, `(layer, query, key)` each; read-only, without capacities."""
+    n_encoder, n_decoder = 0 if encoder is None else encoder[0], 0 if decoder is None else decoder[0]
+    n_target = 0 if decoder is None else decoder[-1]
+    n_source = cross[-1] if cross is not None else 0 if encoder is None else encoder[-1]
     n_steps = (2 if has_middle else 1) * n_decoder + 1  # nodes per position of the decoder
 
     def node(level: np.ndarray | int, position: np.ndarray, *, middle: bool = False) -> np.ndarray:
         """Number a decoder's node: position by position, so that feedback too leads to a higher number."""
         return (n_encoder + 1) * n_source + position * n_steps + (2 * level - middle if has_middle else level)
 
-    arcs: list[tuple[np.ndarray, np.ndarray, AnyArray]] = []
+    arcs: list[tuple[np.ndarray, np.ndarray]] = []
     level, position = np.indices((n_encoder + 1, n_source)).reshape(2, -1)
     stack = np.full_like(level, ENCODER)
     if encoder is not None:
-        layer, query, key = np.indices(encoder.shape).reshape(3, -1)
-        arcs.append((layer * n_source + key, (layer + 1) * n_source + query, encoder.reshape(-1)))
+        layer, query, key = np.indices(encoder).reshape(3, -1)
+        arcs.append((layer * n_source + key, (layer + 1) * n_source + query))
     if decoder is not None:
         step = np.tile(np.arange(n_steps), n_target)
         stack = np.append(stack, np.where(has_middle & (step % 2 == 1), MIDDLE, DECODER))
@@ -139,29 +194,24 @@ def flow_network(
         position = np.append(position, np.repeat(np.arange(n_target), n_steps))
         layer, row = np.indices((n_decoder, n_target * (n_target + 1) // 2)).reshape(2, -1)
         query, key = (index[row] for index in np.tril_indices(n_target))
-        arcs.append((node(layer, key), node(layer + 1, query, middle=has_middle), decoder[layer, query, key]))
-        entering = decoder[-1].sum(-1)
+        arcs.append((node(layer, key), node(layer + 1, query, middle=has_middle)))
         if has_middle:
             layer, query = np.indices((n_decoder, n_target)).reshape(2, -1)
-            # A padded position has no arc of its own either: its row of self-attention is empty.
-            carries = numpy.where(decoder[layer, query].sum(-1) > 0, numpy.asarray(capacities.residual), 0)
-            arcs.append((node(layer + 1, query, middle=True), node(layer + 1, query), carries))
+            arcs.append((node(layer + 1, query, middle=True), node(layer + 1, query)))
         if cross is not None:
-            layer, query, key = np.indices(cross.shape).reshape(3, -1)
-            arcs.append((n_encoder * n_source + key, node(layer + 1, query), cross.reshape(-1)))
-            entering = entering + cross[-1].sum(-1)
+            layer, query, key = np.indices(cross).reshape(3, -1)
+            arcs.append((n_encoder * n_source + key, node(layer + 1, query)))
         if n_prompt is not None:
             last = np.arange(n_prompt - 1, n_target - 1)
-            # Twice what can arrive there: such an arc is never full, and so in no minimum cut.
-            arcs.append((node(n_decoder, last), node(0, last + 1), 2 * entering[last]))
+            arcs.append((node(n_decoder, last), node(0, last + 1)))
 
     is_first = level == 0
     outputs = level == (n_decoder if n_target else n_encoder)
-    senders, receivers, capacity = zip(*arcs, strict=True)
-    return FlowNetwork(
+    senders, receivers = zip(*arcs, strict=True)
+    structure = FlowNetwork(
         senders=np.concatenate(senders),
         receivers=np.concatenate(receivers),
-        capacity=capacity[0] if len(capacity) == 1 else numpy.concatenate(capacity),
+        capacity=np.zeros(0),
         stack=stack,
         level=level,
         position=position,
@@ -169,20 +219,29 @@ def flow_network(
         decoder_inputs=np.flatnonzero(is_first & (stack == DECODER)) if n_target else None,
         outputs=np.flatnonzero(outputs & (stack == (DECODER if n_target else ENCODER))),
     )
+    for array in jax.tree.leaves(structure):
+        array.flags.writeable = False
+    return structure
+
+
+# Networks of up to so many arcs keep their structure, the last few of them: a megabyte each at most.
+MOST_KEPT = 2**16
+_kept_structure = functools.lru_cache(64)(_structure)
 
 
 def check_network(
     capacities: Capacities, decoder_layer: DecoderLayer, feedback: Feedback, n_prompt: int | None
 ) -> tuple[int, int]:
-    """Check that one example's capacities make a network; return how many source and target tokens it has."""
+    """Check that capacities make networks, of every example; return how many source and target tokens these have."""
     check_capacities(capacities)
+    return check_options(capacities, decoder_layer, feedback, n_prompt)
+
+
+def check_options(
+    capacities: Capacities, decoder_layer: DecoderLayer, feedback: Feedback, n_prompt: int | None
+) -> tuple[int, int]:
+    """Do what `check_network` does, with capacities that were checked by themselves."""
     encoder, decoder, cross = capacities.encoder, capacities.decoder, capacities.cross
-    for name, stack in (("encoder", encoder), ("decoder", decoder), ("cross", cross)):
-        if stack is not None and stack.ndim != 3:
-            raise ValueError(
-                f"Capacities.{name} has shape {tuple(stack.shape)}; flow_network takes one example, [layer, query, key]. "
-                "Did you forget vmap? attention_flow takes whole batches."
-            )
     if decoder_layer not in ("sublayers", "parallel"):
         raise ValueError(f"decoder_layer is {decoder_layer!r}; expected 'sublayers' or 'parallel'.")
     if feedback not in ("prefix", "unrolled"):
@@ -203,7 +262,7 @@ def check_network(
     if decoder is not None and not is_traced(decoder):
         ahead = np.triu(np.asarray(decoder), 1)
         if ahead.any():
-            layer, query, key = (int(i) for i in np.unravel_index(ahead.argmax(), ahead.shape))
+            *_, layer, query, key = (int(i) for i in np.unravel_index(ahead.argmax(), ahead.shape))
             raise ValueError(
                 f"The decoder looks ahead: in layer {layer}, position {query} reads position {key} ({ahead.max():.3g}). "
                 "Attention of a decoder is causal. Attention that looks both ways belongs in `encoder`; if it is padding that "

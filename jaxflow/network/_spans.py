@@ -29,6 +29,11 @@ class Spans(NamedTuple):
     decoder: Bool[ArrayLike, "*batch span target"] | None = None
     outputs: Bool[ArrayLike, "*batch span position"] | None = None
 
+    @property
+    def are_given(self) -> bool:
+        """Whether there are any."""
+        return any(masks is not None for masks in self)
+
 
 NO_SPANS = Spans()
 

@@ -8,6 +8,7 @@ from jaxflow.solve._cut import CUT_STACKS, MinCut, bottleneck, cut_capacities, l
 from jaxflow.solve._cut_sentence import cut_sentence
 from jaxflow.solve._flows import UNFINISHED, count_stages
 from jaxflow.solve._gradient import flow_value, smooth_flow_value
+from jaxflow.solve._many_networks import max_flow_in_each
 from jaxflow.solve._max_flow import SOLVERS, MaxFlow, Solver, check_options, max_flow
 from jaxflow.solve._nodes import check_node_set, check_nodes
 from jaxflow.solve._quantise import check_arcs
@@ -38,6 +39,7 @@ __all__ = [
     "flow_value",
     "layer_share",
     "max_flow",
+    "max_flow_in_each",
     "min_cut",
     "min_cuts",
     "n_cores",

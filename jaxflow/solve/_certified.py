@@ -17,29 +17,22 @@ import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, Real
 
+from jaxflow._attention import AnyArray
 from jaxflow.network import FlowNetwork
 from jaxflow.solve import _ortools as ortools
 from jaxflow.solve._flows import ORTOOLS, SEARCHED, UNFINISHED, Flows
-from jaxflow.solve._quantise import INT32_MAX, check_arcs, parts, quantise_to_int32
+from jaxflow.solve._quantise import INT32_MAX, check_arcs, quantise_to_int32
 
-if TYPE_CHECKING:
-    from jaxflow.solve._kernel import Graph
-
-# The sources of a sink are cut into chains of this many, or into this many chains where that gives longer ones. Each chain
-# starts without flow, so threads can share them. Longer chains spread their flow over more memory; more chains pay for
-# more starts, each of which costs as much as several sources.
-CHAIN, CHAINS = 64, 8
 # About the largest number of pairs that a thread takes at a time.
 BLOCK = 256
 # OR-Tools does work that takes it fewer seconds than this: loading compiled code takes 50 times as long.
 SMALL_WORK = 0.01
-# Once it is loaded, compiled code is faster from here on; so many seconds of small work are worth loading it, or compiling it.
-SMALL_IF_LOADED, MOST_SMALL, MOST_UNCOMPILED = 5e-4, 0.5, 10.0
+# So many seconds of small work are worth loading it, or compiling it.
+MOST_SMALL, MOST_UNCOMPILED = 0.5, 10.0
 KERNEL = "jaxflow.solve._kernel"
 _small_work = [0.0]  # seconds that small work took OR-Tools in this process, about
 # Work of fewer seconds than this runs in the caller's thread: starting others takes longer.
@@ -85,23 +78,24 @@ def solve_pairs(
     Source: the wave is that of Tarjan 1984, on the difference of two flows; residual search is Ford & Fulkerson 1956, with
     blocking flows as in Dinitz 1970, stopped at the bound.
     """
-    sources, sinks = np.asarray(sources, np.int64), np.asarray(sinks, np.int64)
+    sources, sinks = (np.array(nodes, np.int64) for nodes in (sources, sinks))
     check_arcs(network)
-    if is_small(network, len(sources)):
+    if is_small(network.capacity, len(sources)):
         quantised = quantise_to_int32(network, sources, sinks)
         return ortools.find_flows(quantised, sources, sinks, deadline=deadline, on_solved=on_solved)
     from jaxflow.solve import _kernel as kernel  # importing Numba takes longer than all the rest of jaxflow
 
     graph, number, quantum = kernel.build_graph(network, sources, sinks)
     # No value has more than 31 bits; int32 halves what many pairs take while threads hold their flows.
-    order = kernel.order_pairs(number, _frozen(sources), _frozen(sinks))
-    upper = _trivial(graph, number, sources, sinks, np.int32)
+    order = kernel.order_pairs(number, sources, sinks)
+    upper = np.empty(len(sources), np.int32)
+    kernel.trivial_bounds(graph, number, sources, sinks, upper)
     lower = np.zeros_like(upper)
     stage = np.where(upper, np.int8(UNFINISHED), np.int8(SEARCHED))
     slack = int(min(tolerance / quantum, INT32_MAX))
-    is_brief = len(sources) * (2e-5 + 4e-10 * len(graph.capacity)) < BRIEF_WORK
-    n_threads = 1 if is_brief else n_threads or n_cores()
-    chains = _chains(sinks)
+    brief = is_brief(len(sources), len(graph.capacity))
+    n_threads = 1 if brief else n_threads or n_cores()
+    chains = kernel.chain_starts(sinks[order])
     blocks = _blocks(chains, n_threads)
     patience = kernel.PATIENCE * max(len(graph.capacity), 1)
     halt, done = np.zeros(1, np.int64), np.zeros((n_threads, 8), np.int64)  # 8: a cache line for each thread
@@ -115,62 +109,14 @@ def solve_pairs(
             pairs = number[sources[here]], number[sinks[here]], chains[first:last] - chains[first]
             kernel.solve_block(graph, scratch, *pairs, slack, patience, halt, done[thread], here, lower, upper, stage)
 
-    if not is_brief:
-        run_in_threads(work, n_threads, halt, done, deadline, on_solved)
-    elif deadline is None or time.monotonic() < deadline:
-        work(0)
-        if on_solved is not None:
-            for _ in range(int(done[0, 0])):
-                on_solved()
-    left = np.flatnonzero(stage == ORTOOLS)
-    if left.size:
-        last = ortools.find_flows(
-            quantise_to_int32(network, sources, sinks),
-            sources[left],
-            sinks[left],
-            deadline=deadline,
-            on_solved=on_solved,
-        )
-        stage[left] = last.stage
-        exact = last.stage == ORTOOLS
-        lower[left[exact]], upper[left[exact]] = last.lower[exact], last.upper[exact]
+    run_work(work, n_threads, halt, done, deadline, on_solved, is_brief=brief)
+    settle_left(network, sources, sinks, lower, upper, stage, deadline=deadline, on_solved=on_solved)
     is_exact = np.array_equal(lower, upper)
     lower = lower.astype(np.int64)
     upper = lower if is_exact else upper.astype(np.int64)
-    trivial = _trivial(graph, number, sources, sinks, np.int64)
+    trivial = np.empty_like(lower)
+    kernel.trivial_bounds(graph, number, sources, sinks, trivial)
     return Flows(lower=lower, upper=upper, trivial=trivial, stage=stage, quantum=quantum)
-
-
-def _frozen(nodes: Int[np.ndarray, " pair"]) -> Int[np.ndarray, " pair"]:
-    """View an array as read-only: Numba compiles again for an array that differs in this."""
-    view = nodes.view()
-    view.flags.writeable = False
-    return view
-
-
-def _trivial(
-    graph: Graph,
-    number: Int[np.ndarray, " node"],
-    sources: Int[np.ndarray, " pair"],
-    sinks: Int[np.ndarray, " pair"],
-    dtype: type[np.signedinteger],
-) -> Int[np.ndarray, " pair"]:
-    """`[pair]`, quanta: the smaller of the capacity that leaves the source and the capacity that enters the sink."""
-    bound = np.empty(len(sources), dtype)
-    for part in parts(len(bound)):
-        bound[part] = np.minimum(graph.leaving[number[sources[part]]], graph.entering[number[sinks[part]]])
-    return bound
-
-
-def _chains(sinks: Int[np.ndarray, " pair"]) -> Int[np.ndarray, " start"]:
-    """Choose where chains start, in the order of `order_pairs`; the number of pairs comes last."""
-    lengths = np.bincount(sinks)[::-1]
-    lengths = lengths[lengths > 0]
-    longest = np.maximum(CHAIN, -(-lengths // CHAINS))
-    n_chains = -(-lengths // longest)
-    number = np.arange(n_chains.sum()) - np.repeat(np.cumsum(n_chains) - n_chains, n_chains)
-    starts = np.repeat(np.cumsum(lengths) - lengths, n_chains) + number * np.repeat(longest, n_chains)
-    return np.append(starts, len(sinks))
 
 
 def _blocks(chains: Int[np.ndarray, " start"], n_threads: int) -> Int[np.ndarray, " block"]:
@@ -180,14 +126,37 @@ def _blocks(chains: Int[np.ndarray, " start"], n_threads: int) -> Int[np.ndarray
     return np.unique(np.append(starts, len(chains) - 1))
 
 
-def is_small(network: FlowNetwork, n_pairs: int) -> bool:
-    """Whether OR-Tools solves so many pairs, which takes less time than loading compiled code would, or compiling it.
+def settle_left(
+    network: FlowNetwork,
+    sources: Int[np.ndarray, " pair"],
+    sinks: Int[np.ndarray, " pair"],
+    lower: Int[np.ndarray, " pair"],
+    upper: Int[np.ndarray, " pair"],
+    stage: Int[np.ndarray, " pair"],
+    *,
+    deadline: float | None,
+    on_solved: Callable[[], object] | None,
+) -> None:
+    """Let OR-Tools solve the pairs whose residual search took too long; writes to bounds and stages."""
+    left = np.flatnonzero(stage == ORTOOLS)
+    if not left.size:
+        return
+    last = ortools.find_flows(
+        quantise_to_int32(network, sources, sinks), sources[left], sinks[left], deadline=deadline, on_solved=on_solved
+    )
+    stage[left] = last.stage
+    exact = last.stage == ORTOOLS
+    lower[left[exact]], upper[left[exact]] = last.lower[exact], last.upper[exact]
+
+
+def is_small(capacity: Real[AnyArray, "*example arc"], n_pairs: int) -> bool:
+    """Whether OR-Tools solves so many pairs of each network, in less time than loading compiled code takes, or compiling it.
 
     Small work adds up: after so much of it compiled code is loaded nevertheless. Values do not depend on it.
     """
-    work = float(n_pairs * (5e-5 + 6e-8 * np.count_nonzero(network.capacity)))
     if KERNEL in sys.modules:
-        return work < min(SMALL_WORK, SMALL_IF_LOADED)
+        return False
+    work = float(n_pairs * (5e-5 * capacity[..., 0].size + 6e-8 * np.count_nonzero(capacity)))
     if work >= SMALL_WORK:
         return False
     _small_work[0] += work
@@ -200,9 +169,34 @@ def _is_kept_compiled() -> bool:
     return any(Path(__file__).with_name("__pycache__").glob("_kernel.solve_block-*.nbi"))
 
 
+def is_brief(n_pairs: int, n_arcs: int, n_networks: int = 1) -> bool:
+    """Whether so many pairs, of all networks together, are solved before other threads would have started."""
+    return n_networks * (1e-5 + 1e-8 * n_arcs) + n_pairs * (2e-5 + 4e-10 * n_arcs) < BRIEF_WORK
+
+
 def n_cores() -> int:
     """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_work(
+    work: Callable[[int], None],
+    n_threads: int,
+    halt: Int[np.ndarray, " 1"],
+    done: Int[np.ndarray, "thread 8"],
+    deadline: float | None,
+    on_solved: Callable[[], object] | None,
+    *,
+    is_brief: bool,
+) -> None:
+    """Do what `run_in_threads` does, in the caller's thread if it is brief."""
+    if not is_brief:
+        run_in_threads(work, n_threads, halt, done, deadline, on_solved)
+    elif deadline is None or time.monotonic() < deadline:
+        work(0)
+        if on_solved is not None:
+            for _ in range(int(done[0, 0])):
+                on_solved()
 
 
 def run_in_threads(

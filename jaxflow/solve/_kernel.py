@@ -10,7 +10,7 @@ Sections:
     Graph layout: `FlowNetwork` -> `Graph`, and `Scratch`, what one thread writes to.
     Wave: turns the flow of one source into that of another, in one pass over the network.
     Residual search: which nodes have a residual path to the sink; pushing flow along such paths.
-    Many pairs: `solve_block`, which solves pairs one after another.
+    Many pairs: `solve_block`, which solves pairs one after another; `solve_networks`, which does so in one network after another.
     Incremental flows: one flow extended source by source, for values of sets of sources and for cuts.
 
 Import this module only where it runs: importing Numba takes longer than importing all the rest of jaxflow.
@@ -18,6 +18,7 @@ Import this module only where it runs: importing Numba takes longer than importi
 
 from __future__ import annotations
 
+import math
 import mmap
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -30,13 +31,18 @@ from numba import extending
 
 from jaxflow.network import FlowNetwork
 from jaxflow.solve import _flows as flows
-from jaxflow.solve._quantise import int32_quantum
+from jaxflow.solve import _quantise
 
 INT32_MAX = np.iinfo(np.int32).max
-# The stages of `_flows`. Written out, since a constant of another file would be compiled in unseen.
+# The stages of `_flows`, and constants of `_quantise`. Written out, since a constant of another file would be compiled in unseen.
 SEARCHED, RESIDUAL, ORTOOLS, UNFINISHED = 0, 1, 2, 3
 if (SEARCHED, RESIDUAL, ORTOOLS, UNFINISHED) != (flows.SEARCHED, flows.RESIDUAL, flows.ORTOOLS, flows.UNFINISHED):
     raise ImportError("The stages of _kernel.py are not those of _flows.py; expected the same numbers in both files.")
+MOST_QUANTA, PART, SMALLEST = 1.9 * 2**30, 4096, -1022
+if (MOST_QUANTA, PART, SMALLEST) != (_quantise.MOST_QUANTA, _quantise.PART, _quantise.SMALLEST):
+    raise ImportError(
+        "MOST_QUANTA, PART and SMALLEST of _kernel.py are not those of _quantise.py; expected the same numbers."
+    )
 
 
 # Compilation
@@ -248,35 +254,8 @@ class Scratch(NamedTuple):
 
 def new_scratch(graph: Graph) -> Scratch:
     """Make the scratch of one thread, without flow. Memory: 5/8 bytes per place of the graph, and 64 per page in use."""
-    n_nodes = len(graph.offset)
-    words = -(-n_nodes // 64)
     n_pages = -(-len(graph.capacity) >> PAGE)
-    return Scratch(
-        page=np.zeros(n_pages, np.int32),
-        flow=_untouched((n_pages + 1) << PAGE),
-        n_pages=np.zeros(1, np.int64),
-        open=graph.open.copy(),
-        sent=np.zeros_like(graph.open),
-        fed=np.zeros(_words(graph.first, graph.end).sum(), np.uint64),
-        near=np.zeros(n_nodes, np.int32),
-        share=np.zeros(n_nodes, np.float32),
-        favourites=np.full((n_nodes, FAVOURITES), -1, np.int32),
-        start=np.zeros(n_nodes, np.int64),
-        stop=np.zeros(n_nodes, np.int64),
-        room=np.zeros(n_nodes, np.int32),
-        roomy=np.zeros(words, np.uint64),
-        excess=np.zeros(n_nodes, np.int64),
-        lacking=np.zeros(words, np.uint64),
-        surplus=np.zeros(words, np.uint64),
-        blocked=np.zeros(words, np.uint64),
-        reach=np.zeros(words, np.uint64),
-        reached=np.zeros((TURNS, words), np.uint64),
-        turn=np.zeros(n_nodes, np.int32),
-        following=np.zeros(n_nodes, np.int64),
-        live=np.zeros(words, np.uint64),
-        stack=np.zeros((n_nodes + 1, 4), np.int64),
-        aimed=np.full(1, -1, np.int64),
-    )
+    return scratch_of(graph, _untouched((n_pages + 1) << PAGE))
 
 
 def build_graph(
@@ -292,40 +271,25 @@ def build_graph(
     Returns:
         The graph; `[node]`, the graph's number of each of the network's nodes; and the quantum, in units of attention.
     """
-    senders, receivers = np.asarray(network.senders), np.asarray(network.receivers)
-    capacity = np.asarray(network.capacity).view()
-    capacity.flags.writeable = False  # as JAX's are: else Numba compiles everything twice
-    n_nodes = network.n_nodes
-    quantum = int32_quantum(network, sources, sinks)
+    quantum = _quantise.int32_quantum(network, sources, sinks)
+    number = graph_numbers(network)
+    senders, receivers, capacity = (frozen(each) for each in (network.senders, network.receivers, network.capacity))
+    return lay_out(senders, receivers, capacity, number, quantum), number, quantum
+
+
+def graph_numbers(network: FlowNetwork) -> Int[np.ndarray, " node"]:
+    """Return the graph's number of each of the network's nodes: by stack, level and position."""
     order = np.lexsort([np.asarray(key) for key in (network.position, network.level, network.stack)])
-    number = np.empty(n_nodes, np.int64)
-    number[order] = np.arange(n_nodes)
-    start, stop = _receiver_ranges(senders, receivers, capacity, number, quantum)
-    width = stop - start
-    words = _words(start, stop)
-    offset, row = _offsets(width) - start, _offsets(words) - (start >> 6)
-    graph = Graph(
-        offset=offset,
-        start=start,
-        stop=stop,
-        row=row,
-        first=np.full(n_nodes, n_nodes),
-        end=np.zeros(n_nodes, np.int64),
-        column=np.zeros(n_nodes, np.int64),
-        order=number,
-        rank=number,
-        group=np.zeros(0, np.int64),
-        capacity=np.zeros(width.sum(), np.int32),
-        open=np.zeros(words.sum(), np.uint64),
-        entering=np.zeros(n_nodes, np.int64),
-        leaving=np.zeros(n_nodes, np.int64),
-    )
-    depth = _fill(senders, receivers, capacity, quantum, graph)
-    by_depth = np.argsort(depth, kind="stable")
-    group = np.flatnonzero(np.diff(depth[by_depth], prepend=-1, append=n_nodes))
-    column = _offsets(_words(graph.first, graph.end)) - (graph.first >> 6)
-    rank = np.argsort(by_depth)
-    return graph._replace(column=column, order=by_depth, rank=rank, group=group), number, quantum
+    number = np.empty(network.n_nodes, np.int64)
+    number[order] = np.arange(network.n_nodes)
+    return number
+
+
+def frozen(array: Any) -> Any:
+    """View an array as read-only, as JAX's are: Numba compiles again for an array that differs in this."""
+    view = np.asarray(array).view()
+    view.flags.writeable = False
+    return view
 
 
 def _untouched(size: int) -> Int[np.ndarray, " entry"]:
@@ -333,13 +297,144 @@ def _untouched(size: int) -> Int[np.ndarray, " entry"]:
     return np.frombuffer(mmap.mmap(-1, 4 * size), np.int32)
 
 
-def _offsets(counts: Int[np.ndarray, " node"]) -> Int[np.ndarray, " node"]:
-    return np.cumsum(counts) - counts
+@compiled
+def scratch_of(graph: Graph, flow: Int[np.ndarray, " entry"]) -> Scratch:
+    """Make the scratch of one thread around `flow`, which is 0 and has a page more than the graph."""
+    n_nodes = graph.offset.size
+    words = (n_nodes + 63) >> 6
+    n_columns = 0
+    for node in range(n_nodes):
+        n_columns += _n_words(graph.first[at(node)], graph.end[at(node)])
+    return Scratch(
+        np.zeros((graph.capacity.size + ON_PAGE) >> PAGE, np.int32),
+        flow,
+        np.zeros(1, np.int64),
+        graph.open.copy(),
+        np.zeros_like(graph.open),
+        np.zeros(n_columns, np.uint64),
+        np.zeros(n_nodes, np.int32),
+        np.zeros(n_nodes, np.float32),
+        np.full((n_nodes, FAVOURITES), np.int32(-1)),
+        np.zeros(n_nodes, np.int64),
+        np.zeros(n_nodes, np.int64),
+        np.zeros(n_nodes, np.int32),
+        np.zeros(words, np.uint64),
+        np.zeros(n_nodes, np.int64),
+        np.zeros(words, np.uint64),
+        np.zeros(words, np.uint64),
+        np.zeros(words, np.uint64),
+        np.zeros(words, np.uint64),
+        np.zeros((TURNS, words), np.uint64),
+        np.zeros(n_nodes, np.int32),
+        np.zeros(n_nodes, np.int64),
+        np.zeros(words, np.uint64),
+        np.zeros((n_nodes + 1, 4), np.int64),
+        np.full(1, -1),
+    )
 
 
-def _words(start: Int[np.ndarray, " node"], stop: Int[np.ndarray, " node"]) -> Int[np.ndarray, " node"]:
-    """Count the words that hold the bits from `start` to `stop`, for each node."""
-    return np.where(stop > start, ((stop + 63) >> 6) - (start >> 6), 0)
+@inlined
+def _n_words(start: Whole, stop: Whole) -> Whole:
+    """Count the words that hold the bits from `start` to `stop`."""
+    return ((stop + 63) >> 6) - (start >> 6) if stop > start else 0
+
+
+@compiled
+def lay_out(senders: Any, receivers: Any, capacity: Any, number: Any, quantum: float) -> Graph:
+    """Lay out the arcs `[arc]` between nodes with these numbers, `[node]`, their capacities in whole quanta."""
+    n_nodes = number.size
+    start, stop = _receiver_ranges(senders, receivers, capacity, number, quantum)
+    offset, row = np.empty(n_nodes, np.int64), np.empty(n_nodes, np.int64)
+    n_places, n_words = 0, 0
+    for node in range(n_nodes):
+        offset[at(node)], row[at(node)] = n_places - start[at(node)], n_words - (start[at(node)] >> 6)
+        n_places += stop[at(node)] - start[at(node)]
+        n_words += _n_words(start[at(node)], stop[at(node)])
+    unfinished = Graph(
+        offset,
+        start,
+        stop,
+        row,
+        np.full(n_nodes, n_nodes),
+        np.zeros(n_nodes, np.int64),
+        np.zeros(n_nodes, np.int64),
+        number,
+        number,
+        number,
+        np.zeros(n_places, np.int32),
+        np.zeros(n_words, np.uint64),
+        np.zeros(n_nodes, np.int64),
+        np.zeros(n_nodes, np.int64),
+    )
+    depth = _fill(senders, receivers, capacity, quantum, unfinished)
+    order, rank, group = _by_depth(depth)
+    first, end, column = unfinished.first, unfinished.end, unfinished.column
+    n_words = 0
+    for node in range(n_nodes):
+        column[at(node)] = n_words - (first[at(node)] >> 6)
+        n_words += _n_words(first[at(node)], end[at(node)])
+    return Graph(
+        offset,
+        start,
+        stop,
+        row,
+        first,
+        end,
+        column,
+        order,
+        rank,
+        group,
+        unfinished.capacity,
+        unfinished.open,
+        unfinished.entering,
+        unfinished.leaving,
+    )
+
+
+@compiled
+def _quantum(senders: Any, receivers: Any, capacity: Any, starts: Any, ends: Any) -> float:
+    """Choose the quantum of a network as `int32_quantum` does, and add up in the same order; see there.
+
+    Args:
+        senders: `[arc]`.
+        receivers: `[arc]`.
+        capacity: `[arc]`.
+        starts: `[node]`, whether a flow starts there.
+        ends: `[node]`, whether a flow ends there.
+    """
+    leaving, entering = np.zeros(starts.size), np.zeros(starts.size)
+    step = max(PART, starts.size)
+    for begin in range(0, capacity.size, step):
+        out, into = np.zeros(starts.size), np.zeros(starts.size)
+        for arc in range(begin, min(begin + step, capacity.size)):
+            out[at(senders[at(arc)])] += np.float64(capacity[at(arc)])
+            into[at(receivers[at(arc)])] += np.float64(capacity[at(arc)])
+        leaving += out
+        entering += into
+    most_leaving, most_entering = 0.0, 0.0
+    for node in range(starts.size):
+        if starts[at(node)]:
+            most_leaving = max(most_leaving, leaving[at(node)])
+        if ends[at(node)]:
+            most_entering = max(most_entering, entering[at(node)])
+    fraction, exponent = math.frexp(min(most_leaving, most_entering) / MOST_QUANTA)
+    return math.ldexp(1.0, max(exponent - (1 if fraction == 0.5 else 0), SMALLEST))
+
+
+@compiled
+def _by_depth(depth: Int[np.ndarray, " node"]) -> Any:
+    """Sort nodes by depth; return them, the place of each, and where each depth begins."""
+    stop = np.zeros(depth.max() + 2, np.int64)
+    for node in range(depth.size):
+        stop[depth[at(node)] + 1] += 1
+    group = np.cumsum(stop)
+    order, rank = np.empty(depth.size, np.int64), np.empty(depth.size, np.int64)
+    following = group.copy()
+    for node in range(depth.size):
+        place = following[depth[at(node)]]
+        following[depth[at(node)]] += 1
+        order[place], rank[at(node)] = node, place
+    return order, rank, group
 
 
 @compiled
@@ -762,6 +857,10 @@ def push_around(
 
 # Residual search leaves a pair to OR-Tools after so many looks at words per arc of the network.
 PATIENCE = 100
+# The sources of a sink are cut into chains of this many, or into this many chains where that gives longer ones. Each chain
+# starts without flow, so threads can share them. Longer chains spread their flow over more memory; more chains pay for
+# more starts, each of which costs as much as several sources.
+CHAIN, CHAINS = 64, 8
 
 
 @compiled
@@ -840,6 +939,118 @@ def solve_block(
         lower[pair], upper[pair] = bound - left, bound
         if stage[pair] < ORTOOLS:
             done[0] += 1
+
+
+@compiled
+def chain_starts(sinks: Int[np.ndarray, " pair"]) -> Int[np.ndarray, " start"]:
+    """Choose which pairs start without flow, of pairs in the order of `order_pairs`; the number of pairs comes last."""
+    starts = np.empty(sinks.size + 1, np.int64)
+    n_starts, begin = 0, 0
+    while begin < sinks.size:
+        end = begin
+        while end < sinks.size and sinks[end] == sinks[begin]:
+            end += 1
+        longest = max(CHAIN, (end - begin + CHAINS - 1) // CHAINS)
+        for start in range(begin, end, longest):
+            starts[n_starts] = start
+            n_starts += 1
+        begin = end
+    starts[n_starts] = sinks.size
+    return starts[: n_starts + 1].copy()
+
+
+@compiled
+def trivial_bounds(
+    graph: Graph,
+    number: Int[np.ndarray, " node"],
+    sources: Int[np.ndarray, " pair"],
+    sinks: Int[np.ndarray, " pair"],
+    bounds: Int[np.ndarray, " pair"],
+) -> None:
+    """Write to `bounds` the smaller of the capacity that leaves the source and the capacity that enters the sink, quanta."""
+    for pair in range(sources.size):
+        bounds[pair] = min(graph.leaving[number[sources[pair]]], graph.entering[number[sinks[pair]]])
+
+
+@compiled
+def solve_networks(
+    senders: Int[np.ndarray, " arc"],
+    receivers: Int[np.ndarray, " arc"],
+    capacity: Float[np.ndarray, "example arc"],
+    number: Int[np.ndarray, " node"],
+    inputs: Int[np.ndarray, " input"],
+    outputs: Int[np.ndarray, " output"],
+    sources: Int[np.ndarray, " pair"],
+    sinks: Int[np.ndarray, " pair"],
+    wanted: Bool[np.ndarray, "example pair"],
+    tolerance: float,
+    patience: Whole,
+    first: Whole,
+    last: Whole,
+    halt: Int[np.ndarray, " 1"],
+    done: Int[np.ndarray, " counter"],
+    quanta: Float[np.ndarray, " example"],
+    lower: Int[np.ndarray, "example pair"],
+    upper: Int[np.ndarray, "example pair"],
+    trivial: Int[np.ndarray, "example pair"],
+    stage: Int[np.ndarray, "example pair"],
+) -> None:
+    """Solve pairs in each of many networks that differ in their capacities alone. What is not wanted is left as it is.
+
+    Args:
+        senders: `[arc]`, nodes.
+        receivers: `[arc]`, nodes.
+        capacity: `[example, arc]`, in units of attention.
+        number: `[node]`, as `graph_numbers` gives it.
+        inputs: `[input]`, nodes; with the outputs they set the quantum.
+        outputs: `[output]`, nodes.
+        sources: `[pair]`, nodes.
+        sinks: `[pair]`, nodes.
+        wanted: `[example, pair]`.
+        tolerance: a pair is settled when its bounds differ by no more, in units of attention.
+        patience: looks at words in the residual search of a pair, per place of the network, after which it is left to OR-Tools.
+        first: the first example that is solved.
+        last: one more than the last of them.
+        halt: as in `solve_block`.
+        done: `done[0]` counts settled pairs.
+        quanta: `[example]`, in units of attention, written.
+        lower: `[example, pair]`, int64, quanta, written.
+        upper: `[example, pair]`, likewise.
+        trivial: `[example, pair]`, likewise.
+        stage: `[example, pair]`, written.
+    """
+    starts, ends = np.empty(number.size, np.bool_), np.empty(number.size, np.bool_)
+    for example in range(first, last):
+        if halt[0] != 0:
+            return
+        here = np.flatnonzero(wanted[example])
+        starts[:], ends[:] = False, False
+        starts[inputs], ends[outputs] = True, True
+        starts[sources[here]], ends[sinks[here]] = True, True
+        quantum = _quantum(senders, receivers, capacity[example], starts, ends)
+        quanta[example] = quantum
+        if here.size == 0:
+            continue
+        graph = lay_out(senders, receivers, capacity[example], number, quantum)
+        scratch = scratch_of(graph, np.zeros(((graph.capacity.size + ON_PAGE) >> PAGE << PAGE) + ON_PAGE + 1, np.int32))
+        own_sources, own_sinks = sources[here], sinks[here]
+        order = order_pairs(number, own_sources, own_sinks)
+        chains = chain_starts(own_sinks[order])
+        low, high = np.zeros(here.size, np.int32), np.empty(here.size, np.int32)
+        trivial_bounds(graph, number, own_sources, own_sinks, high)
+        own_stage = np.empty(here.size, np.int8)
+        for pair in range(here.size):
+            trivial[example, here[pair]] = high[pair]
+            own_stage[pair] = UNFINISHED if high[pair] else SEARCHED
+        slack = np.int64(min(tolerance / quantum, np.float64(INT32_MAX)))
+        own_patience = patience * max(graph.capacity.size, 1)
+        from_, to = number[own_sources[order]], number[own_sinks[order]]
+        solve_block(
+            graph, scratch, from_, to, chains[:-1], slack, own_patience, halt, done, order, low, high, own_stage
+        )
+        for pair in range(here.size):
+            lower[example, here[pair]], upper[example, here[pair]] = low[pair], high[pair]
+            stage[example, here[pair]] = own_stage[pair]
 
 
 @compiled

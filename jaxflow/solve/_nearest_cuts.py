@@ -44,7 +44,7 @@ def nearest_cuts(
     Raises:
         RuntimeError: a cut and a flow contradict one another.
     """
-    if solver == "ortools" or certified.is_small(network, len(sources)):
+    if solver == "ortools" or certified.is_small(network.capacity, len(sources)):
         quantised = quantise(network) if solver == "ortools" else quantise_to_int32(network, sources, sinks)
         return quantised, _by_ortools(quantised, sources, sinks, nearest, on_solved)
     quantised = quantise_to_int32(network, sources, sinks)

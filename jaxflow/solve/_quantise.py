@@ -117,21 +117,29 @@ def check_arcs(network: FlowNetwork) -> None:
             f"senders {np.shape(network.senders)}, receivers {np.shape(network.receivers)} and capacity {capacity.shape} "
             "differ; expected [arc] each, of one example. Did you forget to take one example of a batch?"
         )
+    check_arcs_of_each(network)
+
+
+def check_arcs_of_each(networks: FlowNetwork) -> None:
+    """Do what `check_arcs` does for networks of one structure, with capacities `[*example, arc]`."""
+    refuse_traced(networks)
+    capacity, n_nodes = np.asarray(networks.capacity), networks.n_nodes
     if not capacity.size:
         return
     # min and max of an array with a NaN are NaN; the arc is looked for only if there is one to name.
     if not (capacity.min() >= 0 and np.isfinite(capacity.max())):
-        arc = int(np.flatnonzero(~(np.isfinite(capacity) & (capacity >= 0)))[0])
-        raise ValueError(f"Arc {arc} has capacity {capacity[arc]}; expected finite capacities >= 0.")
+        *example, arc = (int(i) for i in np.argwhere(~(np.isfinite(capacity) & (capacity >= 0)))[0])
+        of_example = f" of example {example}" if example else ""
+        raise ValueError(
+            f"Arc {arc}{of_example} has capacity {capacity[*example, arc]}; expected finite capacities >= 0."
+        )
     for name in ("senders", "receivers"):
-        nodes = getattr(network, name)
-        if not 0 <= nodes.min() <= nodes.max() < network.n_nodes:
-            raise ValueError(
-                f"{name} names nodes {nodes.min()} to {nodes.max()}; the network has 0 to {network.n_nodes - 1}."
-            )
+        nodes = getattr(networks, name)
+        if not 0 <= nodes.min() <= nodes.max() < n_nodes:
+            raise ValueError(f"{name} names nodes {nodes.min()} to {nodes.max()}; the network has 0 to {n_nodes - 1}.")
     with np.errstate(over="ignore"):
-        total = 1.5 * capacity.sum(dtype=np.float64)
-    if not np.isfinite(total):
+        totals = 1.5 * capacity.sum(-1, dtype=np.float64)
+    if not np.isfinite(totals).all():
         raise ValueError(
             "Capacities add up to more than float64 can hold; expected a sum below 1e308. Scale them down."
         )

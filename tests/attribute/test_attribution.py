@@ -413,7 +413,7 @@ BAD = [
 def test_bad_input(entry, options, message, monkeypatch):
     """Before any solve."""
     if options.get("solver") is None:
-        monkeypatch.setattr("jaxflow.attribute._flow.max_flow", None)
+        monkeypatch.setattr("jaxflow.attribute._flow.max_flow_in_each", None)
     with pytest.raises(ValueError, match=message):
         attention_flow(entry, **options)
 

@@ -114,7 +114,7 @@ def test_threads_and_order_change_nothing(n_threads):
 def test_more_sources_than_a_chain_holds():
     network = attention_like(3, 150, residual=0.1, causal=True)
     pairs = network.inputs, np.full(150, network.outputs[-1])
-    assert len(certified._chains(pairs[1])) == 4
+    assert len(kernel.chain_starts(pairs[1])) == 4
     flows = [certified.solve_pairs(network, *pairs, n_threads=n_threads) for n_threads in (1, 3)]
     reference = ortools.find_flows(quantise_to_int32(network, *pairs), *pairs)
     for found in flows:
@@ -127,14 +127,14 @@ def test_more_sources_than_a_chain_holds():
 @given(st.lists(st.integers(1, 1000), min_size=1, max_size=20), st.integers(1, 64))
 def test_blocks_hold_whole_chains_and_chains_one_sink(lengths, n_threads):
     sinks = np.repeat(np.arange(len(lengths)) * 3, lengths)
-    chains = certified._chains(np.random.default_rng(0).permutation(sinks))
+    in_order = sinks[::-1].copy()  # as order_pairs has them
+    chains = kernel.chain_starts(in_order)
     assert chains[0] == 0
     assert chains[-1] == len(sinks)
-    in_order = sinks[::-1]  # as order_pairs has them
     for begin, end in itertools.pairwise(chains):
         assert in_order[begin] == in_order[end - 1]
         n_sources = lengths[in_order[begin] // 3]
-        assert 0 < end - begin <= max(certified.CHAIN, -(-n_sources // certified.CHAINS))
+        assert 0 < end - begin <= max(kernel.CHAIN, -(-n_sources // kernel.CHAINS))
     blocks = certified._blocks(chains, n_threads)
     assert blocks[0] == 0
     assert blocks[-1] == len(chains) - 1
