@@ -1,7 +1,14 @@
 """A model -> its attention, and gradients by it: recorded, or found in the traced program."""
 
 from jaxflow.capture._capture import capture, run_capture
-from jaxflow.capture._compiled import capture_compiled, contributions_compiled, gradients_compiled, run_scored
+from jaxflow.capture._compiled import (
+    capture_compiled,
+    contributions_compiled,
+    contributions_to_each,
+    gradients_compiled,
+    gradients_of_each,
+    run_scored,
+)
 from jaxflow.capture._contributions import Contributions, capture_contributions, pull_contributions
 from jaxflow.capture._gradients import attention_gradients, pull_gradients
 from jaxflow.capture._head_reduction import (
@@ -47,8 +54,10 @@ __all__ = [
     "capture_contributions",
     "contrast",
     "contributions_compiled",
+    "contributions_to_each",
     "evaluate_target",
     "gradients_compiled",
+    "gradients_of_each",
     "is_index",
     "is_named",
     "knock_out",

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
+
+import jax
+import numpy as np
 
 from jaxflow._attention import Attention
 from jaxflow.capture._capture import run_capture
@@ -39,6 +42,33 @@ def gradients_compiled(
 def contributions_compiled(model: Model, args: tuple, kwargs: Mapping[str, Any], target: Target) -> Contributions:
     """Return what each token gave to a target: compiled, if the target is a PyTree."""
     return _run_for(target, _contributions, model, args, kwargs)
+
+
+def contributions_to_each(
+    model: Model, args: tuple, kwargs: Mapping[str, Any], targets: Sequence[LabelTarget]
+) -> Contributions:
+    """Return what each token gave to each of several targets of one kind, `[target, *batch, ...]`: one forward pass, compiled."""
+    return run_compiled(_contributions_each, model, args, kwargs, _stacked(targets))
+
+
+def gradients_of_each(
+    model: Model, args: tuple, kwargs: Mapping[str, Any], targets: Sequence[LabelTarget]
+) -> tuple[Attention, Attention]:
+    """Return the attention, and the gradients of each of several targets of one kind, likewise."""
+    return run_compiled(_gradients_each, model, args, kwargs, _stacked(targets))
+
+
+def _stacked(targets: Sequence[LabelTarget]) -> Any:
+    return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *targets)
+
+
+def _contributions_each(model: Model, args: tuple, kwargs: Mapping[str, Any], targets: Any) -> Contributions:
+    # What does not depend on the target, such as the forward pass, is computed once.
+    return jax.vmap(lambda target: _contributions(model, args, kwargs, target))(targets)
+
+
+def _gradients_each(model: Model, args: tuple, kwargs: Mapping[str, Any], targets: Any) -> tuple[Attention, Attention]:
+    return jax.vmap(lambda target: _gradients(model, args, kwargs, target), out_axes=(None, 0))(targets)
 
 
 def run_scored(score: Any, model: Model, args: tuple, kwargs: Mapping[str, Any], target: Target) -> Any:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import operator
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import jax
 import numpy as np
 from jaxtyping import Bool, Float
 
-from jaxflow._attention import Attention
+from jaxflow._attention import Attention, on_host
 from jaxflow._progress import progress_bar
 from jaxflow.attribute import (
     Attribution,
@@ -31,7 +32,9 @@ from jaxflow.capture import (
     Target,
     capture_compiled,
     contributions_compiled,
+    contributions_to_each,
     gradients_compiled,
+    gradients_of_each,
     run_scored,
 )
 from jaxflow.models import Model, Padded, output_shapes, pad_inputs
@@ -41,6 +44,8 @@ Shown = Callable[[Bool[np.ndarray, "mask token"]], Float[np.ndarray, " mask"]]
 # Examples that go through a model at once: few sizes, so that few programs are compiled; not so few that filling up is waste;
 # and no more than hold about so many scores of tokens by tokens in each head.
 BATCHES, LEAST, MOST_TOGETHER = (8, 32), 4, 2**18
+# Targets of one text that go back through a model at once.
+AT_ONCE = (16, 4)
 
 
 class ModelRuns:
@@ -56,12 +61,13 @@ class ModelRuns:
         self._padded = pad_inputs(model, args, kwargs)
         self._forward: tuple[Any, Attention, Heads | None] | None = None
         self._shown: dict[int, Shown] = {}
+        self._found: dict[tuple[str, int], Any] = {}
         self.n_targets = len(targets)
 
     def with_targets(self, targets: Sequence[Target]) -> ModelRuns:
         """Return runs for these targets, on the same forward pass."""
         runs = copy.copy(self)
-        runs._targets, runs.n_targets, runs._shown = targets, len(targets), {}
+        runs._targets, runs.n_targets, runs._shown, runs._found = targets, len(targets), {}, {}
         return runs
 
     def forward(self, heads: Heads | None) -> tuple[Any, Attention]:
@@ -87,15 +93,61 @@ class ModelRuns:
         return self.forward(heads)[1]
 
     def gradients(self, row: int) -> tuple[Attention, Attention]:
-        """Return the attention, and the gradients of target `row` by it: one forward and one backward pass."""
-        target = self._targets[row]
-        attention, gradients = gradients_compiled(self._model, self._args, self._inputs(target), target)
-        return self._own(attention), self._own(gradients)
+        """Return the attention, and the gradients of target `row` by it."""
+
+        def of_one(target: Target) -> tuple[Attention, Attention]:
+            attention, gradients = gradients_compiled(self._model, self._args, self._inputs(target), target)
+            return self._own(attention), self._own(gradients)
+
+        def of_each(targets: Sequence[LabelTarget]) -> list[tuple[Attention, Attention]]:
+            attention, gradients = gradients_of_each(self._model, self._args, self._inputs(targets[0]), targets)
+            attention = self._own(attention)
+            return [(attention, each) for each in _apart(self._own(gradients), len(targets))]
+
+        return self._of_row("gradients", row, of_one, of_each)
 
     def contributions(self, row: int) -> Contributions:
-        """Return what each token gave to target `row`: one forward and one backward pass."""
-        target = self._targets[row]
-        return self._own(contributions_compiled(self._model, self._args, self._inputs(target), target))
+        """Return what each token gave to target `row`."""
+
+        def of_one(target: Target) -> Contributions:
+            return self._own(contributions_compiled(self._model, self._args, self._inputs(target), target))
+
+        def of_each(targets: Sequence[LabelTarget]) -> list[Contributions]:
+            found = contributions_to_each(self._model, self._args, self._inputs(targets[0]), targets)
+            return _apart(self._own(found), len(targets))
+
+        return self._of_row("contributions", row, of_one, of_each)
+
+    def _of_row(
+        self,
+        what: str,
+        row: int,
+        of_one: Callable[[Target], Any],
+        of_each: Callable[[Sequence[LabelTarget]], list[Any]],
+    ) -> Any:
+        """Return what is found for target `row`; that of the next targets is found with it, by one forward pass."""
+        if (what, row) in self._found:
+            return self._found.pop((what, row))
+        n_left = len(self._targets) - row
+        size = next((size for size in AT_ONCE if n_left > size // 2 and self._fits(size)), 1)
+        targets = list(self._targets[row : row + size])
+        if size == 1 or len({jax.tree.structure(each) for each in targets}) > 1 or not self._are_labels(targets):
+            return of_one(self._targets[row])
+        filled = [*targets, *[targets[-1]] * (size - len(targets))]
+        for number, each in enumerate(of_each(cast(list[LabelTarget], filled))[: len(targets)]):
+            self._found[what, row + number] = each
+        return self._found.pop((what, row))
+
+    @staticmethod
+    def _are_labels(targets: Sequence[Target]) -> bool:
+        return all(isinstance(target, LabelTarget) for target in targets)
+
+    def _fits(self, n_targets: int) -> bool:
+        """Whether so many targets take no more memory than a batch of texts."""
+        attention = self.attention(None) if self._forward is None else self._forward[1]
+        stack = attention.encoder if attention.decoder is None else attention.decoder
+        assert stack is not None
+        return n_targets * stack.shape[-1] ** 2 <= MOST_TOGETHER
 
     def by_embeddings(self, score: EmbeddingScore, row: int) -> Attribution:
         """Return what `score` makes of target `row`."""
@@ -157,8 +209,13 @@ class ModelRuns:
         return self._padded.kwargs
 
     def _own(self, found: T) -> T:
-        found = jax.device_get(found)
+        found = on_host(found)
         return found if self._padded is None else _cut(found, self._padded.lengths)
+
+
+def _apart(found: T, n_targets: int) -> list[T]:
+    """Return what was found for each target, of arrays `[target, ...]`."""
+    return [jax.tree.map(operator.itemgetter(i), found) for i in range(n_targets)]
 
 
 def run_together(runs: Sequence[ModelRuns], heads: Heads | None) -> None:
@@ -191,7 +248,7 @@ def _run_chunk(chunk: Sequence[ModelRuns], size: int, heads: Heads | None) -> No
     one = output_shapes(model, (), chunk[0]._inputs())
     if one is None:
         return
-    outputs, attention = jax.device_get(capture_compiled(model, (), inputs, heads=heads))
+    outputs, attention = on_host(capture_compiled(model, (), inputs, heads=heads))
     shapes = [leaf.shape for leaf in jax.tree.leaves(outputs)]
     if shapes != [(size, *leaf.shape[1:]) for leaf in jax.tree.leaves(one)]:
         return  # something that it returns is not of one example each
@@ -224,7 +281,7 @@ def _token_axes(model: Model, padded: Padded, outputs: Any) -> list[tuple[str | 
 
 def _cut_outputs(outputs: Any, axes: list[tuple[str | None, ...]], lengths: Mapping[str, tuple[int, int]]) -> Any:
     """Cut off what padding gave from what a model returned."""
-    host = jax.device_get(outputs)
+    host = on_host(outputs)
     own = {side: slice(length) for side, (length, _) in lengths.items()}
     whole = slice(None)
     cut = [

@@ -342,3 +342,27 @@ class TestMany:
         found = jf.explain(model, images, jf.Rollout())
         np.testing.assert_array_equal(found[0].scores, found[2].scores)
         assert not np.array_equal(found[0].scores, found[1].scores)
+
+
+@pytest.mark.parametrize("method", ["contributions", jf.AttentionFlow(weighting="attention_gradient")])
+@pytest.mark.parametrize(
+    ("name", "head"), [("Bert", "ForMaskedLM"), ("GPT2", "LMHeadModel"), ("Bart", "ForConditionalGeneration")]
+)
+def test_targets_of_one_text_go_back_together(name, head, method, monkeypatch):
+    model, inputs = tiny_models.build(name, head), text_inputs(name, 7)
+    together = jf.explain(model, inputs, method)
+    monkeypatch.setattr(_runs, "AT_ONCE", ())
+    alone = jf.explain(model, inputs, method)
+    assert len(together.attribution.positions) > 4
+    np.testing.assert_allclose(together.attribution.scores, alone.attribution.scores, atol=2e-5)
+
+
+def test_one_forward_pass_serves_several_targets(no_programs, monkeypatch):
+    asked = []
+    each = _runs.contributions_to_each
+    monkeypatch.setattr(_runs, "contributions_to_each", lambda *args: asked.append(len(args[-1])) or each(*args))
+    model = tiny_models.build("GPT2", "LMHeadModel")
+    jf.explain(model, text_inputs("GPT2", 7), "contributions")
+    assert asked == [4, 4]
+    jf.explain(model, text_inputs("GPT2", 24), "contributions")
+    assert asked == [4, 4, 16, 4, 4]
