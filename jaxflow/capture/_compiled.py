@@ -16,7 +16,7 @@ from jaxflow.capture._gradients import pull_gradients
 from jaxflow.capture._head_reduction import Heads, is_index, is_named
 from jaxflow.capture._targets import LabelTarget, Target
 from jaxflow.capture._traced import check_softmax
-from jaxflow.models import Model, is_hashable, run_compiled
+from jaxflow.models import Model, is_hashable, run_compiled, run_traced
 
 
 def capture_compiled(
@@ -26,7 +26,7 @@ def capture_compiled(
     if heads is not None and not (is_named(heads) or is_index(heads)):  # weights are checked where they have values
         return run_capture(model, args, kwargs, heads=heads)
     job = _capture_by(cast("str | int | None", heads))
-    outputs, attention = run_compiled(job, model, args, kwargs, None)
+    outputs, attention = run_traced(job, model, args, kwargs, None)
     if heads != "max":  # rows of the greatest of all heads may sum to more than 1
         check_softmax(model.name, attention)
     return outputs, attention
@@ -48,14 +48,14 @@ def contributions_to_each(
     model: Model, args: tuple, kwargs: Mapping[str, Any], targets: Sequence[LabelTarget]
 ) -> Contributions:
     """Return what each token gave to each of several targets of one kind, `[target, *batch, ...]`: one forward pass, compiled."""
-    return run_compiled(_contributions_each, model, args, kwargs, _stacked(targets))
+    return run_traced(_contributions_each, model, args, kwargs, _stacked(targets))
 
 
 def gradients_of_each(
     model: Model, args: tuple, kwargs: Mapping[str, Any], targets: Sequence[LabelTarget]
 ) -> tuple[Attention, Attention]:
     """Return the attention, and the gradients of each of several targets of one kind, likewise."""
-    return run_compiled(_gradients_each, model, args, kwargs, _stacked(targets))
+    return run_traced(_gradients_each, model, args, kwargs, _stacked(targets))
 
 
 def _stacked(targets: Sequence[LabelTarget]) -> Any:
@@ -75,7 +75,8 @@ def run_scored(score: Any, model: Model, args: tuple, kwargs: Mapping[str, Any],
     """Return `score(model, args, kwargs, target=target)`, compiled if score and target can be a program's."""
     if not is_hashable(score):
         return score(model, args, kwargs, target=target)
-    return _run_for(target, _score_by(score), model, args, kwargs)
+    run = run_compiled if isinstance(target, LabelTarget) else _run_plainly
+    return run(_score_by(score), model, args, kwargs, target)
 
 
 @functools.lru_cache(maxsize=64)
@@ -87,8 +88,12 @@ def _score_by(score: Any) -> Callable[..., Any]:
 
 
 def _run_for(target: Target, job: Callable[..., Any], model: Model, args: tuple, kwargs: Mapping[str, Any]) -> Any:
-    run = run_compiled if isinstance(target, LabelTarget) else lambda job, *rest: job(*rest)
+    run = run_traced if isinstance(target, LabelTarget) else _run_plainly
     return run(job, model, args, kwargs, target)
+
+
+def _run_plainly(job: Callable[..., Any], *rest: Any) -> Any:
+    return job(*rest)
 
 
 @functools.cache

@@ -10,7 +10,7 @@ from jaxflow.models._load import load_model
 from jaxflow.models._model import DEFAULT_NAME, Model, name_arguments
 from jaxflow.models._outputs import count_from_start, logits_of, pick
 from jaxflow.models._padding import Padded, pad_inputs, padded_length
-from jaxflow.models._programs import is_hashable, output_shapes, run_compiled, run_once
+from jaxflow.models._programs import is_hashable, output_shapes, run_compiled, run_once, run_traced
 from jaxflow.models._recording import Keep, Layer, LayerPlace, Path, Recording, Role
 from jaxflow.models._transformers._config import attention_sizes
 
@@ -43,5 +43,6 @@ __all__ = [
     "run_compiled",
     "run_embedded",
     "run_once",
+    "run_traced",
     "take_arrays",
 ]

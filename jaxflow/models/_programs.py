@@ -12,10 +12,12 @@ from typing import Any
 import jax
 
 from jaxflow.models._arrays import Rest, take_arrays
+from jaxflow.models._function import FunctionModel
 from jaxflow.models._model import Model
+from jaxflow.models._traced_function import trace_function
 
-# Models of so many structures have programs; those of the one that was used least recently go first.
-N_KEPT = 8
+# Models of so many structures have programs, and so many programs of functions; what was used least recently goes first.
+N_KEPT, N_KEPT_OF_FUNCTIONS = 8, 32
 
 
 class Programs:
@@ -29,13 +31,20 @@ class Programs:
         self._shapes: dict[Hashable, Any] = {}
 
     def run(
-        self, job: Callable[..., Any], model: Model, arrays: Any, args: tuple, kwargs: Mapping, operand: Any
+        self,
+        job: Callable[..., Any],
+        model: Model,
+        arrays: Any,
+        args: tuple,
+        kwargs: Mapping,
+        operand: Any,
+        traced: Model | None = None,
     ) -> Any:
-        """Return `job(model, args, kwargs, operand)`, compiled if it can be."""
+        """Return `job(model, args, kwargs, operand)`, compiled if it can be: of `traced`, if that is given."""
         if job in self._refused:
             return job(model, args, kwargs, operand)
         rest, given = take_arrays((args, dict(kwargs)))
-        self._running.model = model
+        self._running.model = model if traced is None else traced
         try:
             return self._compiled(job, rest, arrays, given, operand)
         except Exception:  # whatever it is, it comes again, in words that speak of the model; or the model runs
@@ -64,6 +73,8 @@ class Programs:
 
 
 _programs: collections.OrderedDict[Hashable, Programs] = collections.OrderedDict()
+# Of functions, by what they do on some inputs; None of what was met once.
+_of_functions: collections.OrderedDict[Hashable, Programs | None] = collections.OrderedDict()
 _lock = threading.Lock()
 
 
@@ -82,6 +93,28 @@ def run_compiled(job: Callable[..., Any], model: Model, args: tuple, kwargs: Map
         return job(model, args, kwargs, operand)
     programs, arrays = found
     return programs.run(job, model, arrays, args, kwargs, operand)
+
+
+def run_traced(job: Callable[..., Any], model: Model, args: tuple, kwargs: Mapping[str, Any], operand: Any) -> Any:
+    """Do what `run_compiled` does, for a job that traces the model; then any function can be compiled.
+
+    What a function closes over may change, so it is traced at each call. It is compiled once it does the same a second time.
+    """
+    if not isinstance(model, FunctionModel) or model.split() is not None:
+        return run_compiled(job, model, args, kwargs, operand)
+    traced = trace_function(model, args, kwargs)
+    if traced is None:
+        return job(model, args, kwargs, operand)
+    key, arrays = traced.split()
+    with _lock:
+        is_known = key in _of_functions
+        programs = _of_functions.pop(key, None) or (Programs() if is_known else None)
+        _of_functions[key] = programs
+        while len(_of_functions) > N_KEPT_OF_FUNCTIONS:
+            _of_functions.popitem(last=False)
+    if programs is None:
+        return job(model, args, kwargs, operand)
+    return programs.run(job, model, arrays, args, kwargs, operand, traced)
 
 
 def output_shapes(model: Model, args: tuple, kwargs: Mapping[str, Any]) -> Any:

@@ -31,6 +31,7 @@ TEXT_MODELS = [
 def no_programs(monkeypatch):
     """Start without programs, and count how often a model is traced."""
     monkeypatch.setattr(_programs, "_programs", type(_programs._programs)())
+    monkeypatch.setattr(_programs, "_of_functions", type(_programs._of_functions)())
     counted = []
     trace = _programs.Programs._trace
     monkeypatch.setattr(_programs.Programs, "_trace", lambda *args: counted.append(args[1]) or trace(*args))
@@ -185,9 +186,109 @@ def test_a_function_that_closes_over_what_changes():
         return (weights @ x)[:, 0, :3]
 
     ids = np.array([[1, 2, 3, 4]])
-    first = jf.explain(model, ids, positions=0).scores
+
+    def scores():
+        found = [jf.explain(model, ids, positions=0).scores for _ in range(3)]  # compiled the second time
+        np.testing.assert_allclose(found[0], found[1], atol=1e-6)
+        np.testing.assert_array_equal(found[1], found[2])
+        return found[2]
+
+    first = scores()
     params["embed"] = params["embed"] * 2
-    assert not np.allclose(first, jf.explain(model, ids, positions=0).scores)
+    second = scores()
+    assert not np.allclose(first, second)
+    params["embed"] = params["embed"][:, ::-1] / 2
+    np.testing.assert_allclose(scores(), first, atol=1e-6)
+
+
+def plain_function(activation=jax.nn.relu):
+    rng = np.random.default_rng(0)
+    embed, head = rng.normal(size=(9, 8)).astype("float32"), jnp.asarray(rng.normal(size=(8, 3)), jnp.float32)
+    state = {"scale": 0.5, "calls": 0}
+
+    def model(ids):
+        state["calls"] += 1
+        x = jnp.asarray(embed)[ids]
+        for _ in range(2):
+            heads = x.reshape(*x.shape[:2], 2, 4)
+            weights = jax.nn.softmax(state["scale"] * jnp.einsum("bthf,bshf->bhts", heads, heads))
+            x = x + activation(jnp.einsum("bhts,bshf->bthf", weights, heads).reshape(x.shape))
+        return x[:, 0] @ head
+
+    model.labels = ("a", "b", "c")
+    return model, state
+
+
+def test_a_function_is_compiled_once_it_does_the_same_again(no_programs):
+    model, state = plain_function()
+    ids = np.array([[1, 2, 3, 4]])
+    alone = jf.capture(model, ids)[1]
+    found = [jf.explain(model, ids) for _ in range(4)]
+    assert len(no_programs) == 1
+    given = [each.contributions.scores for each in found]
+    for each, contributions in zip(found, given, strict=True):
+        expected = jf.attention_flow(alone).scores[0]
+        np.testing.assert_allclose(each.scores, expected, atol=1e-6)
+        np.testing.assert_allclose(contributions, given[0], atol=1e-4)
+    assert len(no_programs) == 2
+    state["scale"] = 0.25
+    assert not np.allclose(jf.explain(model, ids).scores, found[0].scores)
+    assert len(no_programs) == 2  # a number is a part of the program: met once
+
+
+def test_a_function_with_effects_runs_each_time(no_programs):
+    seen = []
+
+    def activation(x):
+        jax.debug.callback(lambda x: seen.append(1), x)
+        return x
+
+    model, _ = plain_function(activation)
+    for _ in range(3):
+        jf.explain(model, np.array([[1, 2, 3, 4]]), "flow")
+    jax.effects_barrier()
+    assert len(seen) >= 6
+    assert not no_programs
+
+
+def test_rules_of_derivatives_are_a_part_of_the_program(no_programs):
+    """Programs that differ in them alone are not taken for one another."""
+    gradients = {}
+    for slope in (1.0, 3.0):
+        rule = jax.custom_jvp(lambda x: 0.5 * x)
+        rule.defjvp(lambda primals, tangents, s=slope, rule=rule: (rule(*primals), s * tangents[0]))
+        model, _ = plain_function(rule)
+        method = jf.AttentionFlow(weighting="gradient")
+        found = [jf.explain(model, np.array([[1, 2, 3, 4]]), method, positions=0).scores for _ in range(3)]
+        np.testing.assert_allclose(found[0], found[2], rtol=1e-4)
+        gradients[slope] = found[2]
+    assert not np.allclose(gradients[1.0], gradients[3.0])
+
+
+def test_few_programs_of_functions_are_kept(no_programs, monkeypatch):
+    monkeypatch.setattr(_programs, "N_KEPT_OF_FUNCTIONS", 3)
+    model, state = plain_function()
+    for state["scale"] in (0.1, 0.2, 0.3, 0.4, 0.5):
+        for _ in range(2):
+            jf.explain(model, np.array([[1, 2, 3, 4]]), "flow")
+    assert len(no_programs) == 5
+    assert len(_programs._of_functions) == 3
+
+
+def test_programs_of_functions_hold_no_arrays(no_programs):
+    embed = jnp.asarray(np.random.default_rng(0).normal(size=(9, 8)), jnp.float32)
+    alive = weakref.ref(embed)
+
+    def model(ids, embed=embed):
+        x = embed[ids]
+        return (jax.nn.softmax(x @ x.mT) @ x)[:, 0]
+
+    for _ in range(3):
+        jf.explain(model, np.array([[1, 2, 3, 4]]), "flow")
+    assert len(no_programs) == 1
+    del embed, model
+    gc.collect()
+    assert alive() is None
 
 
 def jitted_function():
