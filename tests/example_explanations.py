@@ -6,12 +6,12 @@ import numpy as np
 from jaxflow import Attention, AttentionFlow, Explanation
 from jaxflow.attribute import Evidence, as_method, method_options
 from jaxflow.capture import reduce_heads
-from jaxflow.explain import Prediction, known_picture
+from jaxflow.explain import Prediction, known_picture, plain_names
 from jaxflow.explain._picture import picture_of
 
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "&amp;", "日本", "שלום", "' onmouseover='x")
-SOURCE = ("▁Das", "▁alte", "▁Haus", "</s>")
-TARGET = ("<pad>", "▁The", "▁old", "▁house", "▁stands")
+SOURCE = ("Das", "alte", "Haus", "</s>")
+TARGET = ("<pad>", "The", "old", "house", "stands")
 
 
 def attention(rng, n_layers, n_queries, n_keys, *, causal=False):
@@ -64,7 +64,8 @@ def explained(
         n_prompt=feedback,
     )
     attribution = jax.device_get(how.attribute(evidence))
-    picture = picture_of(how, evidence, attribution, names=tokens, words=None)
+    names = {side: plain_names(words) for side, words in tokens.items()}
+    picture = picture_of(how, evidence, attribution, names=names, words=None)
     if graphs is not None:  # all of them, or none, whatever they cost
         rows = range(len(attribution.positions)) if graphs else ()
         picture = known_picture([picture.flow_graph(row) for row in rows], picture.bottleneck)

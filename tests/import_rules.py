@@ -22,7 +22,7 @@ ROOMS = (
     "cli",
 )
 # Every room may import these. They import each other and no room, except that `_display` imports the views.
-FLAT = ("_attention", "_display", "_palette", "_progress", "_version")
+FLAT = ("_attention", "_display", "_palette", "_printable", "_progress", "_version")
 ROOT = ("__init__", "__main__")
 DISPLAYED = ("_display", "views")
 # These rooms are named after the function that is their purpose: `jaxflow.capture` is the function.

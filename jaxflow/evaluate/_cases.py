@@ -11,7 +11,7 @@ from jaxtyping import Bool
 
 from jaxflow.evaluate._compiled import CompiledModel
 from jaxflow.evaluate._decisions import Decided, Decision
-from jaxflow.explain import encode, words_of
+from jaxflow.explain import encode, name_tokens
 from jaxflow.models import Model, padded_length
 
 # Hidden tokens are masked, or replaced by a token that the tokenizer has for such ends, or by the one with an id.
@@ -116,7 +116,8 @@ def read_text(model: Model, tokenizer: Any, text: str, *, needs_mask: bool = Tru
     }
     if model.facts.generation is not None and model.facts.generation.has_encoder:
         padded["decoder_input_ids"] = np.array([[model.facts.generation.start_token]])
-    return ReadText(text, tuple(words_of(tokenizer, ids[0])), padded, candidates)
+    tokens = tuple(token.name for token in name_tokens(tokenizer, ids[0], text=text))
+    return ReadText(text, tokens, padded, candidates)
 
 
 def decide(model: CompiledModel, decision: Decision, read: ReadText) -> Case:

@@ -21,7 +21,7 @@ from jaxflow.evaluate._evidence import CompiledRuns, evidence_of, score_text, sc
 from jaxflow.evaluate._metrics import CUT_METRICS, METRICS, measure
 from jaxflow.evaluate._passes import CountedRuns
 from jaxflow.evaluate._sanity import randomise
-from jaxflow.explain import words_of
+from jaxflow.explain import name_tokens
 from jaxflow.models import Model, as_model
 
 # Those two take longer than all others together.
@@ -208,5 +208,5 @@ def _name(model: Model, tokenizer: Any, case: Case) -> str:
         return "—"
     label, labels = int(number[0]), model.facts.labels
     if isinstance(case.decided, tuple) and (labels is None or label >= len(labels) or model.facts.n_words is not None):
-        return words_of(tokenizer, number)[0]
+        return name_tokens(tokenizer, number)[0].name
     return str(labels[label]) if labels is not None and label < len(labels) else str(label)

@@ -7,8 +7,9 @@ from jaxflow.explain._generate import Generate
 from jaxflow.explain._image import grey, ground
 from jaxflow.explain._picture import Picture, known_picture
 from jaxflow.explain._prediction import Prediction
-from jaxflow.explain._reading import Example, encode, padding_mask, read_by, words_of
+from jaxflow.explain._reading import Example, encode, padding_mask, read_by
 from jaxflow.explain._runs import ModelRuns
+from jaxflow.explain._token_names import TokenName, join_names, name_tokens, plain_names
 from jaxflow.explain._words import text_spans
 
 __all__ = [
@@ -20,15 +21,18 @@ __all__ = [
     "ModelRuns",
     "Picture",
     "Prediction",
+    "TokenName",
     "encode",
     "explain",
     "flow_graph",
     "grey",
     "ground",
+    "join_names",
     "known_picture",
     "load",
+    "name_tokens",
     "padding_mask",
+    "plain_names",
     "read_by",
     "text_spans",
-    "words_of",
 ]

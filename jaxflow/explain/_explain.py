@@ -33,6 +33,7 @@ from jaxflow.explain._prediction import Prediction, read_predictions
 from jaxflow.explain._reading import Names, Reading, name, read
 from jaxflow.explain._runs import ModelRuns, run_together
 from jaxflow.explain._targets import NO_TARGETS, PREDICTED, TargetChoice, Targets, choose_targets
+from jaxflow.explain._token_names import Kind, TokenName, join_names
 from jaxflow.explain._words import Span, Unit, cover, short, spans_by_side
 from jaxflow.models import Model, as_model
 from jaxflow.network import Positions, Spans, check_positions, span_masks
@@ -203,7 +204,7 @@ def _gather(
         )
     evidence = Evidence(
         runs.with_targets(targets.functions),
-        tokens=names.tokens,
+        tokens={side: tuple(token.name for token in tokens) for side, tokens in names.tokens.items()},
         positions=explained,
         joint=joint,
         masks={
@@ -258,11 +259,11 @@ def _explanation(
 ) -> Explanation:
     """Put words to what a method found."""
     conventions = {**method_options(how), "target": _target_name(targets, predictions) if needs_target(how) else None}
-    side_names = {side: tuple(span[2] for span in spans) for side, spans in grouped.items()}
+    inputs = {side: _input_names(spans, names.tokens[side], are_spans=has_spans) for side, spans in grouped.items()}
     return Explanation(
-        encoder_tokens=side_names["encoder"],
-        decoder_tokens=side_names["decoder"],
-        output_tokens=_joint_name(names, evidence, reading) if evidence.joint else _output_tokens(names),
+        encoder_tokens=tuple(token.name for token in inputs["encoder"]),
+        decoder_tokens=tuple(token.name for token in inputs["decoder"]),
+        output_tokens=_output_names(names, evidence, reading),
         attribution=on_host(attribution),
         predictions=predictions,
         model=model.name,
@@ -277,13 +278,14 @@ def _explanation(
             how,
             evidence,
             attribution,
-            names=side_names,
+            names=inputs,
             words=None if has_spans else (reading.example.words, tokenizer, reading.text),
             contributions=contributions,
         ),
         patches=names.patches,
         image=None if names.patches is None else as_read(_pixels(model, reading)),
         notes=_notes(reading, tokenizer),
+        token_kinds=tuple(token.kind for side in ("encoder", "decoder") for token in inputs[side]),
     )
 
 
@@ -299,8 +301,20 @@ def _check_one_example(attention: Any) -> tuple[int, ...]:
     return tuple(batch)
 
 
-def _output_tokens(names: Names) -> tuple[str, ...]:
+def _output_tokens(names: Names) -> tuple[TokenName, ...]:
     return names.tokens["decoder"] or names.tokens["encoder"]
+
+
+def _input_names(
+    spans: Sequence[tuple[int, int, str]], tokens: Sequence[TokenName], *, are_spans: bool
+) -> list[TokenName]:
+    """Name inputs, each a token or a span of them; a span is a word of its own."""
+
+    def kind(start: int, stop: int) -> Kind:
+        own = tokens[start].kind if stop - start == 1 else "word"
+        return "word" if are_spans and own == "part" else own
+
+    return [TokenName(name, kind(start, stop)) for start, stop, name in spans]
 
 
 def _group(names: Names, reading: Reading, spans: Any, tokenizer: Any) -> dict[str, list[tuple[int, int, str]]]:
@@ -326,11 +340,13 @@ def _masks(
     return Spans(**masks)
 
 
-def _joint_name(names: Names, evidence: Evidence, reading: Reading) -> tuple[str, ...]:
-    """Name a set of positions by what a decoder wrote there, or by what was read there."""
+def _output_names(names: Names, evidence: Evidence, reading: Reading) -> tuple[str, ...]:
+    """Name positions; one set of them by what a decoder wrote there, or by what was read there."""
     tokens = _output_tokens(names)
+    if not evidence.joint:
+        return tuple(token.name for token in tokens)
     step = 0 if reading.example.produced is None else 1
-    return (short(" ".join(tokens[position + step] for position in evidence.positions)),)
+    return (short(join_names([tokens[position + step] for position in evidence.positions])),)
 
 
 def _target_name(targets: Targets, predictions: Sequence[Prediction]) -> str | int:

@@ -15,6 +15,7 @@ from jaxflow.explain import _storage as storage
 from jaxflow.explain._flow_graph import FlowGraph
 from jaxflow.explain._picture import Picture, known_picture, record_of
 from jaxflow.explain._prediction import Prediction
+from jaxflow.explain._token_names import Kind, plain_names
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -42,6 +43,8 @@ class Explanation:
             point; None for other inputs.
         notes: what the model's own checker says of what it wrote, in sentences: whether it is right, and what speaks against
             trusting it. Empty for models without one.
+        token_kinds: how each input stands in the text: "word", "part" (it goes on with the word before it) or "special", as
+            `TokenName.kind` has it. By default what the names alone tell.
     """
 
     encoder_tokens: tuple[str, ...]
@@ -57,6 +60,12 @@ class Explanation:
     patches: tuple[int, int] | None = None
     image: UInt8[np.ndarray, "height width"] | None = None
     notes: tuple[str, ...] = ()
+    token_kinds: tuple[Kind, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Tell kinds of tokens by their names where nothing else does."""
+        if not self.token_kinds:
+            object.__setattr__(self, "token_kinds", tuple(token.kind for token in plain_names(self.tokens)))
 
     @property
     def tokens(self) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from jaxflow._progress import progress_bar
 from jaxflow.attribute import Attribution, Evidence, Flow, Method, network_of
 from jaxflow.explain._flow_graph import FlowGraph, flow_graph
+from jaxflow.explain._token_names import TokenName
 from jaxflow.explain._word_scores import Word, all_words, join_words, sum_words
 from jaxflow.explain._words import Span, known_words
 from jaxflow.network import Spans
@@ -134,7 +135,7 @@ def picture_of(
     evidence: Evidence,
     attribution: Attribution,
     *,
-    names: Mapping[str, Sequence[str]],
+    names: Mapping[str, Sequence[TokenName]],
     words: WordSource | None,
     contributions: Callable[[], Any] | None = None,
 ) -> Picture:
@@ -185,7 +186,7 @@ def _find_words(
     method: Method,
     evidence: Evidence,
     attribution: Attribution,
-    names: Mapping[str, Sequence[str]],
+    names: Mapping[str, Sequence[TokenName]],
     source: WordSource,
 ) -> Words | None:
     """Find words and their scores; None where there are no words, or where their scores mean nothing."""

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxflow.capture import LabelTarget, Logit, logits_of
-from jaxflow.explain._reading import words_of
+from jaxflow.explain._token_names import name_tokens, tokens_named
 from jaxflow.models import Model
 
 PER_POSITION = "has logits for each position: say by positions= which one"
@@ -78,16 +78,19 @@ def read_predictions(
     if produced is not None:
         best = np.where(np.asarray(produced) < 0, best, produced)
 
-    def name(index: int) -> str:
-        if are_words and tokenizer is not None:
-            return words_of(tokenizer, np.array([index]))[0]
-        return str(labels[index] if fits and labels is not None else index)
-
+    if are_words and tokenizer is not None:
+        names = [token.name for token in name_tokens(tokenizer, np.ravel(best), are_apart=True)]
+        if produced is not None:  # a text, whose tokens may share letters
+            written = np.flatnonzero(np.asarray(produced) >= 0)
+            for position, token in zip(written, name_tokens(tokenizer, best[written]), strict=True):
+                names[position] = token.name
+    else:
+        names = [str(labels[label] if fits and labels is not None else label) for label in np.ravel(best).tolist()]
     if logits.ndim == 1:
-        return (Prediction(name(int(best)), float(probabilities[best])),)
+        return (Prediction(names[0], float(probabilities[best])),)
     return tuple(
-        Prediction(name(int(label)), float(probabilities[position, label]), position)
-        for position, label in enumerate(best)
+        Prediction(name, float(probabilities[position, label]), position)
+        for position, (label, name) in enumerate(zip(best, names, strict=True))
     )
 
 
@@ -152,14 +155,21 @@ def _number(name: str, n_labels: int, model: Model, tokenizer: Any) -> int:
     """Return the number of the label of that name."""
     labels = list(model.facts.labels or ())
     if tokenizer is not None and n_labels == model.facts.n_words and len(labels) != n_labels:
-        number = tokenizer.convert_tokens_to_ids(name)
-        if isinstance(number, int) and words_of(tokenizer, np.array([number])) == [name]:
-            return number
-        raise ValueError(
-            f"target is {name!r}, which is no token of the tokenizer; expected one as it writes them: {tokenizer.tokenize(name)}."
-        )
+        return _token(name, tokenizer)
     if name not in labels:
         raise ValueError(
             f"target is {name!r}; expected one of {', '.join(map(repr, labels)) or 'none: no label has a name'}."
         )
     return labels.index(name)
+
+
+def _token(name: str, tokenizer: Any) -> int:
+    """Return the token of that name: one that begins a word, or else the one that the tokenizer spells so."""
+    named = tokens_named(tokenizer, name)
+    spelled = tokenizer.get_vocab().get(name)
+    if not named and spelled is None:
+        raise ValueError(
+            f"target is {name!r}, which is no token of the tokenizer; expected one by its name as a page shows it, as the "
+            "tokenizer spells it, or by its number."
+        )
+    return named[0] if named else int(spelled)

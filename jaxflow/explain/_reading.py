@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import ArrayLike, Bool, Int
 
 from jaxflow._attention import Attention, SourceMask, TargetMask
+from jaxflow.explain._token_names import TokenName, name_tokens, plain_names
 from jaxflow.explain._words import Span
 from jaxflow.models import Model
 
@@ -135,12 +136,12 @@ class Names:
     """Names and padding of the tokens of each stack, "encoder" and "decoder"; no names of a stack that is not there.
 
     Attributes:
-        tokens: names.
+        tokens: names, with how they stand in the text.
         masks: `[*batch, token]`, False where padded; None where nothing is.
         patches: how many patches of an image, down and across, the last inputs are; None for other inputs.
     """
 
-    tokens: dict[str, tuple[str, ...]]
+    tokens: dict[str, tuple[TokenName, ...]]
     masks: dict[str, Any]
     patches: tuple[int, int] | None
 
@@ -157,13 +158,13 @@ def name(model: Model, reading: Reading, attention: Attention, tokenizer: Any) -
     batch = stack.shape[:-4]
     given_inputs = model.arguments(reading.args, reading.kwargs)
     sides = read_by(attention)
-    tokens: dict[str, tuple[str, ...]] = {"encoder": (), "decoder": ()}
+    tokens: dict[str, tuple[TokenName, ...]] = {"encoder": (), "decoder": ()}
     masks = {"encoder": example.encoder_mask, "decoder": example.decoder_mask}
     given = {"encoder": example.tokens, "decoder": example.decoder_tokens}
     if "encoder" not in sides and example.decoder_tokens is None:
         given["decoder"] = example.tokens
     for side, (n_tokens, ids_name, mask_name) in sides.items():
-        tokens[side] = _names(given[side], tokenizer, given_inputs.get(ids_name), n_tokens)
+        tokens[side] = _names(given[side], tokenizer, given_inputs.get(ids_name), n_tokens, reading.text)
         if masks[side] is None:
             masks[side] = padding_mask(given_inputs.get(mask_name), mask_name, side, (*batch, n_tokens))
     patches = model.facts.patches if tokenizer is None and example.tokens is None else None
@@ -174,27 +175,25 @@ def name(model: Model, reading: Reading, attention: Attention, tokenizer: Any) -
     return Names(tokens, masks, patches)
 
 
-def _names(given: Sequence[str] | None, tokenizer: Any, ids: Any, n_tokens: int) -> tuple[str, ...]:
+def _names(
+    given: Sequence[str] | None, tokenizer: Any, ids: Any, n_tokens: int, text: str | None
+) -> tuple[TokenName, ...]:
     """Name a stack's tokens: as given, by the tokenizer, or by position."""
     if given is None and tokenizer is not None and ids is not None:
-        given = words_of(tokenizer, np.ravel(ids))
-    words = tuple(map(str, range(n_tokens) if given is None else given))
+        words = tuple(name_tokens(tokenizer, np.ravel(ids), text=text))
+    else:
+        words = tuple(plain_names([str(word) for word in (range(n_tokens) if given is None else given)]))
     if len(words) != n_tokens:
         raise ValueError(f"tokens holds {len(words)} words; the model's attention is over {n_tokens} tokens.")
     return words
 
 
-def _name_patches(grid: tuple[int, int], n_tokens: int) -> tuple[str, ...]:
+def _name_patches(grid: tuple[int, int], n_tokens: int) -> tuple[TokenName, ...]:
     """Name the last tokens by row and column of the grid, from 0 at the top left, and those before them by position."""
     down, across = grid
     first = n_tokens - down * across
-    return (*map(str, range(first)), *(f"{row},{column}" for row in range(down) for column in range(across)))
-
-
-def words_of(tokenizer: Any, ids: Int[np.ndarray, " token"]) -> list[str]:
-    """Name tokens; by number those that the tokenizer does not know, as models have spare ones."""
-    words = tokenizer.convert_ids_to_tokens(ids)
-    return [f"#{number}" if word is None else word for word, number in zip(words, ids.tolist(), strict=True)]
+    patches = (f"{row},{column}" for row in range(down) for column in range(across))
+    return tuple(plain_names([*map(str, range(first)), *patches]))
 
 
 def padding_mask(mask: Any, name: str, side: str, shape: tuple[int, ...]) -> Bool[np.ndarray, "*batch token"] | None:

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 FORMAT = "jaxflow explanation"
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 
 
 def dump(record: dict[str, Any], suffix: str) -> bytes:

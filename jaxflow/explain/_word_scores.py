@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from jaxflow.explain._token_names import TokenName
 from jaxflow.explain._words import Span, cover
 from jaxflow.network import Spans, span_masks
 
 Word = tuple[int, int, str]
 
 
-def all_words(words: Mapping[str, Sequence[Span]], names: Mapping[str, Sequence[str]]) -> tuple[Word, ...]:
+def all_words(words: Mapping[str, Sequence[Span]], names: Mapping[str, Sequence[TokenName]]) -> tuple[Word, ...]:
     """Return words in the order of all inputs, `(start, stop, word)`, and the tokens of none alone.
 
     Args:

@@ -9,6 +9,9 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Int
 
+from jaxflow._printable import visible
+from jaxflow.explain._offsets import offsets_of
+from jaxflow.explain._token_names import TokenName, join_names
 from jaxflow.network import ends_of
 
 Unit = Literal["words", "lines", "paragraphs"]
@@ -37,7 +40,7 @@ def text_spans(tokenizer: Any, text: str, unit: Unit = "words") -> list[tuple[in
     """
     if unit not in UNITS:
         raise ValueError(f"spans is {unit!r}; expected {', '.join(map(repr, UNITS))}, or (start, stop) pairs.")
-    return _group(_offsets(tokenizer, text), text, unit)
+    return _group(offsets_of(tokenizer, text)[1], text, unit)
 
 
 def known_words(tokenizer: Any, text: Any) -> list[tuple[int, int, str]] | None:
@@ -74,7 +77,7 @@ def written_spans(
     return _group(offsets, texts[-1], unit)
 
 
-def cover(spans: Sequence[Span], tokens: Sequence[str]) -> list[tuple[int, int, str]]:
+def cover(spans: Sequence[Span], tokens: Sequence[TokenName]) -> list[tuple[int, int, str]]:
     """Name spans, and let each token that is in none be one of its own; in the order of the text.
 
     Raises:
@@ -82,24 +85,12 @@ def cover(spans: Sequence[Span], tokens: Sequence[str]) -> list[tuple[int, int, 
     """
     named = [_named(span, tokens) for span in spans]
     inside = {token for start, stop, _ in named for token in range(start, stop)}
-    return sorted(named + [(i, i + 1, token) for i, token in enumerate(tokens) if i not in inside])
+    return sorted(named + [(i, i + 1, token.name) for i, token in enumerate(tokens) if i not in inside])
 
 
-def _named(span: Span, tokens: Sequence[str]) -> tuple[int, int, str]:
+def _named(span: Span, tokens: Sequence[TokenName]) -> tuple[int, int, str]:
     start, stop = ends_of(span[:2])
-    return start, stop, str(span[2]) if len(span) > 2 else short(" ".join(tokens[start:stop]))
-
-
-def _offsets(tokenizer: Any, text: str) -> list[tuple[int, int]]:
-    """Ask a tokenizer where in the text its tokens come from; `(n, n)` for those it added."""
-    try:
-        offsets = tokenizer([text], return_offsets_mapping=True)["offset_mapping"][0]
-    except (NotImplementedError, TypeError, KeyError, ValueError) as error:
-        raise ValueError(
-            f"{type(tokenizer).__name__} tells no offsets, so its tokens cannot be grouped by the text. Load the fast tokenizer "
-            "of this model (a tokenizer.json in its directory), or give spans as (start, stop) pairs of tokens."
-        ) from error
-    return [(int(start), int(stop)) for start, stop in offsets]
+    return start, stop, visible(str(span[2])) if len(span) > 2 else short(join_names(tokens[start:stop]))
 
 
 def _group(offsets: Sequence[tuple[int, int]], text: str, unit: Unit) -> list[tuple[int, int, str]]:
@@ -125,7 +116,7 @@ def _group(offsets: Sequence[tuple[int, int]], text: str, unit: Unit) -> list[tu
 
 def short(name: str) -> str:
     """Write a name on one line, cut where it is too long for a column."""
-    name = " ".join(name.split())
+    name = visible(" ".join(name.split()))
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1].rstrip()}…"
 
 

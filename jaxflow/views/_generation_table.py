@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
+from jaxflow._printable import visible
 from jaxflow.explain import Explanation
 from jaxflow.views._sentences import score_text
 
@@ -45,7 +46,7 @@ def generation_table(explanation: Explanation, *, rows: Sequence[int]) -> list[t
         scores = (explanation if given is None else given).scores[row]
         table.append(
             (
-                generated.label,
+                visible(generated.label),
                 f"{generated.probability:.1%}",
                 _most(explanation.encoder_tokens, scores[:n_read]),
                 _most(explanation.decoder_tokens, scores[n_read:]),
@@ -57,4 +58,4 @@ def generation_table(explanation: Explanation, *, rows: Sequence[int]) -> list[t
 def _most(tokens: Sequence[str], scores: Float[np.ndarray, " input"]) -> str:
     sizes = np.abs(np.nan_to_num(scores))
     best = [i for i in np.argsort(-sizes, kind="stable")[:MOST] if sizes[i] > 0]
-    return ", ".join(f"{tokens[i]} ({i}) {score_text(scores[i])}" for i in best)
+    return ", ".join(f"{visible(tokens[i])} ({i}) {score_text(scores[i])}" for i in best)

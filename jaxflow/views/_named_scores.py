@@ -9,11 +9,12 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import ArrayLike, Bool, Float, Real
 
+from jaxflow._printable import visible
 from jaxflow.attribute import Attribution
 from jaxflow.explain import Explanation, Prediction
 from jaxflow.views._scale import end_of_scale, largest_score, scale_shares
 from jaxflow.views._sentences import joint_positions, output_name
-from jaxflow.views._tokens import shown_tokens
+from jaxflow.views._tokens import visible_names
 
 Scores = Real[ArrayLike, " input"] | Real[ArrayLike, "_output input"] | Sequence[float] | Sequence[Sequence[float]]
 Given = Explanation | Attribution | Scores
@@ -90,9 +91,9 @@ def read_scores(
         )
     if tokens is None:
         tokens = explanation.tokens if explanation else [str(i) for i in range(scores.shape[1])]
-    inputs = [word.text for stack in (tokens[:n_encoder], tokens[n_encoder:]) for word in shown_tokens(stack)]
+    inputs = visible_names(tokens)
     if output_tokens is not None:
-        outputs = [word.text for word in shown_tokens(output_tokens)]
+        outputs = visible_names(output_tokens)
     elif explanation:
         outputs = name_outputs(explanation)
     else:
@@ -149,13 +150,11 @@ def cut(name: str, *, longest: int = LONGEST) -> str:
 
 def name_outputs(explanation: Explanation) -> list[str]:
     """Name explained outputs by their tokens, with an arrow to what each predicted or generated, if it did."""
-    n_outputs, n_tokens = len(explanation.attribution.positions), len(explanation.output_tokens)
-    own = [own_prediction(explanation, row) for row in range(n_outputs)]
-    # In one call, since it takes all tokens to tell how a tokenizer writes blanks.
-    words = shown_tokens([*explanation.output_tokens, *("" if one is None else one.label for one in own)])
+    own = [own_prediction(explanation, row) for row in range(len(explanation.attribution.positions))]
+    words = visible_names(explanation.output_tokens)
     return [
-        words[position].text if one is None else f"{words[position].text} → {words[n_tokens + row].text}"
-        for row, (position, one) in enumerate(zip(explanation.attribution.positions.tolist(), own, strict=True))
+        words[position] if one is None else f"{words[position]} → {visible(one.label)}"
+        for position, one in zip(explanation.attribution.positions.tolist(), own, strict=True)
     ]
 
 

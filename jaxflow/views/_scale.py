@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import ArrayLike, Bool, Float, Real
 
 from jaxflow.explain import Explanation
-from jaxflow.views._tokens import shown_tokens
 
 Scores = Real[ArrayLike, "*shape"] | Sequence[float]
 
@@ -33,11 +32,10 @@ def scale_setters(explanation: Explanation) -> Bool[np.ndarray, " input"]:
     sets = np.ones(len(explanation.tokens), bool)
     if explanation.method not in ("contributions", "contribution_flow"):
         return sets
-    tokens = [*shown_tokens(explanation.encoder_tokens), *shown_tokens(explanation.decoder_tokens)]
-    sets = np.array([not token.is_special for token in tokens])
+    sets = np.array([kind != "special" for kind in explanation.token_kinds])
     if not explanation.encoder_tokens:
         sets[0] = False
-    return sets if sets.any() else np.ones(len(tokens), bool)
+    return sets if sets.any() else np.ones(len(sets), bool)
 
 
 def scale_shares(scores: Scores, largest: float) -> Float[np.ndarray, "*shape"]:

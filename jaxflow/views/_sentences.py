@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from jaxflow._printable import printable, visible
 from jaxflow.explain import Explanation, Prediction
 from jaxflow.solve import UNFINISHED
 from jaxflow.views._scale import scale_setters
@@ -36,9 +37,10 @@ BRIEF, FULL = 3, 6  # digits of a score behind the point
 def headline(explanation: Explanation) -> str:
     """Say model, method and conventions in one line; a convention that the method has none of is left out."""
     conventions = explanation.conventions
-    parts = [f"{explanation.model}: {METHOD_NAMES.get(explanation.method, explanation.method)}"]
+    parts = [f"{visible(explanation.model)}: {METHOD_NAMES.get(explanation.method) or visible(explanation.method)}"]
     target = conventions.get("target")
     if target is not None:
+        target = visible(str(target))
         weighted = WEIGHTED.get(conventions.get("weighting", ""))
         parts.append(f"{weighted} of {target}" if weighted else f"target {target}")
     if "heads" in conventions:
@@ -77,9 +79,9 @@ def output_name(explanation: Explanation, row: int) -> str:
     """Name an explained output by its position and token, or the set of outputs that are explained jointly."""
     joint = joint_positions(explanation)
     if joint is not None:
-        return f"outputs {_ranges(joint)} together ({explanation.output_tokens[0]})"
+        return f"outputs {_ranges(joint)} together ({visible(explanation.output_tokens[0])})"
     position = int(explanation.attribution.positions[row])
-    return f"output {position} ({explanation.output_tokens[position]})"
+    return f"output {position} ({visible(explanation.output_tokens[position])})"
 
 
 def prediction_sentence(explanation: Explanation) -> str | None:
@@ -139,17 +141,19 @@ def given_sentence(explanation: Explanation, row: int) -> str | None:
     None where there are no contributions; where it cannot be told what tokens gave, why.
     """
     if explanation.contributions_refused is not None:
-        return f"What tokens did give is not known. {explanation.contributions_refused}"
+        return f"What tokens did give is not known. {printable(explanation.contributions_refused)}"
     given = explanation if explanation.method == "contributions" else explanation.contributions
     if given is None:
         return None
     scores = given.scores[row]
-    sentence = f"Did give: contributions to {given.conventions['target']}, {scores.sum():.{BRIEF}f} together"
+    sentence = (
+        f"Did give: contributions to {visible(str(given.conventions['target']))}, {scores.sum():.{BRIEF}f} together"
+    )
     aside = ~scale_setters(given)
     held = scores[aside]
     if not aside.any() or not held.any():
         return f"{sentence}."
-    names = dict.fromkeys(token for token, is_aside in zip(given.tokens, aside, strict=True) if is_aside)
+    names = dict.fromkeys(visible(token) for token, is_aside in zip(given.tokens, aside, strict=True) if is_aside)
     return (
         f"{sentence}, of which {held.sum():.{BRIEF}f} is parked on {', '.join(names)}: what many texts have in common. No scale "
         "depends on it."
@@ -191,7 +195,7 @@ def bottleneck_sentence(explanation: Explanation) -> str | None:
 
 def notes_sentence(explanation: Explanation) -> str | None:
     """Say whether the model's own checker found its output right; None for models without one."""
-    return " ".join(explanation.notes) or None
+    return printable(" ".join(explanation.notes)) or None
 
 
 def _heads(heads: object) -> str:
@@ -217,4 +221,4 @@ def _ranges(positions: list[int]) -> str:
 
 
 def _prediction(prediction: Prediction) -> str:
-    return f"{prediction.label}, {prediction.probability:.1%}"
+    return f"{visible(prediction.label)}, {prediction.probability:.1%}"

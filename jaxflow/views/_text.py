@@ -6,6 +6,7 @@ import shutil
 import unicodedata
 from collections.abc import Sequence
 
+from jaxflow._printable import visible
 from jaxflow.explain import Explanation
 from jaxflow.views._generation_table import generation_table, is_generation
 from jaxflow.views._scale import end_of_scale, scale_shares
@@ -27,6 +28,7 @@ from jaxflow.views._sentences import (
     saturation_sentence,
     score_text,
 )
+from jaxflow.views._tokens import input_names
 
 MAX_BAR = 40
 ABOVE_ZERO, BELOW_ZERO = "█", "▒"  # of bars
@@ -61,16 +63,16 @@ def to_text(explanation: Explanation, *, rows: Sequence[int] | None = None, widt
 
 
 def _paragraph(*sentences: str | None) -> str:
-    return "\n".join(_printable(sentence) for sentence in sentences if sentence is not None)
+    return "\n".join(sentence for sentence in sentences if sentence is not None)
 
 
 def _block(explanation: Explanation, row: int, width: int) -> str:
     """List the inputs with their scores, and beside them with their contributions, if they are known."""
-    words = [_printable(token) for token in explanation.tokens]
+    words = [token.name for token in input_names(explanation)]
     column = max(map(_columns, words))
     given = explanation.contributions
     names = ["  " + word + " " * (column - _columns(word)) + "  " for word in words]
-    title, whole = _printable(output_sentence(explanation, row)), width - column
+    title, whole = output_sentence(explanation, row), width - column
     if given is None:
         return "\n".join([title, *_beside(names, _scored(explanation, row, whole))])
     each = (whole - GAP) // 2
@@ -106,20 +108,14 @@ def _scored(explanation: Explanation, row: int, width: int) -> list[str]:
 def _generation(explanation: Explanation, rows: Sequence[int]) -> str:
     """Write what was read and generated, and below it what decided each generated token."""
     header, *steps = generation_table(explanation, rows=rows)
-    read = _printable(" ".join(explanation.encoder_tokens))
-    wrote = _printable(" ".join(step[0] for step in steps))
-    cells = [[_printable(cell) for cell in line] for line in (header, *steps)]
-    widths = [max(map(_columns, column)) for column in zip(*cells, strict=True)]
+    read = " ".join(visible(token) for token in explanation.encoder_tokens)
+    wrote = " ".join(step[0] for step in steps)
+    widths = [max(map(_columns, column)) for column in zip(header, *steps, strict=True)]
     table = (
         "  ".join(cell + " " * (width - _columns(cell)) for cell, width in zip(line, widths, strict=True))
-        for line in cells
+        for line in (header, *steps)
     )
     return "\n".join([f"It read   {read}", f"It wrote  {wrote}", "", *(f"  {line}".rstrip() for line in table)])
-
-
-def _printable(token: str) -> str:
-    """Show what a terminal would obey, such as escape sequences, instead of sending it there."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in token)
 
 
 def _columns(text: str) -> int:

@@ -242,7 +242,7 @@ def test_a_home_that_cannot_be_written_is_no_error(tmp_path):
 def test_words_and_all_outputs_together(capsys):
     assert main(["explain", "the keys' cabinet", "--spans", "words", "--joint"]) == 0
     shown = capsys.readouterr().out
-    assert "outputs 0 to 4 together ([CLS] the keys ' cabinet)" in shown
+    assert "outputs 0 to 4 together ([CLS] the keys' cabinet)" in shown
     assert "\n  keys' " in shown
 
 

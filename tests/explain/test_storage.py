@@ -86,7 +86,7 @@ def test_python_objects_are_never_unpickled(tmp_path):
 def test_another_version(record, tmp_path):
     path = tmp_path / "x.json"
     path.write_text(json.dumps({**json.loads(storage.dump(record, ".json")), "format_version": 3}))
-    with pytest.raises(ValueError, match="format version 3; this jaxflow reads version 4"):
+    with pytest.raises(ValueError, match="format version 3; this jaxflow reads version 5"):
         load(path)
 
 

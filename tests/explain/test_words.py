@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from jaxflow import load_model
-from jaxflow.explain import text_spans
+from jaxflow.explain import plain_names, text_spans
 from jaxflow.explain._words import cover, written_spans
 
 TEXT = "the keys'  old, cabinet\nis on.\n \n the key"
@@ -90,9 +90,9 @@ def test_words_that_were_written(make):
 
 
 def test_tokens_in_no_span_stay_inputs_of_their_own():
-    tokens = ["a", "b", "c", "d"]
+    tokens = plain_names("abcd")
     assert cover([(2, 4), (0, 1, "first")], tokens) == [(0, 1, "first"), (1, 2, "b"), (2, 4, "c d")]
-    (named,) = cover([(0, 40)], ["word"] * 40)
+    (named,) = cover([(0, 40)], plain_names(["word"] * 40))
     assert len(named[2]) <= 40
     assert named[2].endswith("…")
 
@@ -100,4 +100,4 @@ def test_tokens_in_no_span_stay_inputs_of_their_own():
 @pytest.mark.parametrize("span", ["ab", (1,), (0, "x"), (0.5, 2)])
 def test_what_is_no_span(span):
     with pytest.raises(ValueError, match="is no span"):
-        cover([span], ["a", "b"])
+        cover([span], plain_names("ab"))

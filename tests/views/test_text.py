@@ -69,7 +69,7 @@ def test_words_do_not_reach_the_terminal_as_commands(explanation):
     text = to_text(dataclasses.replace(explanation, encoder_tokens=tokens), rows=[4])
     assert "\x1b" not in text
     assert r"\x1b[31mred" in text
-    assert r"a\nb" in text
+    assert "a↵b" in text
     lines = [line.partition("█")[0].rstrip() for line in text.splitlines() if line.startswith("  ")]
     columns = [sum(2 if c in "日本" else c != "\u0301" for c in line) for line in lines]
     assert len(set(columns)) == 1

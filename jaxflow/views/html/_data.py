@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from jaxflow.explain import Explanation, FlowGraph
+from jaxflow._printable import visible
+from jaxflow.explain import Explanation, FlowGraph, TokenName
 from jaxflow.views._layout import layer_name
 from jaxflow.views._named_scores import NamedScores
 from jaxflow.views._sentences import BRIEF, FULL, NO_PATH, UNKNOWN, given_sentence
-from jaxflow.views._tokens import Token, visible
 from jaxflow.views.html._frame import Frame, whole
 from jaxflow.views.html._strip import DASH, fullest_patches
 
@@ -24,7 +24,7 @@ MOST_CUTS = 2**13  # numbers of inputs' own cuts by layer
 def page_data(
     explanation: Explanation,
     shown: NamedScores,
-    tokens: list[Token],
+    tokens: list[TokenName],
     frame: Frame | None,
     grid: tuple[int, int] | None,
     given: NamedScores | None,
@@ -44,7 +44,7 @@ def page_data(
         "terms": {"noPath": NO_PATH, "unknown": UNKNOWN, "dash": DASH},
         "largest": shown.largest or 1,
         "nEncoder": shown.n_encoder,
-        "tokens": [token.text for token in tokens],
+        "tokens": [token.name for token in tokens],
         "titles": list(shown.titles),
         "outputs": list(shown.outputs),
         "scores": _known(shown.scores, unit),

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from jaxflow.explain import TokenName
 from jaxflow.views._named_scores import NamedScores
-from jaxflow.views._tokens import Token
 from jaxflow.views.html._png import png_address
 
 SHADES = 32  # a cell has one of so many shades
@@ -54,14 +54,14 @@ class Table(NamedTuple):
     has_far: bool
 
 
-def score_table(shown: NamedScores, tokens: list[Token], names: list[Token]) -> Table:
+def score_table(shown: NamedScores, tokens: list[TokenName], names: list[str]) -> Table:
     """Shade the scores of all outputs (rows, called `names`) by all inputs (columns), all stacks on one scale."""
     is_long = shown.scores.size > MOST_CELLS
     shades = np.rint(SHADES * shown.shares).astype(int)
     classes = [[] if is_long else _classes(shades[row], shown.reachable[row]) for row in range(len(names))]
     return Table(
-        columns=[token.text for token in tokens],
-        rows=[(name.text, cells) for name, cells in zip(names, classes, strict=True)],
+        columns=[token.name for token in tokens],
+        rows=[(name, cells) for name, cells in zip(names, classes, strict=True)],
         gap=shown.n_encoder if 0 < shown.n_encoder < len(tokens) else 0,
         heats=_heats(shown) if is_long else [],
         largest=f"{shown.largest:.4g}",

@@ -12,7 +12,7 @@ from jaxflow.explain import Explanation
 from jaxflow.views._named_scores import Given, NamedScores, check_row, read_scores
 from jaxflow.views._scale import largest_score
 from jaxflow.views._sentences import score_text
-from jaxflow.views._tokens import shown_tokens
+from jaxflow.views._tokens import input_names, visible_names
 from jaxflow.views.html._page import document, page_style
 from jaxflow.views.html._strip import shade
 from jaxflow.views.html._templates import render
@@ -67,20 +67,18 @@ def methods_html(
     if len(set(counts.values())) > 1:
         raise ValueError(f"Methods differ in how many inputs they score: {counts}; expected those of one text.")
     explanations = [given for given in methods.values() if isinstance(given, Explanation)]
-    stacks = [tokens] if tokens is not None else []
-    if tokens is None:
-        stacks = (
-            [explanations[0].encoder_tokens, explanations[0].decoder_tokens]
-            if explanations
-            else [[str(i) for i in range(next(iter(counts.values())))]]
-        )
+    if tokens is not None:
+        words = visible_names(tokens)
+    elif explanations:
+        words = [token.name for token in input_names(explanations[0])]
+    else:
+        words = [str(i) for i in range(next(iter(counts.values())))]
     for explanation in explanations[1:]:
         if tokens is None and explanation.tokens != explanations[0].tokens:
             raise ValueError(
                 f"Explanations are of different inputs: {explanations[0].tokens[:6]} and {explanation.tokens[:6]}; expected "
                 "those of one text."
             )
-    words = [word for stack in stacks for word in shown_tokens(stack)]
     if len(words) != next(iter(counts.values())):
         raise ValueError(f"tokens holds {len(words)} names; the methods score {next(iter(counts.values()))} inputs.")
     output = next(iter(explanations), None)

@@ -27,7 +27,7 @@ from jaxflow.views._sentences import (
     proof_sentence,
     saturation_sentence,
 )
-from jaxflow.views._tokens import shown_tokens
+from jaxflow.views._tokens import input_names, visible_names
 from jaxflow.views.html._data import page_data, to_json
 from jaxflow.views.html._flow import flow_svg
 from jaxflow.views.html._frame import SHARE, Frame, frame_of, share_sentence
@@ -51,11 +51,11 @@ def to_html(explanation: Explanation, *, grid: tuple[int, int] | None = None) ->
     """Render a fragment for a notebook; several on one page do not disturb one another. Arguments as those of `to_page`."""
     shown = _named(explanation)
     grid = check_grid(shown, grid)
-    tokens = [*shown_tokens(explanation.encoder_tokens), *shown_tokens(explanation.decoder_tokens)]
+    tokens = input_names(explanation)
     graphs = explanation.flow_graphs
-    names = [token.text for token in tokens]
+    names = [token.name for token in tokens]
     frame = frame_of(graphs, names, shown.outputs, n_encoder=shown.n_encoder) if graphs else None
-    every = shown_tokens(explanation.output_tokens)
+    every = visible_names(explanation.output_tokens)
     outputs = [every[position] for position in shown.positions]
     given = None if explanation.contributions is None else _named(explanation.contributions)
     sentences = (proof_sentence, saturation_sentence, bottleneck_sentence, error_sentence)
@@ -71,7 +71,7 @@ def to_html(explanation: Explanation, *, grid: tuple[int, int] | None = None) ->
         words=word_strip(explanation, shown, row=0),
         given=[] if given is None else stack_strips(given, tokens, row=0, kind="g"),
         given_note=given_sentence(explanation, 0),
-        has_special=any(token.is_special for token in tokens),
+        has_special=any(token.kind == "special" for token in tokens),
         has_negative=shown.has_negative,
         notes=[text for text in (sentence(explanation) for sentence in sentences) if text],
         flow=None if frame is None else _flow(frame, shown),

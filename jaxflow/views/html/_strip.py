@@ -8,11 +8,12 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from jaxflow.explain import Explanation, grey, ground
+from jaxflow._printable import visible
+from jaxflow.explain import Explanation, TokenName, grey, ground
 from jaxflow.views._named_scores import NamedScores
 from jaxflow.views._scale import largest_score, scale_shares
 from jaxflow.views._sentences import BRIEF, FULL, NO_PATH, score_text
-from jaxflow.views._tokens import Token, runs_from_the_right, shown_tokens, visible
+from jaxflow.views._tokens import runs_from_the_right
 from jaxflow.views.html._png import png_address
 
 DASH = "\N{EN DASH}"  # below a token that no path leads from
@@ -27,7 +28,7 @@ class Button(NamedTuple):
         number: which input or word.
         css: classes.
         style: how much of the colour it has; empty for none.
-        title: what the tokenizer calls it, and its score in full.
+        title: its name, and its score in full.
         text: what is read.
         note: its score.
     """
@@ -61,7 +62,7 @@ class Patches(NamedTuple):
     style: str
 
 
-def stack_strips(shown: NamedScores, tokens: list[Token], *, row: int, kind: str = "i") -> list[Strip]:
+def stack_strips(shown: NamedScores, tokens: list[TokenName], *, row: int, kind: str = "i") -> list[Strip]:
     """Shade the inputs of each stack by the scores for the output in `row`, all stacks on one scale."""
     stacks = [
         ("Read by the encoder", range(shown.n_encoder)),
@@ -72,12 +73,12 @@ def stack_strips(shown: NamedScores, tokens: list[Token], *, row: int, kind: str
         words: list[list[Button]] = []
         for i in inputs:
             button = token_button(shown, tokens, row, i, kind=kind)
-            if tokens[i].is_joined and words:
+            if tokens[i].kind == "part" and words:
                 words[-1].append(button)
             else:
                 words.append([button])
         if words:
-            strips.append(Strip(name, words, runs_from_the_right([tokens[i].text for i in inputs])))
+            strips.append(Strip(name, words, runs_from_the_right([tokens[i].name for i in inputs])))
     return strips
 
 
@@ -88,13 +89,14 @@ def word_strip(explanation: Explanation, shown: NamedScores, *, row: int) -> Str
         return None
     buttons = []
     for number, (start, stop, name) in enumerate(explanation.words):
-        token = shown_tokens([name])[0] if stop - start == 1 else Token(visible(name), name, False, False)
+        is_special = stop - start == 1 and explanation.token_kinds[start] == "special"
+        token = TokenName(visible(name), "special" if is_special else "word")
         is_far = not shown.reachable[row, start:stop].any()
         buttons.append([_button("w", number, token, scores[row, number], shown.largest, is_far=is_far)])
     return Strip("Words", buttons, runs_from_the_right([name for _, _, name in explanation.words]))
 
 
-def token_button(shown: NamedScores, tokens: Sequence[Token], row: int, i: int, *, kind: str = "i") -> Button:
+def token_button(shown: NamedScores, tokens: Sequence[TokenName], row: int, i: int, *, kind: str = "i") -> Button:
     """Shade one input by its score."""
     error = "" if shown.errors is None else f" ±{2 * shown.errors[row, i]:.{BRIEF}f}"
     is_far = not shown.reachable[row, i]
@@ -103,7 +105,7 @@ def token_button(shown: NamedScores, tokens: Sequence[Token], row: int, i: int, 
 
 def patch_grid(
     shown: NamedScores,
-    tokens: list[Token],
+    tokens: list[TokenName],
     *,
     row: int,
     grid: tuple[int, int],
@@ -139,16 +141,16 @@ def shade(score: float, largest: float) -> tuple[str, str]:
 
 
 def _button(
-    kind: str, number: int, token: Token, score: float, largest: float, *, is_far: bool, error: str = ""
+    kind: str, number: int, token: TokenName, score: float, largest: float, *, is_far: bool, error: str = ""
 ) -> Button:
     sign, style = shade(score, largest)
-    flags = {"joined": token.is_joined, "special": token.is_special, "far": is_far, sign: bool(sign)}
+    flags = {"joined": token.kind == "part", "special": token.kind == "special", "far": is_far, sign: bool(sign)}
     return Button(
         kind=kind,
         number=number,
         css=" ".join(["token", *(name for name, is_set in flags.items() if is_set)]),
         style=style,
-        title=f"{token.raw}: {NO_PATH if is_far else score_text(score, FULL)}",
-        text=token.text,
+        title=f"{token.name}: {NO_PATH if is_far else score_text(score, FULL)}",
+        text=token.name,
         note=DASH if is_far else f"{score_text(score)}{error}",
     )

@@ -13,7 +13,7 @@ from jaxflow._palette import GHOST
 from jaxflow.explain import ARC_KINDS, Explanation, FlowGraph
 from jaxflow.views._layout import STYLES, Layout, dash_lengths, lay_out
 from jaxflow.views._named_scores import cut, name_outputs
-from jaxflow.views._tokens import shown_tokens
+from jaxflow.views._tokens import visible_names
 from jaxflow.views.plot._sizes import Size, check_width
 
 if TYPE_CHECKING:
@@ -135,8 +135,7 @@ def _names(given: Explanation | FlowGraph, graph: FlowGraph, tokens: Sequence[st
         tokens = given.tokens if isinstance(given, Explanation) else [str(i) for i in range(n_inputs)]
     if len(tokens) != n_inputs:
         raise ValueError(f"tokens holds {len(tokens)} names; expected {n_inputs}, one for each input.")
-    n_encoder = _n_encoder(given, graph)
-    return [cut(word.text) for stack in (tokens[:n_encoder], tokens[n_encoder:]) for word in shown_tokens(stack)]
+    return [cut(name) for name in visible_names(tokens)]
 
 
 def _output_name(given: Explanation | FlowGraph, row: int) -> str:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import ArrayLike, Float, Real
 
+from jaxflow._printable import visible
 from jaxflow.explain import Explanation, FlowGraph
 from jaxflow.views._named_scores import cut
 from jaxflow.views._sentences import output_name
-from jaxflow.views._tokens import visible
 from jaxflow.views.plot._sizes import Size, check_width
 
 if TYPE_CHECKING:

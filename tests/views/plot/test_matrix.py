@@ -140,6 +140,6 @@ def test_names_must_fit(encoder_decoder):
 
 
 def test_tokens_are_written_as_they_are_read(encoder_decoder):
-    ax = plot_matrix(encoder_decoder, tokens=["▁das", "▁Ha", "us", "</s>", "<s>", "Ġthe", "Ġhouse", "Ċ", "Ġs"])
-    assert names(ax.xaxis) == ["das", "Ha", "us", "</s>", "<s>", "the", "house", "↵", "s"]
-    assert names(ax.yaxis) == ["the", "house", "↵", "s"]
+    ax = plot_matrix(encoder_decoder, tokens=["das", "Ha", "us", "</s>", "<s>", "the", "Ġorġ", "\n", "s\u202e"])
+    assert names(ax.xaxis) == ["das", "Ha", "us", "</s>", "<s>", "the", "Ġorġ", "↵", r"s\u202e"]
+    assert names(ax.yaxis) == ["the", "Ġorġ", "↵", r"s\u202e"]
