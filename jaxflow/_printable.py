@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 JOINERS = "\u200c\u200d"  # of letters and of emoji; they steer nothing
 BLANKS = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍"}
 NOTHING = "∅"  # stands for a name without letters
@@ -35,6 +38,22 @@ def visible(name: str) -> str:
     middle = "".join(c if c.isprintable() or c in JOINERS else BLANKS.get(c) or _escape(c) for c in inner)
     ends = ["".join(BLANKS.get(c) or _escape(c) for c in end) for end in (before, after)]
     return ends[0] + middle + ends[1] or NOTHING
+
+
+def to_json(content: Any, *, indent: int | None = None) -> str:
+    r"""Write JSON that steers no terminal: what is not printable is an escape, which reads back as it was.
+
+    Raises:
+        ValueError: a number that is not finite.
+
+    Example:
+        >>> to_json(["é", "\x9b2J", "\U000e0041"])
+        '["é", "\\u009b2J", "\\udb40\\udc41"]'
+    """
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, indent=indent)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in JOINERS or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
 def _escape(letter: str) -> str:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from jaxflow._printable import printable
 from jaxflow.cli import _arguments as types
 from jaxflow.cli._streams import check_page, read_file, read_stdin
 
@@ -186,7 +187,7 @@ def run_explain(arguments: argparse.Namespace, text: str) -> None:
         sys.stdout.flush()
         explanation.save(arguments.html)
         if sys.stderr is not None:
-            print(f"jaxflow: wrote {arguments.html}", file=sys.stderr)
+            print(f"jaxflow: wrote {printable(str(arguments.html))}", file=sys.stderr)
 
 
 def read_text(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> str:

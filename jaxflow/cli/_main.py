@@ -7,7 +7,9 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import Any, NoReturn
 
+from jaxflow._printable import printable
 from jaxflow._version import __version__
 from jaxflow.cli._cache import keep_programs
 from jaxflow.cli._compare import add_compare, run_compare
@@ -24,7 +26,7 @@ exit status: 0 done, 1 could not be done (the reason is on standard error), 2 wr
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0, 1 (could not) or 2 (usage)."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="jaxflow",
         description="Attention flow for JAX: how much each input token can influence a Transformer's decision.",
         epilog=EPILOG,
@@ -45,14 +47,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         return _fail(str(error))
     try:
-        _quiet()
-        keep_programs()
-        _find_device()
-        if arguments.command == "explain":
-            run_explain(arguments, text)
-        else:
-            run_compare(arguments)
-        sys.stdout.flush()
+        with warnings.catch_warnings():
+            _quiet()
+            keep_programs()
+            _find_device()
+            if arguments.command == "explain":
+                run_explain(arguments, text)
+            else:
+                run_compare(arguments)
+            sys.stdout.flush()
     except BrokenPipeError:  # whoever read us has seen enough, `| head` say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -63,11 +66,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints show what an argument holds, and do not obey it."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
+
+
 def _quiet() -> None:
     """Keep the notices of libraries off the terminal: this process is ours alone."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.showwarning = _warn
+
+
+def _warn(message: Warning | str, *place: Any, **more: Any) -> None:
+    """Say a warning as an error is said, without the line of code that it comes from."""
+    if sys.stderr is not None:
+        print(f"jaxflow: {printable(str(message))}", file=sys.stderr)
 
 
 def _find_device() -> None:
@@ -90,5 +107,5 @@ def _find_device() -> None:
 
 def _fail(reason: str) -> int:
     if sys.stderr is not None:
-        print(f"jaxflow: {reason}", file=sys.stderr)
+        print(f"jaxflow: {printable(reason)}", file=sys.stderr)
     return 1

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float
 
+from jaxflow._printable import to_json, visible
 from jaxflow._version import __version__
 from jaxflow.evaluate._bootstrap import Bootstrap
 from jaxflow.evaluate._metrics import METRICS
@@ -99,7 +99,7 @@ class Comparison:
             [f"{name} {ARROWS[METRICS[name]]}", *column]
             for name, column in zip(self.metrics, zip(*cells, strict=True), strict=True)
         ]
-        head = f"Less {other}, on the same texts: mean and {self.bootstrap.level:.0%} interval, * 0 is outside"
+        head = f"Less {visible(other)}, on the same texts: mean and {self.bootstrap.level:.0%} interval, * 0 is outside"
         return "\n".join([head, *_tables(names, columns, width)])
 
     @property
@@ -160,14 +160,16 @@ class Comparison:
 
     def to_json(self, *, scores: bool = False) -> str:
         """Return what `to_dict` returns, as JSON; null where a metric says nothing."""
-        return json.dumps(self.to_dict(scores=scores), indent=1, ensure_ascii=False, allow_nan=False)
+        return to_json(self.to_dict(scores=scores), indent=1)
 
     def to_markdown(self) -> str:
         """Return a table in Markdown: mean, and the interval behind it; the best mean of a column in bold."""
         rows = [["method", "passes", *(f"{name} {ARROWS[METRICS[name]]}" for name in self.metrics)]]
         rows.append(["---", "---:", *("---:" for _ in self.metrics)])
         for method, taken, cells, best in zip(self.methods, self._passes(), self._cells(), self._best(), strict=True):
-            rows.append([method, taken, *(_bold(cell) if b else cell for cell, b in zip(cells, best, strict=True))])
+            rows.append(
+                [visible(method), taken, *(_bold(cell) if b else cell for cell, b in zip(cells, best, strict=True))]
+            )
         return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
     def to_text(self, width: int = 120) -> str:
@@ -181,7 +183,8 @@ class Comparison:
             for name, cells, best in zip(self.metrics, zip(*self._cells(), strict=True), self._best().T, strict=True)
         ]
         n_texts = f"{len(self.texts)} text{'s' * (len(self.texts) != 1)}"
-        head = f"{self.model}: {n_texts}, mean and {self.bootstrap.level:.0%} interval, * best; passes F forwards, B backwards"
+        level = f"mean and {self.bootstrap.level:.0%} interval, * best"
+        head = f"{visible(self.model)}: {n_texts}, {level}; passes F forwards, B backwards"
         return "\n".join([head, *_tables(self.methods, columns, width)])
 
     def __str__(self) -> str:
@@ -213,6 +216,7 @@ class Comparison:
 
 def _tables(names: Sequence[str], columns: Sequence[Sequence[str]], width: int) -> Iterator[str]:
     """Write columns below their heads, as many beside each other as fit."""
+    names = [visible(name) for name in names]
     first, widths = max(map(len, names)), [max(map(len, column)) for column in columns]
     start = 0
     while start < len(columns):

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from jaxflow import _display
+from jaxflow._printable import visible
 from jaxflow.attribute import Attribution, Certificate
 from jaxflow.explain import _storage as storage
 from jaxflow.explain._flow_graph import FlowGraph
@@ -170,7 +171,7 @@ class Explanation:
 
     def __repr__(self) -> str:
         n_outputs, n_inputs = self.scores.shape
-        return f"Explanation({self.model}, method={self.method!r}, {n_outputs} outputs x {n_inputs} inputs)"
+        return f"Explanation({visible(self.model)}, method={self.method!r}, {n_outputs} outputs x {n_inputs} inputs)"
 
     def _repr_html_(self) -> str:
         return _display.cell(self)

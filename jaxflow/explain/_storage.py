@@ -13,6 +13,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxflow._printable import to_json
+
 FORMAT = "jaxflow explanation"
 FORMAT_VERSION = 5
 
@@ -46,7 +48,7 @@ def dump(record: dict[str, Any], suffix: str) -> bytes:
         raise ValueError(f"Cannot save a {type(value).__name__}; expected plain values and arrays.")
 
     content = {"format": FORMAT, "format_version": FORMAT_VERSION, "content": plain(record)}
-    header = json.dumps(content, ensure_ascii=False, allow_nan=False).encode()
+    header = to_json(content).encode()
     if in_json:
         return header
     file = io.BytesIO()

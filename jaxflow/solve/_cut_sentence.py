@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jaxflow._printable import visible
 from jaxflow.solve._cut import CUT_STACKS, MinCut
 
 # Layers with a smaller share of the cut are left out.
@@ -38,7 +39,9 @@ sends: the score says nothing of what happens after.
 
     def place(position: int, *, encoder: bool) -> str:
         tokens = encoder_tokens if encoder else decoder_tokens
-        return f"position {position} ({tokens[position]})" if position < len(tokens) else f"position {position}"
+        return (
+            f"position {position} ({visible(tokens[position])})" if position < len(tokens) else f"position {position}"
+        )
 
     def layer_name(layer: int) -> str:
         if cut.n_encoder in (0, len(cut.share)):

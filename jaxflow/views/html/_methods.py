@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxflow._printable import visible
 from jaxflow.evaluate import rank_correlation
 from jaxflow.explain import Explanation
 from jaxflow.views._named_scores import Given, NamedScores, check_row, read_scores
@@ -47,7 +48,7 @@ def methods_page(
         >>> page.count("<html")
         1
     """
-    return document(f"jaxflow: {title}", methods_html(methods, row=row, tokens=tokens, title=title))
+    return document(f"jaxflow: {visible(title)}", methods_html(methods, row=row, tokens=tokens, title=title))
 
 
 def methods_html(
@@ -87,10 +88,10 @@ def methods_html(
         "methods.html",
         style=page_style(),
         data=None,
-        title=title,
+        title=visible(title),
         which=which,
         tokens=words,
-        methods=[(name, _cells(one, row)) for name, one in shown.items()],
+        methods=[(visible(name), _cells(one, row)) for name, one in shown.items()],
         correlations=_correlations(shown, row),
     )
 
@@ -123,5 +124,5 @@ def _correlations(shown: Mapping[str, NamedScores], row: int) -> list[tuple[str,
             rho = rank_correlation(one.scores[row][common], other.scores[row][common])
             is_known = not np.isnan(rho)
             cells.append(Cell("", f"--s:{rho if is_known else 0:.2g}", f"{rho:.2f}" if is_known else "none"))
-        table.append((name, cells))
+        table.append((visible(name), cells))
     return table

@@ -10,6 +10,7 @@ import importlib.resources
 from typing import Any
 
 from jaxflow._palette import PAGE, css_variables
+from jaxflow._printable import visible
 from jaxflow.explain import ARC_KINDS, Explanation
 from jaxflow.views._layout import layer_name
 from jaxflow.views._named_scores import NamedScores, check_grid, own_prediction, read_scores
@@ -44,7 +45,7 @@ def to_page(explanation: Explanation, *, grid: tuple[int, int] | None = None) ->
         grid: patches down and across, of a vision model, whose last inputs they are, row by row from the top left; what comes
             before them (the class token) is drawn apart. By default what its config says.
     """
-    return document(f"jaxflow: {explanation.model}", to_html(explanation, grid=grid))
+    return document(f"jaxflow: {visible(explanation.model)}", to_html(explanation, grid=grid))
 
 
 def to_html(explanation: Explanation, *, grid: tuple[int, int] | None = None) -> str:
@@ -77,7 +78,7 @@ def to_html(explanation: Explanation, *, grid: tuple[int, int] | None = None) ->
         flow=None if frame is None else _flow(frame, shown),
         table=score_table(shown, tokens, outputs) if len(shown.scores) > 1 else None,
         headline=headline(explanation),
-        version=explanation.version,
+        version=visible(explanation.version),
         certificate=certificate_sentence(explanation),
     )
 
@@ -116,11 +117,12 @@ def _sentence_case(text: str) -> str:
 
 
 def _head(explanation: Explanation) -> dict[str, Any]:
-    kicker, _, conventions = headline(explanation).removeprefix(f"{explanation.model}: ").partition(", ")
+    model = visible(explanation.model)
+    kicker, _, conventions = headline(explanation).removeprefix(f"{model}: ").partition(", ")
     leads = (prediction_sentence(explanation), notes_sentence(explanation))
     return {
         "kicker": kicker,
-        "model": explanation.model,
+        "model": model,
         "leads": [lead for lead in leads if lead],
         "conventions": _sentence_case(conventions),
     }

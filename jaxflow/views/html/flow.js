@@ -1,6 +1,8 @@
 // The flow graph of the output that is looked at. Places, sizes, styles and names come from the page's data; the script chooses how much
 // is drawn, how far columns are apart, and which node is looked at.
 const SVG = "http://www.w3.org/2000/svg";
+// A name beside other words keeps its direction to itself, as in <bdi>.
+const apart = (name) => "\u2068" + name + "\u2069";
 
 function element(name, attributes, text) {
   const made = document.createElementNS(SVG, name);
@@ -99,7 +101,7 @@ function flowGraph(data, state, find, say) {
     const inputs = start.map((node) => shown.inputs.indexOf(node)), of = ` of the joint flow of ${shown.value.toFixed(data.digits.brief)}`;
     const through = (start.reduce((sum, node) => sum + shown.through[node], 0) / data.fineUnit).toFixed(data.digits.brief);
     if (inputs[0] < 0) { say(".flow-readout", `${nodeName(shown, start[0])}: ${through}${of} passes here.`); return; }
-    let text = `${inputs.map((input) => data.tokens[input]).join(" ")}: sends ${through}${of}`;
+    let text = `${inputs.map((input) => apart(data.tokens[input])).join(" ")}: sends ${through}${of}`;
     if (start.length === 1) {
       for (const arc of shown.own[inputs[0]])
         if (isDrawn(shown, arc)) place.over.append(place.line(arc, shown.capacity[arc], frame.least.cut, "cut", true));
@@ -118,7 +120,7 @@ function flowGraph(data, state, find, say) {
 
   function nodeName(shown, node) {
     if (node === shown.output) return data.outputs[state.row];
-    const input = shown.input[node], name = input < 0 ? "position " + shown.y[node] : data.tokens[input];
+    const input = shown.input[node], name = input < 0 ? "position " + shown.y[node] : apart(data.tokens[input]);
     return `${name}, layer ${frame.columns[shown.column[node]][1]}`;
   }
 

@@ -60,7 +60,7 @@ function start(section) {
     marked = lines.length ? lines[row].cells[input + 1 + (input + 1 >= gapAt ? 1 : 0)] : null;
     if (marked) marked.classList.add("on");
     if (marked && scroll) marked.scrollIntoView({ block: "nearest", inline: "nearest" });
-    say(".matrix-readout", `${data.titles[row]}, from ${data.tokens[input]}: ${scoreText(row, input, data.digits.full)}`);
+    say(".matrix-readout", `${apart(data.titles[row])}, from ${apart(data.tokens[input])}: ${scoreText(row, input, data.digits.full)}`);
   }
 
   function setRow(row) {
@@ -81,10 +81,10 @@ function start(section) {
     say(".strip-readout", text);
     graph.drawParts();
   }
-  const lookAtToken = (i) => look([i], `${data.tokens[i]}: ${scoreText(state.row, i, data.digits.full)} · ${data.titles[state.row]}`);
+  const lookAtToken = (i) => look([i], `${apart(data.tokens[i])}: ${scoreText(state.row, i, data.digits.full)} · ${apart(data.titles[state.row])}`);
   const lookAtWord = (place) => {
     const [first, stop, word] = data.words[place];
-    look([...Array(stop - first).keys()].map((i) => first + i), `${word}: ${wordText(state.row, place, data.digits.full)} · ${data.titles[state.row]}`);
+    look([...Array(stop - first).keys()].map((i) => first + i), `${apart(word)}: ${wordText(state.row, place, data.digits.full)} · ${apart(data.titles[state.row])}`);
   };
 
   // One button is a stop of the tab key. Arrows to the sides lead to the others, those up and down to other outputs.
@@ -116,7 +116,7 @@ function start(section) {
   reach(words, lookAtWord);
   reach(gifts, (i) => {
     look([i], "");
-    say(".gift-readout", `${data.tokens[i]}: ${written(data.given.scores[state.row][i], isFarGift(state.row, i), data.digits.full)} · ${data.titles[state.row]}`);
+    say(".gift-readout", `${apart(data.tokens[i])}: ${written(data.given.scores[state.row][i], isFarGift(state.row, i), data.digits.full)} · ${apart(data.titles[state.row])}`);
   });
   on("input.row", "input", (event) => setRow(+event.target.value));
   on("button.back", "click", () => setRow(state.row - 1));

@@ -12,6 +12,7 @@ from typing import IO, Any
 import numpy as np
 
 from jaxflow._palette import ABOVE, BELOW, BLUE, EDGE, GREEN, INK, ORANGE, SOFT, WHITE, tint
+from jaxflow._printable import visible
 from jaxflow.explain import Explanation
 from jaxflow.views._scale import largest_score
 from jaxflow.views._sentences import headline, saturation_sentence
@@ -80,7 +81,7 @@ def new_axes(width: float, height: float, explanation: Explanation | None) -> Ax
     """Make axes that fill a figure of so many points."""
     figure = PaperFigure(figsize=(width / POINTS, height / POINTS), dpi=200)
     if explanation is not None:
-        sentences = (headline(explanation), saturation_sentence(explanation), f"jaxflow {explanation.version}")
+        sentences = (headline(explanation), saturation_sentence(explanation), f"jaxflow {visible(explanation.version)}")
         figure.about = {"Title": headline(explanation), "Description": " ".join(filter(None, sentences))}
     return figure.add_axes((0, 0, 1, 1))
 

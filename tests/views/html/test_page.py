@@ -149,7 +149,7 @@ def test_it_says_convention_solver_certificate_saturation_and_version(hostile):
         "Bottleneck: ",
     ):
         assert words in text
-    assert f"jaxflow {hostile.version}" in text
+    assert f"jaxflow {hostile.version}, " in "".join(parsed(to_html(hostile)).text)
     assert hostile._repr_html_() == to_html(hostile)
 
 
