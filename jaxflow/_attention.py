@@ -231,8 +231,9 @@ def check_rows(name: str, weights: AnyArray, mask: Mask | None, *, computed_in: 
             non_finite, smallest, deviation, where = jax.device_get(found)
     if non_finite:
         raise ValueError(
-            f"Attention.{name} holds {non_finite} values that are NaN or infinite in rows that are no padding. Softmax over "
-            "a row whose keys are all masked gives NaN: pass the padding mask, or repair the model."
+            f"Attention.{name} holds {non_finite} values that are NaN or infinite in rows that are no padding. Token ids "
+            "beyond the vocabulary give NaN, as does a softmax over a row whose keys are all masked: look at the ids, pass the "
+            "padding mask, or repair the model."
         )
     if smallest < 0:
         raise ValueError(

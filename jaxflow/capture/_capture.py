@@ -10,7 +10,7 @@ from jaxflow._attention import Attention
 from jaxflow.capture._head_reduction import Heads, reduce_heads, run_reduced
 from jaxflow.capture._recorded import record_stacks
 from jaxflow.capture._traced import trace_model
-from jaxflow.models import DEFAULT_NAME, Model, Role, as_model
+from jaxflow.models import DEFAULT_NAME, Model, Role, as_model, check_token_ids
 
 
 def capture(
@@ -82,7 +82,9 @@ def capture(
 
     Source: probabilities as in Metzger et al. 2022 (2205.15389), which leaves open how they are obtained.
     """
-    return run_capture(as_model(model, variables=variables, sown=sown, roles=roles), args, kwargs)
+    adapted = as_model(model, variables=variables, sown=sown, roles=roles)
+    check_token_ids(adapted, args, kwargs)
+    return run_capture(adapted, args, kwargs)
 
 
 def run_capture(

@@ -14,7 +14,7 @@ from jaxflow._attention import STACKS, AnyArray, Attention, is_traced, numpy_of
 from jaxflow.capture._differentiate import differentiate
 from jaxflow.capture._frozen import Pulled
 from jaxflow.capture._targets import Target
-from jaxflow.models import DEFAULT_NAME, Model, Role, as_model
+from jaxflow.models import DEFAULT_NAME, Model, Role, as_model, check_token_ids
 
 
 @struct.dataclass
@@ -119,6 +119,7 @@ def capture_contributions(
     2024 (2402.05602), propagates backwards by rules.
     """
     adapted = as_model(model, variables=variables, sown=sown, roles=roles)
+    check_token_ids(adapted, args, kwargs)
     outputs, attention, pull = pull_contributions(adapted, args, kwargs, targets=[target])
     return outputs, attention, pull(0)
 

@@ -12,7 +12,7 @@ from jaxtyping import Array
 from jaxflow._attention import STACKS, Attention
 from jaxflow.capture._differentiate import differentiate
 from jaxflow.capture._targets import Target, evaluate_target
-from jaxflow.models import DEFAULT_NAME, Model, Role, as_model
+from jaxflow.models import DEFAULT_NAME, Model, Role, as_model, check_token_ids
 
 
 def attention_gradients(
@@ -67,6 +67,7 @@ def attention_gradients(
     Azarkhalili & Libbrecht 2025 (2502.15765).
     """
     adapted = as_model(model, variables=variables, sown=sown, roles=roles)
+    check_token_ids(adapted, args, kwargs)
     outputs, attention, pull = pull_gradients(adapted, args, kwargs, targets=[target])
     return outputs, attention, pull(0)
 

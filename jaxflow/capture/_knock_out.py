@@ -13,7 +13,7 @@ from jaxtyping import ArrayLike, Bool
 from jaxflow._attention import STACKS, Attention
 from jaxflow.capture._differentiate import differentiate
 from jaxflow.capture._tracing.additions import Scaler
-from jaxflow.models import DEFAULT_NAME, Role, as_model
+from jaxflow.models import DEFAULT_NAME, Role, as_model, check_token_ids
 
 
 def knock_out(
@@ -60,6 +60,7 @@ def knock_out(
     Source: the attention knockout of Geva et al. 2023 (2304.14767), which renormalises; here nothing is.
     """
     adapted = as_model(model, variables=variables, sown=sown, roles=roles)
+    check_token_ids(adapted, args, kwargs)
     differentiable = differentiate(adapted, args, kwargs)
     zeros = differentiable.zeros()
     laid_out, back = jax.vjp(differentiable.arrange, zeros)

@@ -90,8 +90,11 @@ def compare(
         ((1, 2, 1), ('plural',))
     """
     named, metrics = _methods(methods), _metrics(metrics)
-    if isinstance(texts, str) or not len(texts):
+    if isinstance(texts, str | bytes) or not len(texts):
         raise ValueError(f"texts is {texts!r}; expected one or more texts, in a list.")
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"texts[{number}] is {type(text).__name__}, {text!r:.60}; expected a text, a str.")
     subject = as_model(model, variables=variables)
     replacement = replacement_of(subject, tokenizer, hide)
     read = _read(subject, tokenizer, texts, needs_mask=replacement is None)

@@ -35,7 +35,7 @@ from jaxflow.explain._runs import ModelRuns, run_together
 from jaxflow.explain._targets import NO_TARGETS, PREDICTED, TargetChoice, Targets, choose_targets
 from jaxflow.explain._token_names import Kind, TokenName, join_names
 from jaxflow.explain._words import Span, Unit, cover, short, spans_by_side
-from jaxflow.models import Model, as_model
+from jaxflow.models import Model, as_model, check_token_ids
 from jaxflow.network import Positions, Spans, check_positions, span_masks
 
 T = TypeVar("T")
@@ -148,8 +148,8 @@ def _of_many(do: Callable[..., T], number: int, *arguments: Any) -> T:
     """Do something for one example of many, and say which it is if that fails."""
     try:
         return do(*arguments)
-    except ValueError as error:
-        raise ValueError(f"inputs[{number}]: {error}") from error
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"inputs[{number}]: {error}") from error
 
 
 def _prepare(
@@ -167,6 +167,7 @@ def _prepare(
         taken = model.arguments((), reading.kwargs)
         own = {name: value for name, value in reading.kwargs.items() if name in taken}
         reading = dataclasses.replace(reading, kwargs=own if "input_ids" in own else reading.kwargs)
+    check_token_ids(model, reading.args, reading.kwargs)
     if generate is not None:
         unit: Any = spans if isinstance(spans, str) else None
         reading = go_on(model, reading, generate, tokenizer=tokenizer, spans=unit)

@@ -78,15 +78,52 @@ def read(inputs: Any, tokenizer: Any) -> Reading:
     if isinstance(given, Mapping) or (
         hasattr(given, "keys") and hasattr(given, "items")
     ):  # a tokenizer's BatchEncoding too
-        return Reading((), dict(given), example)
+        return Reading(
+            (),
+            {name: _as_array(value, name, is_first=name.endswith("input_ids")) for name, value in given.items()},
+            example,
+        )
     if isinstance(given, tuple):
-        return Reading(given, {}, example)
+        return Reading(
+            tuple(_as_array(value, f"input {i}", is_first=i == 0) for i, value in enumerate(given)), {}, example
+        )
     if isinstance(given, np.ndarray | jax.Array):
         return Reading((given,), {}, example)
+    mend = ""
+    if isinstance(given, bytes | bytearray):
+        mend = " Bytes are no text: inputs.decode('utf-8') is."
+    elif isinstance(given, list):
+        mend = " Words are joined to a text, ' '.join(words); ids are an array, np.array([ids])."
+    elif isinstance(given, int):
+        mend = " Ids of tokens are one array, np.array([ids])."
     raise TypeError(
         f"inputs is {type(given).__name__}; expected a text, a mapping of the model's inputs by name, an array, a tuple of "
-        "inputs by position, an Example, or a list of these."
+        f"inputs by position, an Example, or a list of these.{mend}"
     )
+
+
+def _as_array(value: Any, name: str, *, is_first: bool) -> Any:
+    """Return lists of numbers as one array, as tokenizers hand them over; anything else as it is.
+
+    Raises:
+        ValueError: lists of different lengths.
+        TypeError: a text or bytes in the place of the first input.
+    """
+    if isinstance(value, str | bytes) and is_first:
+        raise TypeError(
+            f"{name} is a {type(value).__name__}, {value[:40]!r}; expected an array. A text is the whole of the inputs, with "
+            "tokenizer=: explain(model, text, tokenizer=tokenizer)."
+        )
+    if not isinstance(value, list) or not value or not _is_of_numbers(value):
+        return value
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} holds lists of different lengths; expected one array, [batch, token].") from error
+
+
+def _is_of_numbers(value: Any) -> bool:
+    return all(map(_is_of_numbers, value)) if isinstance(value, list | tuple) else isinstance(value, int | float)
 
 
 def encode(tokenizer: Any, text: str) -> dict[str, np.ndarray]:
@@ -94,15 +131,22 @@ def encode(tokenizer: Any, text: str) -> dict[str, np.ndarray]:
 
     Raises:
         ValueError: no tokenizer, an empty text, or one longer than the tokenizer says the model reads; never cut.
+        TypeError: no text, or a tokenizer that is none.
     """
+    if not isinstance(text, str):
+        raise TypeError(f"The text is {type(text).__name__}, {text!r:.60}; expected a str.")
     if tokenizer is None:
         raise ValueError(
             f"A text is given ({text[:40]!r}), but no tokenizer: pass tokenizer=, as load_model returns it."
         )
+    if not callable(tokenizer):
+        raise TypeError(f"tokenizer is {tokenizer!r:.60}; expected a tokenizer, as load_model returns it.")
     if not text.strip():
         raise ValueError("The text is empty: there is no token to explain.")
     inputs = {name: np.asarray(values) for name, values in tokenizer([text]).items()}
     n_tokens, limit = inputs["input_ids"].shape[-1], tokenizer.model_max_length
+    if not n_tokens:
+        raise ValueError(f"The text {text[:40]!r} has no token: the tokenizer leaves out all that it holds.")
     if n_tokens > limit:
         raise ValueError(
             f"The text is {n_tokens} tokens long; the model reads {limit} at most. It is not cut, since that would explain "

@@ -18,6 +18,7 @@ from jaxflow.models._model import N_NEW_TOKENS, Model
 from jaxflow.models._outputs import logits_of
 from jaxflow.models._padding import pad_inputs, padded_length
 from jaxflow.models._programs import run_once
+from jaxflow.models._token_ids import check_token_ids
 
 
 def generate(
@@ -62,6 +63,7 @@ def generate(
         )
     if max_new_tokens is not None and max_new_tokens < 1:
         raise ValueError(f"max_new_tokens is {max_new_tokens}; expected 1 or more.")
+    check_token_ids(model, (), inputs)
     given: dict[str, np.ndarray] = {name: inputs[name] for name in ("input_ids", "attention_mask") if name in inputs}
     n_prompt = 1 if generation.has_encoder else given["input_ids"].shape[-1]
     n_new = _n_new(model, given, max_new_tokens)

@@ -315,9 +315,24 @@ def lengths(capacities: Capacities) -> tuple[int, int]:
 
 
 def batch_of(capacities: Capacities) -> tuple[int, ...]:
-    """Return the shape of the batch axes."""
+    """Return the shape of the batch axes.
+
+    Raises:
+        ValueError: capacities that are no arrays.
+    """
+    _check_arrays(capacities)
     stack = capacities.encoder if capacities.encoder is not None else capacities.decoder
     return () if stack is None else stack.shape[:-3]
+
+
+def _check_arrays(capacities: Capacities) -> None:
+    for name in STACKS:
+        capacity = getattr(capacities, name)
+        if capacity is not None and not hasattr(capacity, "shape"):
+            raise ValueError(
+                f"Capacities.{name} is a {type(capacity).__name__}; expected one array, [*batch, layer, query, key]: "
+                f"np.asarray({name}) makes one of lists of numbers."
+            )
 
 
 def check_capacities(capacities: Capacities) -> None:
@@ -329,6 +344,7 @@ def check_capacities(capacities: Capacities) -> None:
     stacks = {name: getattr(capacities, name) for name in STACKS if getattr(capacities, name) is not None}
     if not stacks:
         raise ValueError("Capacities hold no stack: give encoder, [*batch, layer, query, key].")
+    _check_arrays(capacities)
     for name, capacity in stacks.items():
         shape = tuple(jnp.shape(capacity))
         if len(shape) < 3:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxflow._attention import Attention, SourceMask, TargetMask, check_rows, check_structure
 from jaxflow.capture import Heads, Residual, is_index, is_named, run_capture
-from jaxflow.models import DEFAULT_NAME, Role, as_model
+from jaxflow.models import DEFAULT_NAME, Role, as_model, check_token_ids
 from jaxflow.network._capacities import Capacities, build_of_one_head, check_capacities, check_residual
 
 
@@ -68,6 +68,7 @@ def capture_capacities(
     """
     residual = check_residual(residual)
     adapted = as_model(model, variables=variables, sown=sown, roles=roles)
+    check_token_ids(adapted, args, kwargs)
     outputs, attention = run_capture(adapted, args, kwargs, heads=heads)
     capacities = capacities_of_reduced(
         attention, heads=heads, residual=residual, encoder_mask=encoder_mask, decoder_mask=decoder_mask

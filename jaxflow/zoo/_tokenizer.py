@@ -25,6 +25,7 @@ class WordTokenizer:
         start: A token that is added before every text, if any.
         join: Joins tokens to a text.
         example: A text that the model knows, for error messages.
+        purpose: What the model is for, to finish "This model ...", for error messages.
 
     Example:
         >>> words = ("[PAD]", "[CLS]", "a", "key")
@@ -42,6 +43,7 @@ class WordTokenizer:
         model_max_length: int,
         split: Split,
         example: str,
+        purpose: str = "is small",
         start: str | None = None,
         join: Callable[[Iterable[str]], str] = " ".join,
     ) -> None:
@@ -52,7 +54,8 @@ class WordTokenizer:
         self.all_special_tokens = [token for token in vocabulary if token.startswith("[")]
         self.all_special_ids = [self.vocab[token] for token in self.all_special_tokens]
         self._tokens = tuple(vocabulary)
-        self._split, self._join, self._start, self._example = split, join, start, example
+        self._split, self._join, self._start = split, join, start
+        self._example, self._purpose = example, purpose
 
     def __call__(
         self,
@@ -128,6 +131,7 @@ class WordTokenizer:
             near = difflib.get_close_matches(piece, words, n=3)
             hints.append(f"{piece!r} (did you mean {', '.join(near)}?)" if near else repr(piece))
         return (
-            f"words that this model does not know: {', '.join(hints)}. It knows {len(words)} words, such as "
-            f'"{self._example}"; sorted(tokenizer.get_vocab()) lists them'
+            f"words that this model does not know: {', '.join(hints)}. This model {self._purpose}: it knows {len(words)} words, "
+            f'such as "{self._example}"; sorted(tokenizer.get_vocab()) lists them. For other texts load another model: '
+            "load_model(directory), or --model DIR on the command line"
         )

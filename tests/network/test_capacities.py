@@ -9,8 +9,11 @@ from hypothesis import strategies as st
 from oracles import capacities_by_loops
 from strategies import attention, make_attention
 
-from jaxflow import Attention, Capacities, joint_capacities
+from jaxflow import Attention, Capacities, attention_flow, joint_capacities
+from jaxflow.attribute import rollout
+from jaxflow.network import flow_network
 from jaxflow.network._capacities import as_capacities, check_capacities
+from jaxflow.solve import flow_bounds, flow_value
 
 SHAPE = (2, 3, 2, 4, 4)  # [batch, layer, head, query, key]
 GOOD = make_attention("softmax", 0, SHAPE)
@@ -318,3 +321,11 @@ def test_good_capacities():
     own = C[0] * (np.arange(4) < 3) * (np.arange(4) < 3)[:, None]
     with pytest.raises(ValueError, match="cross has arcs of tokens that decoder_mask marks as padding"):
         check_capacities(Capacities(decoder=own, cross=C[0, :, :, :2], decoder_mask=np.arange(4) < 3))
+
+
+@pytest.mark.parametrize("take", [attention_flow, flow_network, flow_bounds, rollout, flow_value])
+def test_nested_lists_are_no_capacities(take):
+    nested = Capacities(encoder=[[[0.5, 0.5], [0.5, 0.5]]])
+    further = (0, 0) if take is flow_value else ()
+    with pytest.raises(ValueError, match=r"Capacities\.encoder is a list; expected one array.*np\.asarray\(encoder\)"):
+        take(nested, *further)

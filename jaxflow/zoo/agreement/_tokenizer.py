@@ -47,5 +47,11 @@ def tokenizer(n_positions: int) -> WordTokenizer:
         ['[CLS]', 'the', 'guards', "'", 'keys']
     """
     return WordTokenizer(
-        VOCABULARY, model_max_length=n_positions, split=words_of, join=text_of, start=CLS, example=EXAMPLE
+        VOCABULARY,
+        model_max_length=n_positions,
+        split=words_of,
+        join=text_of,
+        start=CLS,
+        example=EXAMPLE,
+        purpose="tells whether the subject of a short English phrase is singular or plural",
     )

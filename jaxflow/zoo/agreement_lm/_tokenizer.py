@@ -27,4 +27,5 @@ def tokenizer(max_length: int) -> WordTokenizer:
         join=text_of,
         start=BOS,
         example="the keys to the old cabinet near the doors",
+        purpose="finishes short English sentences with a verb that agrees with the subject",
     )
