@@ -84,12 +84,14 @@ def check_page(path: Path) -> None:
 
     Raises:
         ValueError: another ending than .html; no such directory; one that cannot be written.
+        OSError: a name that no file can have.
     """
     if path.suffix != ".html":
         raise ValueError(f"--html {path}: expected a name that ends in .html, such as {path.with_suffix('.html')}.")
     if path.is_dir():
         raise ValueError(f"--html {path}: that is a directory; expected the name of a file.")
-    if not path.parent.is_dir():
-        raise ValueError(f"--html {path}: there is no directory {path.parent}. Make it first.")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise ValueError(f"--html {path}: it cannot be written there.")
+    parent = Path(os.path.realpath(path)).parent  # of the file that a link leads to
+    if not parent.is_dir():
+        raise ValueError(f"--html {path}: there is no directory {parent}. Make it first.")
+    if not os.access(parent, os.W_OK):
+        raise ValueError(f"--html {path}: the directory {parent} cannot be written to.")

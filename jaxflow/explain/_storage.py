@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import secrets
+import stat
 import zipfile
 import zlib
 from pathlib import Path
@@ -64,13 +66,34 @@ def _numbers(array: np.ndarray) -> list[Any]:
 
 
 def write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all: what stood there before stays if the disk is full."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write a file whole or not at all: what stood there before stays if the disk is full, and readers meet the one or the other.
+
+    A link is written through. Several threads or processes may write to one path; the last one counts.
+
+    Raises:
+        OSError: it cannot be written there; the message names `path`.
+    """
+    target = Path(os.path.realpath(path))
     try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        before = target.stat() if target.exists() else None
+        if before is not None and not stat.S_ISREG(
+            before.st_mode
+        ):  # a pipe or a device, which nothing can take the place of
+            target.write_bytes(data)
+            return
+        temporary = target.with_name(
+            f".{secrets.token_hex(8)}.tmp"
+        )  # short, since a name may be as long as names can be
+        try:
+            with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
+                file.write(data)
+            if before is not None:
+                temporary.chmod(stat.S_IMODE(before.st_mode))
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror or str(error), str(path)) from error
 
 
 def load(path: Path) -> dict[str, Any]:

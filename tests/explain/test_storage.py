@@ -37,20 +37,6 @@ def test_what_is_not_plain_is_not_saved(value):
         storage.dump({"x": value}, ".npz")
 
 
-def test_what_stood_there_stays_if_writing_fails(tmp_path, monkeypatch):
-    path = tmp_path / "x.json"
-    path.write_text("before")
-
-    def full(self, data):
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr(type(path), "write_bytes", full)
-    with pytest.raises(OSError, match="No space"):
-        storage.write(path, b"after")
-    assert path.read_text() == "before"
-    assert list(tmp_path.iterdir()) == [path]
-
-
 def test_no_such_file(tmp_path):
     with pytest.raises(FileNotFoundError):
         load(tmp_path / "x.json")
