@@ -78,7 +78,7 @@ def solve_pairs(
     Source: the wave is that of Tarjan 1984, on the difference of two flows; residual search is Ford & Fulkerson 1956, with
     blocking flows as in Dinitz 1970, stopped at the bound.
     """
-    sources, sinks = (np.array(nodes, np.int64) for nodes in (sources, sinks))
+    sources, sinks = np.asarray(sources, np.int64), np.asarray(sinks, np.int64)
     check_arcs(network)
     if is_small(network.capacity, len(sources)):
         quantised = quantise_to_int32(network, sources, sinks)
@@ -86,6 +86,7 @@ def solve_pairs(
     from jaxflow.solve import _kernel as kernel  # importing Numba takes longer than all the rest of jaxflow
 
     graph, number, quantum = kernel.build_graph(network, sources, sinks)
+    sources, sinks = kernel.frozen(sources), kernel.frozen(sinks)
     # No value has more than 31 bits; int32 halves what many pairs take while threads hold their flows.
     order = kernel.order_pairs(number, sources, sinks)
     upper = np.empty(len(sources), np.int32)
@@ -95,7 +96,7 @@ def solve_pairs(
     slack = int(min(tolerance / quantum, INT32_MAX))
     brief = is_brief(len(sources), len(graph.capacity))
     n_threads = 1 if brief else n_threads or n_cores()
-    chains = kernel.chain_starts(sinks[order])
+    chains = kernel.chain_starts(sinks, order)
     blocks = _blocks(chains, n_threads)
     patience = kernel.PATIENCE * max(len(graph.capacity), 1)
     halt, done = np.zeros(1, np.int64), np.zeros((n_threads, 8), np.int64)  # 8: a cache line for each thread

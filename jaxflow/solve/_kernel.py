@@ -942,21 +942,24 @@ def solve_block(
 
 
 @compiled
-def chain_starts(sinks: Int[np.ndarray, " pair"]) -> Int[np.ndarray, " start"]:
-    """Choose which pairs start without flow, of pairs in the order of `order_pairs`; the number of pairs comes last."""
-    starts = np.empty(sinks.size + 1, np.int64)
-    n_starts, begin = 0, 0
-    while begin < sinks.size:
-        end = begin
-        while end < sinks.size and sinks[end] == sinks[begin]:
-            end += 1
-        longest = max(CHAIN, (end - begin + CHAINS - 1) // CHAINS)
-        for start in range(begin, end, longest):
-            starts[n_starts] = start
-            n_starts += 1
-        begin = end
-    starts[n_starts] = sinks.size
-    return starts[: n_starts + 1].copy()
+def chain_starts(sinks: Int[np.ndarray, " pair"], order: Int[np.ndarray, " pair"]) -> Int[np.ndarray, " start"]:
+    """Choose which pairs, in the order that `order_pairs` gives, start without flow; the number of pairs comes last."""
+    starts = np.zeros(0, np.int64)
+    for is_filled in (False, True):
+        n_starts, begin = 0, 0
+        while begin < order.size:
+            end = begin
+            while end < order.size and sinks[order[end]] == sinks[order[begin]]:
+                end += 1
+            longest = max(CHAIN, (end - begin + CHAINS - 1) // CHAINS)
+            for start in range(begin, end, longest):
+                if is_filled:
+                    starts[n_starts] = start
+                n_starts += 1
+            begin = end
+        if not is_filled:
+            starts = np.full(n_starts + 1, order.size)
+    return starts
 
 
 @compiled
@@ -1035,7 +1038,7 @@ def solve_networks(
         scratch = scratch_of(graph, np.zeros(((graph.capacity.size + ON_PAGE) >> PAGE << PAGE) + ON_PAGE + 1, np.int32))
         own_sources, own_sinks = sources[here], sinks[here]
         order = order_pairs(number, own_sources, own_sinks)
-        chains = chain_starts(own_sinks[order])
+        chains = chain_starts(own_sinks, order)
         low, high = np.zeros(here.size, np.int32), np.empty(here.size, np.int32)
         trivial_bounds(graph, number, own_sources, own_sinks, high)
         own_stage = np.empty(here.size, np.int8)
