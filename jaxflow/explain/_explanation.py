@@ -13,6 +13,7 @@ from jaxflow import _display
 from jaxflow._printable import visible
 from jaxflow.attribute import Attribution, Certificate
 from jaxflow.explain import _storage as storage
+from jaxflow.explain._check_saved import check_shapes, check_values
 from jaxflow.explain._flow_graph import FlowGraph
 from jaxflow.explain._picture import Picture, known_picture, record_of
 from jaxflow.explain._prediction import Prediction
@@ -188,14 +189,34 @@ def load(path: str | Path) -> Explanation:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a file that is damaged, no explanation, of another format version, or holds Python objects.
+        ValueError: a file that is damaged, no explanation, of another format version, or holds Python objects; one whose parts
+            do not fit each other, or hold what no explanation holds.
     """
-    return _restored(storage.load(Path(path)), path)
+    saved = storage.open_saved(Path(path))
+    try:
+        check_shapes(_restored(saved.outline))  # before memory is taken for arrays
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged: a part of the explanation is missing or does not fit ({error})."
+        ) from error
+    explanation = _restored(saved.fill())
+    try:
+        check_values(explanation)
+    except ValueError as error:
+        raise ValueError(f"{path} holds values that no explanation has ({error}).") from error
+    return explanation
 
 
-def _restored(record: dict[str, Any], path: str | Path) -> Explanation:
+def _restored(record: dict[str, Any], *, is_inner: bool = False) -> Explanation:
+    """Make an explanation of a record.
+
+    Raises:
+        ValueError: a part is missing, or one too many.
+    """
     try:
         contributions = record.pop("contributions")
+        if is_inner and isinstance(contributions, dict):
+            raise TypeError("contributions have no contributions of their own")
         attribution = dict(record.pop("attribution"))
         certificate = attribution.pop("certificate")
         words, scores = record.pop("words"), record.pop("word_scores")
@@ -208,14 +229,12 @@ def _restored(record: dict[str, Any], path: str | Path) -> Explanation:
                 tuple(FlowGraph(**graph) for graph in record.pop("flow_graphs")),
                 record.pop("bottleneck"),
                 None if scores is None else (words, scores),
-                _restored(contributions, path) if isinstance(contributions, dict) else contributions,
+                _restored(contributions, is_inner=True) if isinstance(contributions, dict) else contributions,
             ),
             **record,
         )
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{path} is damaged: a part of the explanation is missing or does not fit ({error})."
-        ) from error
+        raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
 def _plain(value: Any) -> Any:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
+import math
 import os
 import secrets
 import stat
-import zipfile
-import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ import jax
 import numpy as np
 
 from jaxflow._printable import to_json
+from jaxflow.explain._npz import DTYPE, Archive
 
 FORMAT = "jaxflow explanation"
 FORMAT_VERSION = 5
+MOST_AXES = 8  # of an array
 
 
 def dump(record: dict[str, Any], suffix: str) -> bytes:
@@ -96,8 +99,26 @@ def write(path: Path, data: bytes) -> None:
         raise type(error)(error.errno, error.strerror or str(error), str(path)) from error
 
 
+@dataclasses.dataclass(frozen=True)
+class Saved:
+    """A record that was opened: all but the arrays, which are read when `fill` is called.
+
+    Attributes:
+        outline: the record, with arrays of 0 that take no memory in the place of the arrays, of their dtypes and shapes.
+        fill: reads the arrays, and returns the record; raises a ValueError where one is damaged or is not as announced.
+    """
+
+    outline: dict[str, Any]
+    fill: Callable[[], dict[str, Any]]
+
+
 def load(path: Path) -> dict[str, Any]:
-    """Read a record back, arrays as NumPy arrays, sequences as tuples.
+    """Read a record back, arrays as NumPy arrays, sequences as tuples; errors as those of `open_saved`."""
+    return open_saved(path).fill()
+
+
+def open_saved(path: Path) -> Saved:
+    """Read a record but for its arrays, so that what they are can be checked before memory is taken for them.
 
     Raises:
         FileNotFoundError: no such file.
@@ -107,22 +128,12 @@ def load(path: Path) -> dict[str, Any]:
     if path.suffix not in (".json", ".npz"):
         raise ValueError(f"Cannot load {path.name!r}: expected a name that ends in .json or .npz (pages hold no data).")
     data = path.read_bytes()
-    arrays: dict[str, np.ndarray] = {}
     try:
-        if path.suffix == ".npz":
-            with np.load(io.BytesIO(data), allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-            data = arrays["header"].tobytes()
-        header = json.loads(data)
-        is_ours = isinstance(header, dict) and header.get("format") == FORMAT
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        pickled = (
-            "it holds Python objects, which are never unpickled"
-            if "pickle" in str(error)
-            else "it is damaged or cut off"
-        )
-        raise ValueError(f"{path} cannot be read as a {FORMAT}: {pickled} ({error}).") from error
-    if not is_ours:
+        archive = Archive(data) if path.suffix == ".npz" else None
+        header = _parsed(data if archive is None else archive.read_bytes("header"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read as a {FORMAT}: it is damaged or cut off ({error}).") from error
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ValueError(f"{path} is no {FORMAT}: it was not written by Explanation.save.")
     if header.get("format_version") != FORMAT_VERSION:
         raise ValueError(
@@ -130,21 +141,64 @@ def load(path: Path) -> dict[str, Any]:
             "Read it with the version of jaxflow that wrote it, or explain anew."
         )
 
-    def restored(value: Any) -> Any:
-        match value:
-            case {"array": number, "dtype": dtype, "shape": shape}:
-                array = np.asarray(value["data"], dtype) if "data" in value else arrays[f"array_{number}"]
-                if str(array.dtype) != dtype:
-                    raise ValueError(f"array {number} is {array.dtype}, not {dtype}")
-                return array.reshape(shape)
-            case dict():
-                return {key: restored(item) for key, item in value.items()}
-            case list():
-                return tuple(restored(item) for item in value)
-        return value
+    def restored(take: Callable[[dict[str, Any]], np.ndarray]) -> dict[str, Any]:
+        try:
+            record = _restored(header.get("content"), take)
+            if not isinstance(record, dict):
+                raise ValueError(f"its content is {type(record).__name__}; expected an object")
+        except (ValueError, TypeError, OverflowError, MemoryError, RecursionError) as error:
+            raise ValueError(f"{path} is damaged: an array is missing or does not fit ({error}).") from error
+        return record
 
-    try:
-        record = restored(header["content"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged: an array is missing or does not fit ({error}).") from error
-    return record
+    def read(reference: dict[str, Any]) -> np.ndarray:
+        if archive is None:
+            return _from_numbers(reference)
+        return archive.read(f"array_{reference['array']}", reference["dtype"], reference["shape"])
+
+    return Saved(restored(_outline), lambda: restored(read))
+
+
+def _parsed(text: bytes) -> Any:
+    def refuse(constant: str) -> Any:
+        raise ValueError(f"{constant} is no number of JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def _restored(value: Any, take: Callable[[dict[str, Any]], np.ndarray]) -> Any:
+    match value:
+        case {"array": _, "dtype": _, "shape": _}:
+            return take(_checked(value))
+        case dict():
+            return {key: _restored(item, take) for key, item in value.items()}
+        case list():
+            return tuple(_restored(item, take) for item in value)
+    return value
+
+
+def _checked(reference: dict[str, Any]) -> dict[str, Any]:
+    """Check what a file says of an array: its number, its dtype, its shape."""
+    number, dtype, shape = reference["array"], reference["dtype"], reference["shape"]
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise ValueError(f"an array has the number {number!r}; expected a whole number")
+    if not isinstance(dtype, str) or not DTYPE.fullmatch(dtype):
+        raise ValueError(f"array {number} is {dtype!r:.40}; expected bool, whole numbers or floats")
+    is_shape = isinstance(shape, list) and all(type(length) is int and length >= 0 for length in shape)
+    if not is_shape or len(shape) > MOST_AXES:
+        raise ValueError(f"array {number} has the shape {shape!r:.40}; expected up to {MOST_AXES} lengths")
+    return reference
+
+
+def _outline(reference: dict[str, Any]) -> np.ndarray:
+    return np.broadcast_to(np.zeros((), reference["dtype"]), reference["shape"])
+
+
+def _from_numbers(reference: dict[str, Any]) -> np.ndarray:
+    """Make an array of the numbers that JSON lists; null is NaN."""
+    numbers, dtype, shape = reference.get("data"), np.dtype(reference["dtype"]), reference["shape"]
+    if not isinstance(numbers, list) or len(numbers) != math.prod(shape):
+        raise ValueError(f"array {reference['array']} has not as many numbers as its shape {shape} says")
+    kinds = {"f": (int, float, type(None)), "b": (bool,)}.get(dtype.kind, (int,))
+    if any(type(number) not in kinds for number in numbers):
+        raise ValueError(f"array {reference['array']} is {dtype}, and lists something else")
+    return np.asarray(numbers, dtype).reshape(shape)

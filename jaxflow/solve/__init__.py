@@ -6,7 +6,7 @@ from jaxflow.solve._certified import n_cores
 from jaxflow.solve._coalitions import N_BLOCKS, all_values, sample, set_game
 from jaxflow.solve._cut import CUT_STACKS, MinCut, bottleneck, cut_capacities, layer_share, min_cut, min_cuts
 from jaxflow.solve._cut_sentence import cut_sentence
-from jaxflow.solve._flows import UNFINISHED, count_stages
+from jaxflow.solve._flows import STAGES, UNFINISHED, count_stages
 from jaxflow.solve._gradient import flow_value, smooth_flow_value
 from jaxflow.solve._many_networks import max_flow_in_each
 from jaxflow.solve._max_flow import SOLVERS, MaxFlow, Solver, check_options, max_flow
@@ -18,6 +18,7 @@ __all__ = [
     "CUT_STACKS",
     "N_BLOCKS",
     "SOLVERS",
+    "STAGES",
     "UNFINISHED",
     "ArcRange",
     "BarrierFlow",

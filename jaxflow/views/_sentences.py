@@ -117,7 +117,9 @@ def proof_sentence(explanation: Explanation) -> str | None:
         if unknown.any()
         else []
     )
-    parts += [f"{'the others are' if parts else 'scores are'} proved to within {gap:.2g}"] if gap else []
+    parts += [f"{'the others are' if parts else 'scores are'} proved to within {gap:.2g}"] if gap > 0 else []
+    if not parts:  # bounds that differ by less than rounding
+        return None
     sentence = "; ".join(parts)
     return f"{sentence[0].upper()}{sentence[1:]}. The certificate holds a lower and an upper bound for each."
 

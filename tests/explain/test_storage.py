@@ -56,7 +56,7 @@ def test_a_file_with_flipped_bits(tmp_path):
     data = bytearray(storage.dump({"a": np.random.default_rng(0).random(1000)}, ".npz"))
     data[len(data) // 2] ^= 0xFF
     path.write_bytes(data)
-    with pytest.raises(ValueError, match="damaged or cut off"):
+    with pytest.raises(ValueError, match=r"x\.npz is damaged"):
         load(path)
 
 
@@ -95,4 +95,4 @@ def test_an_array_that_does_not_fit(tmp_path):
     content["content"]["a"]["shape"] = [4]
     (tmp_path / "x.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match="an array is missing or does not fit"):
-        load(tmp_path / "x.json")
+        storage.load(tmp_path / "x.json")
