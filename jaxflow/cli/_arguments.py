@@ -16,8 +16,8 @@ def hide(value: str) -> str | int:
 
 
 def output(value: str) -> int | str:
-    """Read a position, or "all"."""
-    return value if value == "all" else whole_number(value, "a position or all")
+    """Read a position, one from the end (-1), "all", or the name of a token."""
+    return int(value) if value.removeprefix("-").isdecimal() and value.isascii() else value
 
 
 def positive(value: str) -> int:

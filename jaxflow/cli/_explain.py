@@ -52,9 +52,10 @@ def add_explain(commands: Any) -> argparse.ArgumentParser:
         help="a model of the package, or a checkpoint directory of a Flax class of transformers 4 (default: %(default)s)",
     )  # fmt: skip
     explain.add_argument(
-        "--output", metavar="N|all", type=types.output,
-        help="which position to explain, or all of them (default: 0, the classification token, and all with --html; "
-        "of a model that generates, every position after which it wrote a token)",
+        "--output", metavar="N|TOKEN|all", type=types.output,
+        help="which position to explain: its number, from the end as --output -1, the name of its token, such as [MASK], or all "
+        "of them (default: 0, the classification token, or the mask of a masked language model, and all with --html; of a model "
+        "that generates, every position after which it wrote a token)",
     )  # fmt: skip
     explain.add_argument(
         "--joint", action="store_true", help="explain the outputs as one set: what can flow to any of them"
@@ -171,7 +172,7 @@ def run_explain(arguments: argparse.Namespace, text: str) -> None:
         tokenizer=tokenizer,
         target=target if contrast is None else (target, contrast),
         generate=Generate(arguments.max_new_tokens, arguments.continuation) if generates else None,
-        positions=None if every else arguments.output or 0,
+        positions=None if every else _position(arguments, tokenizer, text),
         spans=arguments.spans,
         joint=arguments.joint,
     )
@@ -188,6 +189,14 @@ def run_explain(arguments: argparse.Namespace, text: str) -> None:
         explanation.save(arguments.html)
         if sys.stderr is not None:
             print(f"jaxflow: wrote {printable(str(arguments.html))}", file=sys.stderr)
+
+
+def _position(arguments: argparse.Namespace, tokenizer: Any, text: str) -> int | str:
+    """Return the position that is explained; by default the mask that is to be filled, or else the first."""
+    if arguments.output is not None:
+        return arguments.output
+    mask = getattr(tokenizer, "special_tokens_map", {}).get("mask_token")
+    return str(mask) if mask and str(mask) in text else 0
 
 
 def read_text(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> str:

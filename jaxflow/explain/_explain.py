@@ -29,6 +29,7 @@ from jaxflow.explain._explanation import Explanation
 from jaxflow.explain._generate import Generate, go_on, written_positions
 from jaxflow.explain._image import as_read
 from jaxflow.explain._picture import picture_of
+from jaxflow.explain._positions import count_positions
 from jaxflow.explain._prediction import Prediction, read_predictions
 from jaxflow.explain._reading import Names, Reading, name, read
 from jaxflow.explain._runs import ModelRuns, run_together
@@ -49,7 +50,7 @@ def explain(
     tokenizer: Any = None,
     target: TargetChoice | None = None,
     generate: Generate | None = None,
-    positions: Positions | None = None,
+    positions: Positions | str | Sequence[str] | None = None,
     spans: Unit | Sequence[Span] | Mapping[str, Sequence[Span]] | None = None,
     joint: bool = False,
     variables: Mapping | None = None,
@@ -74,7 +75,8 @@ def explain(
             makes them; or one for each position. By default what the model predicts or wrote. Of tokens that it wrote, also a
             function such as `log_probability`, which makes the target of each token.
         generate: let the model go on from the inputs first, and explain each token that it writes. None: explain one pass.
-        positions: outputs to explain; None for all. With `generate`, positions p whose next token, at p + 1, was written.
+        positions: outputs to explain, by number or by the name of their token, such as "[MASK]"; negative ones count from the
+            end; None for all. With `generate`, positions p whose next token, at p + 1, was written.
         spans: inputs that count as one, by the joint flow of their tokens, or by the sum of scores that are shares: "words",
             "lines" or "paragraphs" of the text (the tokenizer must tell offsets); or `(start, stop)` or `(start, stop, name)`
             each, in tokens of the encoder, or of a decoder without encoder. A mapping says it for each stack,
@@ -158,7 +160,7 @@ def _prepare(
     *,
     tokenizer: Any,
     generate: Generate | None,
-    positions: Positions | None,
+    positions: Any,
     spans: Any,
 ) -> tuple[Reading, ModelRuns, Positions | None]:
     """Read one example, and let the model go on from it if that is asked for; return also which positions are explained."""
@@ -171,7 +173,7 @@ def _prepare(
     if generate is not None:
         unit: Any = spans if isinstance(spans, str) else None
         reading = go_on(model, reading, generate, tokenizer=tokenizer, spans=unit)
-        positions = written_positions(reading, positions)
+        positions = written_positions(reading, positions, tokenizer)
     return reading, ModelRuns(model, reading.args, reading.kwargs), positions
 
 
@@ -193,7 +195,9 @@ def _gather(
     batch = _check_one_example(attention)
     names = name(model, reading, attention, tokenizer)
     grouped = _group(names, reading, spans, tokenizer)
-    explained = check_positions(positions, np.ones(len(_output_tokens(names)), bool)).tolist()
+    read_at = _output_tokens(names)
+    chosen = count_positions(positions, [token.name for token in read_at], range(len(read_at)))
+    explained = check_positions(chosen, np.ones(len(read_at), bool)).tolist()
     choose = functools.partial(
         choose_targets, target, model=model, reading=reading, tokenizer=tokenizer, positions=explained, joint=joint,
         outputs=outputs,

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from jaxflow.explain._positions import count_positions
 from jaxflow.explain._reading import Reading
+from jaxflow.explain._token_names import name_tokens
 from jaxflow.explain._words import Unit, known_words, written_spans
 from jaxflow.models import Model, continued, generate
-from jaxflow.network import Positions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +70,7 @@ def go_on(model: Model, reading: Reading, how: Generate, *, tokenizer: Any, span
             seed=how.seed,
         )
     else:
-        sequence, n_prompt = continued(model, inputs, tokenizer, how.continuation)
+        sequence, n_prompt = continued(model, inputs, tokenizer, how.continuation, text=reading.text)
     assert model.facts.generation is not None  # or both would have raised
     has_encoder = model.facts.generation.has_encoder
     whole: dict[str, Any] = {"input_ids": sequence[None]}
@@ -92,8 +94,13 @@ def go_on(model: Model, reading: Reading, how: Generate, *, tokenizer: Any, span
     )
 
 
-def written_positions(reading: Reading, positions: Positions | None) -> list[int]:
+def written_positions(reading: Reading, positions: Any, tokenizer: Any) -> list[int]:
     """Return the positions that are explained: those after which a token was written, or the chosen ones of them.
+
+    Args:
+        reading: what was read and written.
+        positions: as in `explain`.
+        tokenizer: names tokens.
 
     Raises:
         ValueError: a position of what was given.
@@ -101,7 +108,12 @@ def written_positions(reading: Reading, positions: Positions | None) -> list[int
     assert reading.sequence is not None
     assert reading.n_prompt is not None
     written = range(reading.n_prompt - 1, len(reading.sequence) - 1)
-    chosen = list(written) if positions is None else np.atleast_1d(np.asarray(positions)).tolist()
+    has_names = isinstance(positions, str) or (
+        isinstance(positions, Sequence) and any(isinstance(p, str) for p in positions)
+    )
+    names = [token.name for token in name_tokens(tokenizer, reading.sequence)] if has_names else []
+    counted = count_positions(positions, names, written)
+    chosen = list(written) if counted is None else np.atleast_1d(np.asarray(counted)).tolist()
     for position in chosen:
         if position not in written:
             raise ValueError(

@@ -164,7 +164,10 @@ def _number(name: str, n_labels: int, model: Model, tokenizer: Any) -> int:
 
 
 def _token(name: str, tokenizer: Any) -> int:
-    """Return the token of that name: one that begins a word, or else the one that the tokenizer spells so."""
+    """Return the token of that name: one that begins a word, or else the one that the tokenizer spells so.
+
+    With a blank before the name, it must begin a word.
+    """
     named = tokens_named(tokenizer, name)
     spelled = tokenizer.get_vocab().get(name)
     if not named and spelled is None:

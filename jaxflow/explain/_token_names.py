@@ -94,13 +94,16 @@ def name_tokens(
 
 
 def tokens_named(tokenizer: Any, name: str) -> list[int]:
-    """List the tokens of that name in the vocabulary, those first that begin a word."""
+    """List the tokens of that name in the vocabulary, those first that begin a word; those alone for a name after a blank."""
+    begins = name[:1] == " " and bool(name[1:].strip())
+    name = name[1:] if begins else name
     vocabulary = {token: int(number) for token, number in tokenizer.get_vocab().items()}
     names = name_tokens(tokenizer, list(vocabulary.values()), are_apart=True)
     found = [each for each, named in zip(vocabulary.items(), names, strict=True) if named.name == name]
     pieces = spelling_of(tokenizer)([token for token, _ in found])
     inside = [piece.gap is False and piece.content[:1] not in (" ", b" ") for piece in pieces]
-    return [number for _, (_, number) in sorted(zip(inside, found, strict=True), key=lambda each: each[0])]
+    ordered = sorted(zip(inside, found, strict=True), key=lambda each: each[0])
+    return [number for is_inside, (_, number) in ordered if not (begins and is_inside)]
 
 
 def plain_names(names: Sequence[str]) -> list[TokenName]:

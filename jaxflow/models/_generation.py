@@ -84,15 +84,19 @@ def generate(
 
 
 def continued(
-    model: Any, inputs: Mapping[str, np.ndarray], tokenizer: Any, continuation: str
+    model: Any, inputs: Mapping[str, np.ndarray], tokenizer: Any, continuation: str, *, text: str | None = None
 ) -> tuple[Int[np.ndarray, " target"], int]:
     """Join what a decoder is given, a prompt or its start token, and a continuation.
+
+    A prompt that is a text is read as one text with its continuation, so that a tokenizer puts blanks where it would. Where the
+    tokens of the prompt would be others then, or a word is gone on with, a warning says so.
 
     Args:
         model: a model that generates, as in `generate`.
         inputs: `input_ids [1, token]`, as the tokenizer returns them.
         tokenizer: the model's; it encodes the continuation.
         continuation: a text.
+        text: the prompt, if it is a text.
 
     Returns:
         The decoder's tokens, int64, and how many of them were given, as in `generate`.
@@ -109,9 +113,27 @@ def continued(
     if generation.has_encoder:
         start = generation.start_token
         return np.array([start, *np.ravel(tokenizer(text_target=continuation)["input_ids"])], np.int64), 1
-    prompt = inputs["input_ids"][0]
-    written = tokenizer(continuation, add_special_tokens=False)["input_ids"]
-    return np.array([*prompt, *np.ravel(written)], np.int64), len(prompt)
+    prompt = np.ravel(inputs["input_ids"])
+    written = np.ravel(tokenizer(continuation, add_special_tokens=False)["input_ids"])
+    apart = np.array([*prompt, *written], np.int64)
+    try:
+        whole = apart if text is None else np.ravel(tokenizer([text + continuation])["input_ids"]).astype(np.int64)
+    except ValueError:  # of words that stand for themselves
+        return apart, len(prompt)
+    if len(whole) <= len(prompt) or not np.array_equal(whole[: len(prompt)], prompt):
+        warnings.warn(
+            "As one text, prompt and continuation would have other tokens where they meet. They are read as they are given, one "
+            "after the other.",
+            stacklevel=3,
+        )
+        return apart, len(prompt)
+    if text is not None and text[-1:].isalnum() and continuation[:1].isalnum():
+        warnings.warn(
+            f"The continuation goes on with the last word of the prompt, {text.split()[-1] + continuation.split()[0]!r}. If it "
+            f"is to begin a new word, put a blank before it: {' ' + continuation[:20]!r}.",
+            stacklevel=3,
+        )
+    return whole, len(prompt)
 
 
 def _n_new(model: Model, given: dict[str, np.ndarray], max_new_tokens: int | None) -> int:

@@ -163,8 +163,6 @@ def test_what_could_not_be_done_exits_with_1(capsys, arguments, reason):
         (["explain", "--heads", "most", TEXT], "'most'; expected mean, max or the index of a head"),
         (["explain", "--residual", "2", TEXT], "'2'; expected a number from 0 to 1"),
         (["explain", "--residual", "half", TEXT], "'half'; expected a number from 0 to 1"),
-        (["explain", "--output", "-1", TEXT], "'-1'; expected a position or all"),
-        (["explain", "--output", "first", TEXT], "'first'; expected a position or all"),
         (["explain", "--method", "shap", TEXT], "invalid choice: 'shap'"),
         (["explain", "--file", "x", TEXT], "both given"),
     ],

@@ -366,3 +366,59 @@ def test_targets_that_do_not_fit(loaded):
             AttentionFlow(weighting="gradient"),
             target=[logit(1, position=0), logit(1, position=1)],
         )
+
+
+def gpt2(directory):
+    return load_model(directory("GPT2"))
+
+
+def test_a_continuation_is_read_as_one_text_with_its_prompt(directory):
+    model, tokenizer = gpt2(directory)
+    for text, continuation in (("the key", " the keys"), ("the k", " col"), ("the key.", "the")):
+        written = explain(model, text, "flow", generate=Generate(continuation=continuation), tokenizer=tokenizer)
+        whole = tokenizer(text + continuation)["input_ids"]
+        n_prompt = len(tokenizer(text)["input_ids"])
+        assert len(written.decoder_tokens) == len(whole)
+        expected = explain(
+            model, text + continuation, "flow", tokenizer=tokenizer, positions=range(n_prompt - 1, len(whole) - 1)
+        )
+        np.testing.assert_allclose(written.scores, expected.scores, atol=1e-6)
+
+
+def test_a_continuation_that_goes_on_with_a_word_is_said_to(directory):
+    model, tokenizer = gpt2(directory)
+    with pytest.warns(
+        UserWarning, match=r"goes on with the last word of the prompt, 'thecol'.*put a blank before it: ' col'"
+    ):
+        explain(model, "the", "flow", generate=Generate(continuation="col"), tokenizer=tokenizer)
+
+
+def test_a_continuation_that_joins_with_the_prompt_is_read_apart(directory):
+    model, tokenizer = gpt2(directory)
+    with pytest.warns(
+        UserWarning, match="As one text, prompt and continuation would have other tokens where they meet"
+    ):
+        found = explain(model, "the ke", "flow", generate=Generate(continuation="ys"), tokenizer=tokenizer)
+    assert found.decoder_tokens[-2:] == ("y", "s")
+
+
+def test_a_target_after_a_blank_begins_a_word(directory):
+    model, tokenizer = gpt2(directory)
+    vocabulary = tokenizer.get_vocab()
+    for target, token in ((" key", "Ġkey"), ("key", "Ġkey"), ("ke", "ke"), (" c", "Ġc")):
+        by_name = explain(model, "the keys", "contributions", tokenizer=tokenizer, positions=0, target=target)
+        by_number = explain(
+            model, "the keys", "contributions", tokenizer=tokenizer, positions=0, target=vocabulary[token]
+        )
+        np.testing.assert_array_equal(by_name.scores, by_number.scores)
+    with pytest.raises(ValueError, match="target is ' ke', which is no token"):
+        explain(model, "the keys", "contributions", tokenizer=tokenizer, positions=0, target=" ke")
+
+
+def test_inputs_that_a_class_of_transformers_does_not_take(directory):
+    model, _ = gpt2(directory)
+    ids = np.array([[5, 6]])
+    with pytest.raises(
+        TypeError, match=r"takes no token_type_ids, pixels; of arrays it takes input_ids, attention_mask, position_ids"
+    ):
+        capture(model, input_ids=ids, token_type_ids=ids, pixels=ids)

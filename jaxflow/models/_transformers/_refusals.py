@@ -49,8 +49,16 @@ def refuse_call(model: Any, args: tuple, kwargs: Mapping[str, Any]) -> None:
 
     Raises:
         ValueError: heads are masked; keys are cached; more tokens than the model has positions.
+        TypeError: inputs that the model does not take.
     """
-    arguments = inspect.signature(model.__call__).bind_partial(*args, **kwargs).arguments
+    signature = inspect.signature(model.__call__)
+    if unknown := [name for name in kwargs if name not in signature.parameters]:
+        arrays = [name for name in signature.parameters if name.endswith(("ids", "mask", "values", "features"))]
+        raise TypeError(
+            f"{type(model).__name__} takes no {', '.join(unknown)}; of arrays it takes {', '.join(arrays)}. A tokenizer may "
+            "return more than its model takes: leave these out, or explain the text, which does so."
+        )
+    arguments = signature.bind_partial(*args, **kwargs).arguments
     if arguments.get("head_mask") is not None:
         raise ValueError(
             "head_mask scales attention after the softmax, so its rows no longer sum to 1. Leave it out, and weigh "
