@@ -30,14 +30,15 @@ SameArray = TypeVar("SameArray", Array, np.ndarray)  # what comes in on the host
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Provenance:
-    """Where attention was taken from: a remark that makes no difference.
+    """Where attention was taken from, and what it leaves out: remarks that make no difference.
 
-    It is no leaf, and any two are equal, so attention from different backends has one PyTree structure: `jax.tree.map` takes
+    They are no leaves, and any two are equal, so attention from different backends has one PyTree structure: `jax.tree.map` takes
     both, and `jax.jit` compiles once for both. The price: what passes through a function that was compiled
     before has the remark of the first that did.
     """
 
     backend: str | None = None
+    mixing: tuple[str, ...] = ()
 
     def __eq__(self, other: object) -> bool:
         """All are equal."""
@@ -60,7 +61,7 @@ class Attention:
         encoder: `[*batch, layer, head, source, source]`.
         decoder: `[*batch, layer, head, target, target]`.
         cross: `[*batch, layer, head, target, source]`.
-        provenance: which backend of `capture` served: see `backend`.
+        provenance: see `backend` and `mixing`.
 
     Source: Metzger et al. 2022 (2205.15389); for the encoder also Abnar & Zuidema 2020 (2005.00928).
     """
@@ -74,6 +75,14 @@ class Attention:
     def backend(self) -> str | None:
         """The backend of `capture` that served: "transformers", "linen", "nnx" or "traced"; None of arrays made by hand."""
         return self.provenance.backend
+
+    @property
+    def mixing(self) -> tuple[str, ...]:
+        """What else moves information from token to token in the model, which no attention shows: a sentence for each place.
+
+        Empty where there is nothing, and for arrays made by hand. See `mixing=` of `as_model`.
+        """
+        return self.provenance.mixing
 
     def __treescope_repr__(self, path: str | None, subtree_renderer: Any) -> Any:
         return _display.arrays(self, path, subtree_renderer, axes=("layer", "head", "query", "key"))

@@ -8,7 +8,9 @@ from typing import Any
 
 from jaxflow._attention import Attention
 from jaxflow.capture._head_reduction import Heads, reduce_heads, run_reduced
+from jaxflow.capture._mixing import remarked
 from jaxflow.capture._recorded import record_stacks
+from jaxflow.capture._recorded_check import check_recorded, records
 from jaxflow.capture._traced import trace_model
 from jaxflow.models import DEFAULT_NAME, Model, Role, as_model, check_token_ids
 
@@ -60,8 +62,9 @@ def capture(
 
     Raises:
         TypeError: `model` is nothing that can be run here.
-        ValueError: attention is missing, in whole or in part (fused, not sown, lost in an `nn.scan`, in a `while` or `cond`,
-            in chunks); its layers differ in shape; the stack it belongs to cannot be told. The message says what to do.
+        ValueError: attention is missing, in whole or in part (fused, not sown, in a `while`, in chunks); its layers differ in
+            shape; the stack it belongs to cannot be told; tokens are mixed by something other than attention, and
+            `as_model(model, mixing="accept")` does not say that this is accepted. The message says what to do.
 
     Not supported: decoding step by step with a cache. `nn.scan(reverse=True)` gives its layers in reverse. A module
     with `nn.jit` inside is compiled anew by each call of capture; put `jax.jit` around capture instead. A traced function runs
@@ -106,9 +109,11 @@ def run_capture(
     Raises:
         ValueError: as `capture`; heads that do not exist.
     """
-    run = functools.partial(record_stacks, model, args, kwargs)
-    recorded = run() if heads is None else run_reduced(run, heads)
-    if recorded is not None:
-        return recorded.outputs, recorded.attention
+    if records(model):
+        mixing = check_recorded(model, args, kwargs)
+        run = functools.partial(record_stacks, model, args, kwargs)
+        recorded = run() if heads is None else run_reduced(run, heads)
+        if recorded is not None:
+            return recorded.outputs, remarked(recorded.attention, mixing)
     outputs, attention = trace_model(model, args, kwargs).run({})
     return outputs, attention if heads is None else reduce_heads(attention, heads)

@@ -13,6 +13,7 @@ from jaxflow import _display
 from jaxflow._attention import STACKS, AnyArray, Attention, is_traced, numpy_of
 from jaxflow.capture._differentiate import differentiate
 from jaxflow.capture._frozen import Pulled
+from jaxflow.capture._mixing import listed
 from jaxflow.capture._targets import Target
 from jaxflow.models import DEFAULT_NAME, Model, Role, as_model, check_token_ids
 
@@ -142,6 +143,13 @@ def pull_contributions(
         ValueError: as `capture_contributions`.
     """
     differentiable = differentiate(model, args, kwargs)
+    if differentiable.mixing:
+        raise ValueError(
+            f"The contributions of {model.name} cannot be told, since tokens are mixed by something other than attention:\n"
+            f"{listed(differentiable.mixing)}\nWhat stays at a token is what attention did not take from it, and here it may "
+            "have gone elsewhere. Expected a model whose attention alone moves anything between tokens; use a method that asks "
+            "the model itself, such as LeaveOneOut() or IntegratedGradients()."
+        )
     outputs, attention, backwards = differentiable.freeze().run()
 
     def pull(i: int) -> Contributions:

@@ -24,12 +24,14 @@ class Differentiable:
             needs no places. With a second argument, `Scaler`, weights are multiplied instead.
         arrange: gradients by what was added, by name -> `Attention` of gradients, laid out as that of `run`.
         freeze: reads the model as one that can be run beside its frozen self; raises ValueError if it cannot.
+        mixing: as in `Attention.mixing`.
     """
 
     places: Callable[[], Mapping[str, Place]]
     run: Callable[..., tuple[Any, Attention]]
     arrange: Callable[[Mapping[str, Array]], Attention]
     freeze: Callable[[], FrozenModel]
+    mixing: tuple[str, ...] = ()
 
     def zeros(self) -> dict[str, Array]:
         """Return zeros to add at all places, to differentiate by."""

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxflow.capture._differentiable import Differentiable
+from jaxflow.capture._recorded_check import check_recorded, records
 from jaxflow.capture._recorded_gradients import differentiate_recorded
-from jaxflow.capture._traced import trace_model
+from jaxflow.capture._traced import trace_model, with_remark
 from jaxflow.models import Model
 
 
@@ -22,4 +23,8 @@ def differentiate(model: Model, args: tuple, kwargs: Mapping[str, Any]) -> Diffe
     Raises:
         ValueError: as `Model.record`, and as `capture` of a traced function.
     """
-    return differentiate_recorded(model, args, kwargs) or trace_model(model, args, kwargs)
+    if not records(model):
+        return trace_model(model, args, kwargs)
+    mixing = check_recorded(model, args, kwargs)
+    recorded = differentiate_recorded(model, args, kwargs)
+    return trace_model(model, args, kwargs) if recorded is None else with_remark(recorded, mixing)

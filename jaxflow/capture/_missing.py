@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from jaxflow.capture._tracing.program import equations
+from jaxflow.capture._tracing.program import KERNELS, equations
 from jaxflow.capture._tracing.sites import Findings
 
-# Words in the names of primitives that hide what they compute.
-KERNELS = (
-    "pallas", "attention", "flash", "cudnn", "triton", "mosaic", "ffi_call", "custom_call", "custom_partitioning", "callback",
-)  # fmt: skip
 _UNFUSE = (
     "Switch the kernel off for the capture: implementation='xla' of jax.nn.dot_product_attention, "
     "attention='dot_product' or use_flash_attention=False in a model's config. Or compute the weights from queries "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from jaxflow._attention import STACKS, Attention, Provenance, at_least_float32, 
 from jaxflow.capture._differentiable import Differentiable
 from jaxflow.capture._frozen import FrozenModel
 from jaxflow.capture._missing import refuse_missing
+from jaxflow.capture._mixing import mixing_of, remarked
 from jaxflow.capture._ordering import stack
 from jaxflow.capture._trace import Traced, trace
 from jaxflow.capture._traced_sown import of_sown
@@ -44,7 +46,10 @@ def trace_model(model: Model, args: tuple, kwargs: Mapping[str, Any]) -> Differe
     _, sown = traced.restore(traced.program.outs)
     n_sown = sum(map(len, sown.values()))
     if n_sown and n_sown >= len(findings.sites) + len(findings.refused):
-        return of_sown(model, traced, sown)
+        shows_all = len(findings.sites) == n_sown
+        weights = () if shows_all else {value for value in jax.tree.leaves(sown) if len(value.shape) >= 3}
+        mixing = mixing_of(model, traced.program, findings.sites, weights)
+        return with_remark(of_sown(model, traced, sown), mixing)
     try:
         refuse_missing(model.name, traced.closed, findings)
     except ValueError as error:
@@ -53,6 +58,18 @@ def trace_model(model: Model, args: tuple, kwargs: Mapping[str, Any]) -> Differe
         message = f"{model.name} sows {n_sown} weights as {model.sown!r}, and computes more attention.\n{error}"
         raise ValueError(message) from None
     return _of_findings(model, traced, findings)
+
+
+def with_remark(differentiable: Differentiable, mixing: tuple[str, ...]) -> Differentiable:
+    """Let the attention of a model say what else mixes tokens."""
+    if not mixing:
+        return differentiable
+
+    def run(added: Mapping[str, Any], by: type[Adder] = Adder) -> tuple[Any, Attention]:
+        outputs, attention = differentiable.run(added, by)
+        return outputs, remarked(attention, mixing)
+
+    return dataclasses.replace(differentiable, run=run, mixing=mixing)
 
 
 def _of_findings(model: Model, traced: Traced, findings: Findings) -> Differentiable:
@@ -90,7 +107,12 @@ def _of_findings(model: Model, traced: Traced, findings: Findings) -> Differenti
             queries=[_queries(site) for site, role in zip(sites, roles, strict=True) if role in top],
         )
 
-    return Differentiable(places, run, arrange, freeze)
+    try:
+        mixing = mixing_of(model, traced.program, sites)
+    except ValueError:
+        jax.eval_shape(lambda: run({}))  # layers that make no one stack are told first
+        raise
+    return with_remark(Differentiable(places, run, arrange, freeze), mixing)
 
 
 def _queries(site: Site) -> Queries:

@@ -227,7 +227,7 @@ def _gather(
     )
     explanation = functools.partial(
         _explanation, model, reading=reading, tokenizer=tokenizer, names=names, grouped=grouped, predictions=predictions,
-        has_spans=spans is not None,
+        has_spans=spans is not None, mixing=attention.mixing,
     )  # fmt: skip
     if not is_default or not predictions:
         return evidence, lambda attribution: explanation(how, evidence, attribution, targets)
@@ -260,6 +260,7 @@ def _explanation(
     grouped: Mapping[str, Sequence[tuple[int, int, str]]],
     predictions: tuple[Prediction, ...],
     has_spans: bool,
+    mixing: tuple[str, ...],
     contributions: Callable[[], Explanation | str] | None = None,
 ) -> Explanation:
     """Put words to what a method found."""
@@ -291,6 +292,7 @@ def _explanation(
         image=None if names.patches is None else as_read(_pixels(model, reading)),
         notes=_notes(reading, tokenizer),
         token_kinds=tuple(token.kind for side in ("encoder", "decoder") for token in inputs[side]),
+        mixing=mixing,
     )
 
 

@@ -47,6 +47,8 @@ class Explanation:
             trusting it. Empty for models without one.
         token_kinds: how each input stands in the text: "word", "part" (it goes on with the word before it) or "special", as
             `TokenName.kind` has it. By default what the names alone tell.
+        mixing: what else moves information from token to token in the model, which no score by attention accounts for, as in
+            `Attention.mixing`. All views say it.
     """
 
     encoder_tokens: tuple[str, ...]
@@ -63,6 +65,7 @@ class Explanation:
     image: UInt8[np.ndarray, "height width"] | None = None
     notes: tuple[str, ...] = ()
     token_kinds: tuple[Kind, ...] = ()
+    mixing: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Tell kinds of tokens by their names where nothing else does."""
@@ -172,7 +175,9 @@ class Explanation:
 
     def __repr__(self) -> str:
         n_outputs, n_inputs = self.scores.shape
-        return f"Explanation({visible(self.model)}, method={self.method!r}, {n_outputs} outputs x {n_inputs} inputs)"
+        beside = ", tokens mixed outside of attention" if self.mixing else ""
+        name = visible(self.model)
+        return f"Explanation({name}, method={self.method!r}, {n_outputs} outputs x {n_inputs} inputs{beside})"
 
     def _repr_html_(self) -> str:
         return _display.cell(self)

@@ -14,7 +14,7 @@ from jaxflow.models._function import FunctionModel
 from jaxflow.models._linen import linen_model
 from jaxflow.models._model import DEFAULT_NAME, Model, model_name
 from jaxflow.models._nnx import is_nnx, nnx_model
-from jaxflow.models._recording import Role
+from jaxflow.models._recording import Mixing, Role
 from jaxflow.models._transformers._adapter import is_transformers, transformers_model
 
 
@@ -24,6 +24,7 @@ def as_model(
     variables: Mapping | None = None,
     sown: str = DEFAULT_NAME,
     roles: Mapping[str, Role] | None = None,
+    mixing: Mixing = "refuse",
     labels: Sequence[str] | None = None,
 ) -> Model:
     """Make a `Model` of whatever can be explained.
@@ -35,6 +36,9 @@ def as_model(
         variables: the variables of an unbound linen module. Without them it cannot run, but be bound to some.
         sown: the name under which a linen or NNX module sows its attention.
         roles: which stack attention belongs to: a fragment of its path -> "encoder", "decoder" or "cross".
+        mixing: what to do if something other than attention moves information from token to token: a recurrence, a convolution, a
+            fixed matrix of tokens by tokens, a shift. No network of attention has that. "refuse": raise, and name the places.
+            "accept": take the attention all the same; `Attention.mixing` and every view of an explanation say what is left out.
         labels: the name of each label; what the model says by default.
 
     Raises:
@@ -45,27 +49,32 @@ def as_model(
         >>> as_model(lambda x: x).facts.stacks
         ('encoder',)
     """
-    made = _adapted(model, variables=variables, sown=sown, roles=roles)
+    if mixing not in ("refuse", "accept"):
+        raise ValueError(f"mixing is {mixing!r}; expected 'refuse' or 'accept'.")
+    made = _adapted(model, variables=variables, sown=sown, roles=roles, mixing=mixing)
     if labels is None:
         return made
     return _with_labels(made, tuple(map(str, labels)))
 
 
-def _adapted(model: Any, *, variables: Mapping | None, sown: str, roles: Mapping[str, Role] | None) -> Model:
-    is_said = variables is not None or sown != DEFAULT_NAME or roles is not None
+def _adapted(
+    model: Any, *, variables: Mapping | None, sown: str, roles: Mapping[str, Role] | None, mixing: Mixing
+) -> Model:
+    is_said = variables is not None or sown != DEFAULT_NAME or roles is not None or mixing != "refuse"
     if isinstance(model, nn.Module):
-        return linen_model(model, variables=variables, sown=sown, roles=roles)
+        return linen_model(model, variables=variables, sown=sown, roles=roles, mixing=mixing)
     if isinstance(model, Model):
         if is_said:
             raise ValueError(
-                f"{model.name} is a Model already: variables=, sown= and roles= go to as_model, or to its own class."
+                f"{model.name} is a Model already: variables=, sown=, roles= and mixing= go to as_model, or to its own "
+                "class."
             )
         return model
     if is_transformers(model):
         if is_said:
             raise ValueError(
                 f"{type(model).__name__} holds its own parameters and sows nothing, and its stacks are known: variables=, "
-                "sown= and roles= are for others. Other parameters go in as params=."
+                "sown=, roles= and mixing= are for others. Other parameters go in as params=."
             )
         return transformers_model(model)
     if variables is not None:
@@ -74,13 +83,13 @@ def _adapted(model: Any, *, variables: Mapping | None, sown: str, roles: Mapping
             "or let the function hold them."
         )
     if is_nnx(model):
-        return nnx_model(model, sown=sown, roles=roles)
+        return nnx_model(model, sown=sown, roles=roles, mixing=mixing)
     if callable(model) and not isinstance(model, type):
         if sown != DEFAULT_NAME:
             raise ValueError(
                 f"sown={sown!r} is for modules that sow; a function is traced, and nothing in it has a name."
             )
-        return FunctionModel(model, model_name(model), facts_of(model), roles)
+        return FunctionModel(model, model_name(model), facts_of(model), roles, mixing)
     raise TypeError(_not_a_model(model))
 
 

@@ -12,8 +12,8 @@ import jax
 
 from jaxflow.models._arrays import take_arrays
 from jaxflow.models._facts import Facts
-from jaxflow.models._model import Model, name_arguments, roles_key
-from jaxflow.models._recording import Role
+from jaxflow.models._model import Model, name_arguments, said_key
+from jaxflow.models._recording import Mixing, Role
 
 JITTED = type(jax.jit(lambda: None))
 
@@ -27,6 +27,7 @@ class FunctionModel(Model):
         name: of the function.
         facts: what it says by its attributes.
         roles: as in `Model`.
+        mixing: as in `Model`.
         parameters: none.
     """
 
@@ -34,6 +35,7 @@ class FunctionModel(Model):
     name: str
     facts: Facts = dataclasses.field(default_factory=Facts)
     roles: Mapping[str, Role] | None = None
+    mixing: Mixing = "refuse"
     parameters: Any = dataclasses.field(default_factory=dict)
 
     def bind(self, parameters: Any) -> FunctionModel:
@@ -57,7 +59,7 @@ class FunctionModel(Model):
         if not isinstance(function, JITTED):
             return None
         rest, arrays = take_arrays(given)
-        return (weakref.ref(function), rest, roles_key(self.roles)), arrays
+        return (weakref.ref(function), rest, said_key(self)), arrays
 
     def merge(self, arrays: Any) -> FunctionModel:
         """Return the function applied to other arrays."""

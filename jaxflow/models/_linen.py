@@ -14,8 +14,8 @@ from flax.core.scope import CollectionFilter, union_filters
 
 from jaxflow.models._apply import record_apply
 from jaxflow.models._facts import Facts, facts_of
-from jaxflow.models._model import DEFAULT_NAME, Embed, Model, name_arguments, roles_key
-from jaxflow.models._recording import Keep, Recording, Role
+from jaxflow.models._model import DEFAULT_NAME, Embed, Model, name_arguments, said_key
+from jaxflow.models._recording import Keep, Mixing, Recording, Role
 from jaxflow.models._transformers._mending import mended
 
 OF_APPLY = ("rngs", "method", "mutable", "capture_intermediates")  # keywords of nn.Module.apply
@@ -32,6 +32,7 @@ class LinenModel(Model):
         facts: what it says by its attributes.
         sown: the name under which it sows attention.
         roles: as in `Model`.
+        mixing: as in `Model`.
         rngs: those that the module was bound with.
         mutable: the collections that the module was bound with as mutable; None of a module that was unbound.
     """
@@ -42,6 +43,7 @@ class LinenModel(Model):
     facts: Facts
     sown: str = DEFAULT_NAME
     roles: Mapping[str, Role] | None = None
+    mixing: Mixing = "refuse"
     rngs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     mutable: CollectionFilter | None = None
 
@@ -89,7 +91,7 @@ class LinenModel(Model):
         """Return the module and how it is called, and its variables. A module that is bound to random numbers is not split."""
         if self.rngs or self.parameters is None:
             return None
-        return (self.module, self.sown, roles_key(self.roles), repr(self.mutable)), self.parameters
+        return (self.module, said_key(self), repr(self.mutable)), self.parameters
 
     def _variables(self) -> Mapping:
         if self.parameters is None:
@@ -105,7 +107,7 @@ class LinenModel(Model):
 
 
 def linen_model(
-    model: nn.Module, *, variables: Mapping | None, sown: str, roles: Mapping[str, Role] | None
+    model: nn.Module, *, variables: Mapping | None, sown: str, roles: Mapping[str, Role] | None, mixing: Mixing
 ) -> LinenModel:
     """Make a `Model` of a linen module.
 
@@ -114,7 +116,7 @@ def linen_model(
     """
     name, scope = type(model).__name__, model.scope
     if scope is None:
-        return LinenModel(model, name, variables, facts_of(model), sown, roles)
+        return LinenModel(model, name, variables, facts_of(model), sown, roles, mixing)
     if variables is not None:
         raise ValueError(
             f"{name} is bound and holds its own variables, but got variables= as well. Leave them out, or take the "
@@ -126,7 +128,7 @@ def linen_model(
         weakref.finalize(model, _unbound.pop, id(model), None)
     module, facts = _unbound[id(model)]
     mutable = union_filters(scope.mutable, ())
-    return LinenModel(module, name, model.variables, facts, sown, roles, dict(scope.rngs), mutable)
+    return LinenModel(module, name, model.variables, facts, sown, roles, mixing, dict(scope.rngs), mutable)
 
 
 # By the bound module's id as long as that lives: it may have no hash. Its variables may change, its fields may not.

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from jaxflow.models._facts import Facts
-from jaxflow.models._recording import Keep, Recording, Role
+from jaxflow.models._recording import Keep, Mixing, Recording, Role
 
 DEFAULT_NAME = "attention_weights"  # under which flax's own modules sow
 N_NEW_TOKENS = 20  # generated at most, where neither the model nor the user says
@@ -33,6 +33,8 @@ class Model(Protocol):
         parameters: a PyTree; `{}` of a model that keeps its parameters to itself.
         facts: what it says of itself.
         roles: which stack attention belongs to, where the user says so: a fragment of a path -> the stack.
+        mixing: what to do if something other than attention mixes tokens, as in `as_model`; "none" of a kind of model that is
+            known to have nothing of the sort, where nothing is looked for.
         sown: the name under which it sows attention, for messages.
         backend: what `Attention.backend` says if the attention was taken from what `sow` returns.
         generates_by_itself: whether it has a way of its own to generate, and `generate` may use it.
@@ -43,6 +45,7 @@ class Model(Protocol):
     parameters: Any
     facts: Facts
     roles: Mapping[str, Role] | None = None
+    mixing: Mixing = "refuse"
     sown: str = DEFAULT_NAME
     backend: str = "traced"
     is_live: bool = False
@@ -142,9 +145,9 @@ def _signature(function: Callable) -> inspect.Signature:
 _signatures: weakref.WeakKeyDictionary[Callable, dict[bool, inspect.Signature]] = weakref.WeakKeyDictionary()
 
 
-def roles_key(roles: Mapping[str, Role] | None) -> Hashable:
-    """Return what the user says of roles as a part of what `Model.split` returns."""
-    return None if roles is None else tuple(roles.items())
+def said_key(model: Model) -> Hashable:
+    """Return what the user says of a model as a part of what `Model.split` returns."""
+    return (None if model.roles is None else tuple(model.roles.items())), model.mixing, model.sown
 
 
 def model_name(model: Any) -> str:

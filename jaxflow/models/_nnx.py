@@ -14,8 +14,8 @@ import jax
 from jaxtyping import Array
 
 from jaxflow.models._facts import Facts, facts_of
-from jaxflow.models._model import DEFAULT_NAME, Embed, Model, model_name, name_arguments, roles_key
-from jaxflow.models._recording import Role
+from jaxflow.models._model import DEFAULT_NAME, Embed, Model, model_name, name_arguments, said_key
+from jaxflow.models._recording import Mixing, Role
 
 
 def is_nnx(model: Any) -> bool:
@@ -40,6 +40,7 @@ class NnxModel(Model):
         others: its other arrays.
         sown: the name under which it sows attention as `nnx.Intermediate`.
         roles: as in `Model`.
+        mixing: as in `Model`.
         backend: as in `Model`.
         is_live: NNX modules are trained in place.
     """
@@ -52,6 +53,7 @@ class NnxModel(Model):
     others: tuple
     sown: str = DEFAULT_NAME
     roles: Mapping[str, Role] | None = None
+    mixing: Mixing = "refuse"
     backend: str = "nnx"
     is_live: bool = True
 
@@ -86,7 +88,7 @@ class NnxModel(Model):
         structure, arrays = nnx.split(self._module)
         arrays = jax.tree.map(lambda leaf: leaf, arrays)  # variables of its own: those of the module change in place
         method = self.model.__func__ if inspect.ismethod(self.model) else None
-        return (structure, method, self.sown, roles_key(self.roles)), arrays
+        return (structure, method, said_key(self)), arrays
 
     def merge(self, arrays: Any) -> NnxModel:
         """Return a copy of the module, as it is now, with other arrays."""
@@ -135,13 +137,15 @@ class NnxModel(Model):
         return function, nnx.clone(self._module)
 
 
-def nnx_model(model: Any, *, sown: str, roles: Mapping[str, Role] | None) -> NnxModel:
+def nnx_model(model: Any, *, sown: str, roles: Mapping[str, Role] | None, mixing: Mixing) -> NnxModel:
     """Make a `Model` of an NNX module or a method of one."""
     from flax import nnx
 
     module = model.__self__ if inspect.ismethod(model) else model
     structure, parameters, *others = nnx.split(module, nnx.Param, ...)
-    return NnxModel(model, model_name(model), parameters, facts_of(module), structure, tuple(others), sown, roles)
+    return NnxModel(
+        model, model_name(model), parameters, facts_of(module), structure, tuple(others), sown, roles, mixing
+    )
 
 
 @functools.cache

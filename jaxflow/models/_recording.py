@@ -10,6 +10,8 @@ import chex
 
 Path = tuple[str, ...]
 Role = Literal["encoder", "decoder", "cross"]
+# What to do if tokens are mixed by something other than attention. "none": the kind of model is known to do no such thing.
+Mixing = Literal["refuse", "accept", "none"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,6 +14,7 @@ from jax.extend import core
 
 from jaxflow.models._arrays import Rest, take_arrays
 from jaxflow.models._function import FunctionModel
+from jaxflow.models._model import said_key
 
 # Arrays inside of an operation, rather than among what it is applied to, are compared up to this size, in bytes.
 MOST_BYTES = 2**20
@@ -61,7 +62,7 @@ def trace_function(model: FunctionModel, args: tuple, kwargs: Mapping[str, Any])
     if closed.effects:
         return None
     try:
-        key = (given, returned[-1], _key_of(closed.jaxpr, {}), tuple(map(_kind, closed.consts)), _roles(model))
+        key = (given, returned[-1], _key_of(closed.jaxpr, {}), tuple(map(_kind, closed.consts)), said_key(model))
         hash(key)
     except TypeError:
         return None
@@ -77,12 +78,15 @@ def trace_function(model: FunctionModel, args: tuple, kwargs: Mapping[str, Any])
         return function
 
     return TracedFunction(
-        apply(closed.consts), model.name, model.facts, model.roles, apply, key=key, constants=closed.consts
+        apply(closed.consts),
+        model.name,
+        model.facts,
+        model.roles,
+        model.mixing,
+        apply,
+        key=key,
+        constants=closed.consts,
     )
-
-
-def _roles(model: FunctionModel) -> Hashable:
-    return None if model.roles is None else tuple(model.roles.items())
 
 
 def _kind(array: Any) -> Hashable:

@@ -32,6 +32,9 @@ COULD_SEND, DID_GIVE = "could send", "did give"  # attention flow, and contribut
 BEYOND = "▶"  # ends a bar that is longer than the scale
 GAP, NARROW = 3, 20  # columns between two lists, and of a list that is too narrow to stand beside another
 BRIEF, FULL = 3, 6  # digits of a score behind the point
+N_PLACES = 3  # where tokens are mixed, that are named
+# Methods that ask the model itself, whatever moves its tokens.
+BY_THE_MODEL = ("gradient", "input_x_gradient", "integrated_gradients", "leave_one_out", "token_shapley", "random")
 
 
 def headline(explanation: Explanation) -> str:
@@ -196,8 +199,18 @@ def bottleneck_sentence(explanation: Explanation) -> str | None:
 
 
 def notes_sentence(explanation: Explanation) -> str | None:
-    """Say whether the model's own checker found its output right; None for models without one."""
-    return printable(" ".join(explanation.notes)) or None
+    """Say whether the model's own checker found its output right, and what the scores leave out; None if there is neither."""
+    return printable(" ".join((*explanation.notes, *_left_out(explanation)))) or None
+
+
+def _left_out(explanation: Explanation) -> list[str]:
+    """Say what else moves information between tokens; not of methods that ask the model itself."""
+    if not explanation.mixing or explanation.method in BY_THE_MODEL:
+        return []
+    *others, last = explanation.mixing[:N_PLACES]
+    more = len(explanation.mixing) - N_PLACES
+    places = "; ".join((*others, last, *([f"and {more} more"] if more > 0 else [])))
+    return [f"Left out of all scores by attention: tokens are mixed by something else too ({places})."]
 
 
 def _heads(heads: object) -> str:

@@ -158,7 +158,7 @@ def test_arguments_of_linen_modules():
         capture(build("Bert"), IDS, variables={"params": {}})
     with pytest.raises(ValueError, match=r"FlaxBertModel holds its own parameters and sows nothing"):
         capture(build("Bert"), IDS, sown="weights")
-    with pytest.raises(ValueError, match=r"its stacks are known: variables=, sown= and roles= are for others"):
+    with pytest.raises(ValueError, match=r"its stacks are known: variables=, sown=, roles= and mixing= are for others"):
         capture(build("GPT2"), IDS, roles={"": "encoder"})
 
 

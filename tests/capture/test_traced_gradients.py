@@ -89,12 +89,12 @@ def test_axes_come_from_the_products():
 def test_finite_differences():
     """Of a function whose weights never are an array: the sum that it divides by comes after the product."""
 
-    def model(params, x, shift=0.0, at=(0, 0, 0, 0, 0)):
+    def model(params, x, shift=None, at=(0, 0, 0, 0, 0)):
         for i, p in enumerate(layers(params)):
             q, k, v = (jnp.einsum("btd,dhf->bthf", norm(x), p[n]) for n in "qkv")
             e = exponential(jnp.einsum("bthf,bshf->bhts", q, k) / 2)
             o = jnp.einsum("bhts,bshf->bhtf", e, v) / e.sum(-1, keepdims=True)
-            if i == at[0]:
+            if shift is not None and i == at[0]:
                 b, h, t, s = at[1:]
                 o = o.at[b, h, t].add(shift * v[b, s, h])
             x = x + jnp.einsum("bhtf,hfd->btd", o, p["o"])

@@ -9,6 +9,7 @@ import pytest
 from capture.traced_models import B, D, F, H, T, attend, by_hand, encoder, layers, norm, parameters, softmax, tokens
 from jax.experimental import pallas as pl
 
+from jaxflow import as_model
 from jaxflow.capture import capture
 
 P, X = parameters(1), tokens(B, 4, D)
@@ -250,7 +251,9 @@ def test_harmless_loops_branches_and_kernels_pass():
         x = jax.lax.cond(x.sum() > 0, lambda x: x + 1, lambda x: x - 1, opaque(x))
         return encoder(P, x)
 
-    outputs, attention = capture(model, X)
+    with pytest.raises(ValueError, match="a kernel or a callback, into which no trace looks"):
+        capture(model, X)
+    outputs, attention = capture(as_model(model, mixing="accept"), X)
     np.testing.assert_allclose(outputs, model(X), atol=1e-5)
     assert attention.encoder.shape == (B, 1, H, 4, 4)
 

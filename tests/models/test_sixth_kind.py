@@ -81,7 +81,9 @@ def test_it_is_a_model():
     assert named.facts.labels == tuple("abcdefgh")
     assert MODEL.facts.labels is None
     assert MODEL.arguments((IDS,), {"other": 1}).keys() == {"input_ids"}
-    with pytest.raises(ValueError, match=r"parametrised is a Model already: variables=, sown= and roles= go to"):
+    with pytest.raises(
+        ValueError, match=r"parametrised is a Model already: variables=, sown=, roles= and mixing= go to"
+    ):
         as_model(MODEL, roles={"": "decoder"})
 
 

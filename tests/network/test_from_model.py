@@ -65,7 +65,7 @@ def test_models_of_transformers_under_jit(standard_promotion):
     streamed = jax.jit(functools.partial(capture_capacities, model))
     expected = joint_capacities(capture(model, **given)[1])
     np.testing.assert_allclose(streamed(**given)[1].encoder, expected.encoder, atol=1e-6)
-    with pytest.raises(ValueError, match="variables=, sown= and roles= are for others"):
+    with pytest.raises(ValueError, match="variables=, sown=, roles= and mixing= are for others"):
         capture_capacities(model, **given, variables=model.params)
     with pytest.raises(ValueError, match="heads is 4, but encoder/layer/0/attention/self has 4 heads"):
         capture_capacities(model, **given, heads=4)

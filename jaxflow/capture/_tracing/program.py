@@ -14,6 +14,10 @@ import jax
 from jax.extend import core
 
 CALLS = {"jit", "pjit", "closed_call", "core_call", "composite", "remat", "remat2", "checkpoint"}
+# Words in the names of primitives that hide what they compute.
+KERNELS = (
+    "pallas", "attention", "flash", "cudnn", "triton", "mosaic", "ffi_call", "custom_call", "custom_partitioning", "callback",
+)  # fmt: skip
 CUSTOM_CALLS = {"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
 
 
@@ -209,11 +213,24 @@ def hidden(op: Op) -> Iterator[Scope]:
     for jaxpr in core.jaxprs_in_params(op.params):
         names = {eqn.primitive.name for eqn in equations(jaxpr)}
         if "dot_general" in names and {"exp", "exp2"} & names:
-            arguments = {var: Value(var.aval) for var in (*jaxpr.constvars, *jaxpr.invars)}
-            scope = Scope(list(arguments.values()))
-            ins = list(arguments.values())[len(jaxpr.constvars) :]
-            scope.outs = _Reader(holds_attention, True).inline(scope, jaxpr, (), ins, op.path, arguments)
-            yield scope
+            yield _opened(jaxpr, op.path)
+
+
+def mapped_scope(op: Op) -> Scope | None:
+    """Read what a `shard_map` runs on each device; None of other operations."""
+    return _opened(op.params["jaxpr"], op.path) if op.name == "shard_map" else None
+
+
+def _opened(jaxpr: Any, path: str) -> Scope:
+    """Read a jaxpr that is no closed one."""
+    jaxpr, _ = _parts(jaxpr)
+    arguments = {var: Value(var.aval) for var in (*jaxpr.constvars, *jaxpr.invars)}
+    values = list(arguments.values())
+    scope = Scope(values)
+    scope.outs = _Reader(holds_attention, True).inline(
+        scope, jaxpr, (), values[len(jaxpr.constvars) :], path, arguments
+    )
+    return scope
 
 
 def _bodies(name: str, params: dict[str, Any]) -> Sequence[Any]:

@@ -18,7 +18,7 @@ from jaxflow.models._facts import Facts
 from jaxflow.models._model import N_NEW_TOKENS, Embed, Model, name_arguments
 from jaxflow.models._padding import padded_length
 from jaxflow.models._programs import run_compiled
-from jaxflow.models._recording import Keep, Recording
+from jaxflow.models._recording import Keep, Mixing, Recording
 from jaxflow.models._transformers._config import class_facts, config_facts
 from jaxflow.models._transformers._mending import mended
 from jaxflow.models._transformers._refusals import refuse, refuse_call
@@ -49,6 +49,7 @@ class TransformersModel(Model):
         facts: what its class and its config say.
         is_bound: whether `parameters` are others than the instance's own.
         generates_by_itself: as in `Model`.
+        mixing: as in `Model`.
     """
 
     model: Any
@@ -57,6 +58,7 @@ class TransformersModel(Model):
     facts: Facts
     is_bound: bool = False
     generates_by_itself: bool = True
+    mixing: Mixing = "none"
 
     def bind(self, parameters: Any) -> TransformersModel:
         """Return the model with other `params`."""
