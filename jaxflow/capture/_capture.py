@@ -11,7 +11,7 @@ from jaxflow.capture._head_reduction import Heads, reduce_heads, run_reduced
 from jaxflow.capture._mixing import remarked
 from jaxflow.capture._recorded import record_stacks
 from jaxflow.capture._recorded_check import check_recorded, records
-from jaxflow.capture._traced import trace_model
+from jaxflow.capture._traced import trace_model, trace_unrecorded
 from jaxflow.models import DEFAULT_NAME, Model, Role, as_model, check_token_ids
 
 
@@ -31,9 +31,8 @@ def capture(
     Args:
         model: one of
             - a `flax.linen` module, bound, or unbound with `variables`. It need not have been written for this:
-              `nn.MultiHeadDotProductAttention` is made to sow its weights. Modules that compute attention by
-              themselves sow it: `self.sow("intermediates", "attention_weights", weights)`. An `nn.scan` over
-              layers must declare `variable_axes={"intermediates": 0}`;
+              `nn.MultiHeadDotProductAttention` is made to sow its weights, and modules that compute attention by themselves may:
+              `self.sow("intermediates", "attention_weights", weights)`. A module that does not sow all its attention is traced;
             - a `flax.nnx` module, or a method of one. What it sows as `nnx.Intermediate` serves,
               or it is traced. It runs as a copy;
             - any other function, or object that can be called. It is traced, and every softmax of queries times keys that
@@ -62,7 +61,7 @@ def capture(
 
     Raises:
         TypeError: `model` is nothing that can be run here.
-        ValueError: attention is missing, in whole or in part (fused, not sown, in a `while`, in chunks); its layers differ in
+        ValueError: attention is missing, in whole or in part (fused, in a `while` or `cond`, in chunks); its layers differ in
             shape; the stack it belongs to cannot be told; tokens are mixed by something other than attention, and
             `as_model(model, mixing="accept")` does not say that this is accepted. The message says what to do.
 
@@ -110,10 +109,12 @@ def run_capture(
         ValueError: as `capture`; heads that do not exist.
     """
     if records(model):
-        mixing = check_recorded(model, args, kwargs)
+        checked = check_recorded(model, args, kwargs)
         run = functools.partial(record_stacks, model, args, kwargs)
-        recorded = run() if heads is None else run_reduced(run, heads)
+        recorded = None if not checked.serves else run() if heads is None else run_reduced(run, heads)
         if recorded is not None:
-            return recorded.outputs, remarked(recorded.attention, mixing)
-    outputs, attention = trace_model(model, args, kwargs).run({})
+            return recorded.outputs, remarked(recorded.attention, checked.mixing)
+        outputs, attention = trace_unrecorded(model, args, kwargs, checked.error).run({})
+    else:
+        outputs, attention = trace_model(model, args, kwargs).run({})
     return outputs, attention if heads is None else reduce_heads(attention, heads)

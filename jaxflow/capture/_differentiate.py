@@ -8,7 +8,7 @@ from typing import Any
 from jaxflow.capture._differentiable import Differentiable
 from jaxflow.capture._recorded_check import check_recorded, records
 from jaxflow.capture._recorded_gradients import differentiate_recorded
-from jaxflow.capture._traced import trace_model, with_remark
+from jaxflow.capture._traced import trace_model, trace_unrecorded, with_remark
 from jaxflow.models import Model
 
 
@@ -25,6 +25,8 @@ def differentiate(model: Model, args: tuple, kwargs: Mapping[str, Any]) -> Diffe
     """
     if not records(model):
         return trace_model(model, args, kwargs)
-    mixing = check_recorded(model, args, kwargs)
-    recorded = differentiate_recorded(model, args, kwargs)
-    return trace_model(model, args, kwargs) if recorded is None else with_remark(recorded, mixing)
+    checked = check_recorded(model, args, kwargs)
+    recorded = differentiate_recorded(model, args, kwargs) if checked.serves else None
+    if recorded is None:
+        return trace_unrecorded(model, args, kwargs, checked.error)
+    return with_remark(recorded, checked.mixing)

@@ -1,8 +1,9 @@
-"""What a trace shows of a model that records its attention: what else mixes tokens."""
+"""What a trace shows of a model that records its attention: whether it recorded all, and what else mixes tokens."""
 
 from __future__ import annotations
 
 import collections
+import dataclasses
 import threading
 from collections.abc import Hashable, Mapping
 from typing import Any
@@ -17,11 +18,26 @@ from jaxflow.capture._recorded import record_stacks
 from jaxflow.capture._trace import trace
 from jaxflow.capture._tracing.program import Scope, Value
 from jaxflow.capture._tracing.sites import find
-from jaxflow.models import LayerPlace, Model, is_hashable, take_arrays
+from jaxflow.models import DEFAULT_NAME, LayerPlace, Model, NotRecordedError, is_hashable, take_arrays
 
 NAME = "jaxflow recorded"  # of recorded arrays in the trace
 N_KEPT = 64  # models, each with the shapes of its inputs, of which it is known what their traces show
 NO_TRACE = "(the model cannot be traced, so whether tokens are mixed by something other than attention is not known)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Checked:
+    """What the trace of a model that records its attention shows.
+
+    Attributes:
+        serves: whether what it records is all its attention.
+        error: why it does not, where the model itself tells.
+        mixing: as in `Attention.mixing`.
+    """
+
+    serves: bool = True
+    error: NotRecordedError | None = None
+    mixing: tuple[str, ...] = ()
 
 
 def records(model: Model) -> bool:
@@ -29,7 +45,7 @@ def records(model: Model) -> bool:
     return type(model).record is not Model.record
 
 
-def check_recorded(model: Model, args: tuple, kwargs: Mapping[str, Any]) -> tuple[str, ...]:
+def check_recorded(model: Model, args: tuple, kwargs: Mapping[str, Any]) -> Checked:
     """Trace a model that records its attention, without a run; what was found is kept for the next inputs of these shapes.
 
     Args:
@@ -38,10 +54,10 @@ def check_recorded(model: Model, args: tuple, kwargs: Mapping[str, Any]) -> tupl
         kwargs: what it is called with.
 
     Raises:
-        ValueError: as `Model.record`; tokens are mixed, and that is not accepted.
+        ValueError: as `Model.record`, but for attention that is not recorded; tokens are mixed, and that is not accepted.
     """
     if model.mixing == "none":
-        return ()
+        return Checked()
     key = _key(model, args, kwargs)
     with _lock:
         if key in _known:
@@ -56,7 +72,7 @@ def check_recorded(model: Model, args: tuple, kwargs: Mapping[str, Any]) -> tupl
     return checked
 
 
-def _check(model: Model, args: tuple, kwargs: Mapping[str, Any]) -> tuple[str, ...]:
+def _check(model: Model, args: tuple, kwargs: Mapping[str, Any]) -> Checked:
     # A table that is a NumPy array cannot be indexed by what is traced.
     bound = model.bind(
         jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf, model.parameters)
@@ -77,11 +93,18 @@ def _check(model: Model, args: tuple, kwargs: Mapping[str, Any]) -> tuple[str, .
 
     try:
         traced = trace(run, args, kwargs)
+    except NotRecordedError as error:
+        return Checked(serves=model.sown != DEFAULT_NAME, error=error)
     except (jax.errors.JAXTypeError, jax.errors.JAXIndexError):
-        return (NO_TRACE,)
+        return Checked(mixing=(NO_TRACE,))
     findings = find(traced.program)
+    n_found = len(findings.sites) + len(set(findings.refused))  # the branches of one cond are refused alike
+    if n_found > n_recorded and model.sown == DEFAULT_NAME:
+        return Checked(serves=False)
     shows_all = len(findings.sites) >= n_recorded
-    return mixing_of(model, traced.program, findings.sites, () if shows_all else _recorded_values(traced.program))
+    return Checked(
+        mixing=mixing_of(model, traced.program, findings.sites, () if shows_all else _recorded_values(traced.program))
+    )
 
 
 def _recorded_values(scope: Scope) -> set[Value]:
@@ -102,5 +125,5 @@ def _key(model: Model, args: tuple, kwargs: Mapping[str, Any]) -> Hashable:
     return key if is_hashable(key) else None
 
 
-_known: collections.OrderedDict[Hashable, tuple[str, ...]] = collections.OrderedDict()
+_known: collections.OrderedDict[Hashable, Checked] = collections.OrderedDict()
 _lock = threading.Lock()

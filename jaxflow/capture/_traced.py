@@ -60,6 +60,22 @@ def trace_model(model: Model, args: tuple, kwargs: Mapping[str, Any]) -> Differe
     return _of_findings(model, traced, findings)
 
 
+def trace_unrecorded(model: Model, args: tuple, kwargs: Mapping[str, Any], error: ValueError | None) -> Differentiable:
+    """Trace a model that was to record its attention, and did not record all of it: because of `error`, where it told.
+
+    Raises:
+        ValueError: as `trace_model`, with what the model told.
+    """
+    try:
+        return trace_model(model, args, kwargs)
+    except ValueError as refused:
+        if error is None:
+            raise
+        raise ValueError(
+            f"{refused}\nIt was traced, because its modules did not hand over all attention: {error}"
+        ) from None
+
+
 def with_remark(differentiable: Differentiable, mixing: tuple[str, ...]) -> Differentiable:
     """Let the attention of a model say what else mixes tokens."""
     if not mixing:

@@ -37,7 +37,7 @@ def record_apply(
         keep: as in `Model.record`.
 
     Raises:
-        ValueError: no attention, or not that of all modules.
+        NotRecordedError: no attention, or not that of all modules.
     """
     kwargs = dict(kwargs)
     wanted = kwargs.pop("mutable", False)

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from flax.core import freeze
 from flax.core.scope import CollectionFilter, in_filter
 
-from jaxflow.models._recording import Keep, Layer, LayerPlace, Path, Role
+from jaxflow.models._recording import Keep, Layer, LayerPlace, NotRecordedError, Path, Role
 
 COLLECTION = "intermediates"
 # Weights are kept under a name that no module attribute can have: the user's own sown values, of this call or
@@ -141,13 +141,13 @@ def refuse_incomplete(recorder: Recorder, model: str) -> None:
     if lost:
         n_modules = len({path for path, _ in recorder.weights} | set(lost))
         reasons = "\n".join(f"  {'/'.join(path) or model}: {why}." for path, why in lost.items())
-        raise ValueError(
+        raise NotRecordedError(
             f"{len(lost)} of {n_modules} attention modules of {model} gave no weights, and the network must not "
             f"lack layers:\n{reasons}"
         )
     if not recorder.weights:
         names = ", ".join(sorted(map(repr, recorder.names))) or "nothing"
-        raise ValueError(
+        raise NotRecordedError(
             f"No attention was found in {model}: nothing was sown as {recorder.name!r} (sown was: {names}). Likely "
             "causes:\n"
             "  - the weights are sown under another name: capture(..., sown=name);\n"
@@ -172,12 +172,12 @@ def read(recorder: Recorder, intermediates: Mapping) -> list[Layer]:
         Layers, in order of execution.
 
     Raises:
-        ValueError: a weight was lost on its way out of a lifted transform; loops cannot be told from batches.
+        NotRecordedError: a weight was lost on its way out of a lifted transform; loops cannot be told from batches.
     """
     layers = [(place, _loops_first(place, *_find(place, intermediates))) for place in recorder.weights.values()]
     n_found = _count_weights(intermediates)
     if n_found != len(layers):
-        raise ValueError(
+        raise NotRecordedError(
             f"The model sowed {n_found} weights, but only {len(layers)} of them while it ran: a part of it was traced "
             "earlier (a jit inside it?), so its place in depth is unknown. Put jax.jit around the call of capture."
         )
@@ -189,7 +189,7 @@ def _find(place: LayerPlace, intermediates: Mapping) -> tuple[chex.Array, chex.A
     try:
         return functools.reduce(lambda tree, key: tree[key], place.path, intermediates)[_NAME][place.index]
     except (KeyError, IndexError):
-        raise ValueError(
+        raise NotRecordedError(
             f"The attention of {place} was sown inside a lifted transform (nn.while_loop, nn.vjp, ...) that does not "
             "hand 'intermediates' out. Capture the module inside it by itself."
         ) from None
@@ -199,7 +199,7 @@ def _loops_first(place: LayerPlace, weights: chex.Array, empty: chex.Array) -> c
     """Move the axes that lifted loops added to the front: scans outermost first, or else batch axes."""
     added = [axis for axis, length in enumerate(empty.shape) if length]
     if len(added) != len(place.scans) + place.vmaps or (place.scans and place.vmaps):
-        raise ValueError(
+        raise NotRecordedError(
             f"The attention of {place} lies inside {len(place.scans)} nn.scan and {place.vmaps} nn.vmap, which added "
             f"{len(added)} axes: it cannot be told which of them are layers and which are batch. Take nn.vmap out of "
             "the model, and map the call of capture with jax.vmap."

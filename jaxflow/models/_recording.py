@@ -14,6 +14,10 @@ Role = Literal["encoder", "decoder", "cross"]
 Mixing = Literal["refuse", "accept", "none"]
 
 
+class NotRecordedError(ValueError):
+    """Attention that a model did not hand over, in whole or in part, while it ran; a trace may find it."""
+
+
 @dataclasses.dataclass(frozen=True)
 class LayerPlace:
     """Where one array of attention weights was computed, and the loops around it.

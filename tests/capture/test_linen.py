@@ -180,10 +180,14 @@ def test_nn_vmap_around_attention():
     check(model, by_hand([variables["params"][name] for name in "cab"]), variables)
 
 
-def test_nn_vmap_with_scan_is_refused():
+def test_nn_vmap_with_scan_is_traced():
+    """Which axes the two added cannot be told from what is sown."""
     mapped = nn.vmap(Scanned, variable_axes={"params": None, "intermediates": 0}, split_rngs={"params": False})
-    with pytest.raises(ValueError, match=r"inside 1 nn.scan and 1 nn.vmap.*Take nn.vmap out of"):
-        capture(mapped(), X, variables=build(mapped()))
+    variables = build(mapped())
+    _, attention = capture(mapped(), X, variables=variables)
+    assert attention.backend == "traced"
+    _, expected = capture(Scanned(), X, variables={"params": variables["params"]})
+    np.testing.assert_allclose(attention.encoder, expected.encoder, atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(5, 8), (2, 5, 8), (3, 1, 2, 5, 8)])
