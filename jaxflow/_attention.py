@@ -39,6 +39,7 @@ class Provenance:
 
     backend: str | None = None
     mixing: tuple[str, ...] = ()
+    reads_only: bool = False  # whether the decoder's queries read another sequence and never each other
 
     def __eq__(self, other: object) -> bool:
         """All are equal."""

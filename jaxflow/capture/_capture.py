@@ -56,8 +56,9 @@ def capture(
         probabilities after the softmax and before dropout, in the model's own dtype. A decoder-only model has
         `decoder` alone, an encoder-decoder all three. Of modules, the paths tell ("encoder", "decoder", "cross"
         in a component), and in a decoder whether keys and queries are one array; of functions, what queries and keys are
-        computed of. A model of which nothing tells is an `encoder`, causal or not. `attention.backend` says how it
-        was taken: "transformers", "linen", "nnx" (sown) or "traced".
+        computed of. A model of which nothing tells is an `encoder`, causal or not. Queries that read another sequence and
+        never each other, such as the learned ones of pooling by attention, are a decoder whose tokens see themselves alone.
+        `attention.backend` says how it was taken: "transformers", "linen", "nnx" (sown) or "traced".
 
     Raises:
         TypeError: `model` is nothing that can be run here.

@@ -183,6 +183,8 @@ def _top(name: str, pulled: Pulled, gradients: Attention) -> Array:
     stack = gradients.decoder if gradients.decoder is not None else gradients.encoder
     assert stack is not None
     value = pulled.value[..., None]
+    if stack.shape[-1] == 1:  # there is no other
+        return value
     if pulled.given is None:
         read = (stack[..., -1, :, :, :] != 0).any((-3, -1))
         if is_traced(read) or bool((read.sum(-1) != 1).any()):

@@ -9,7 +9,7 @@ from typing import Any
 from jaxflow._attention import Attention, Provenance
 from jaxflow.capture._ordering import listed, shape, stack
 from jaxflow.capture._roles import recorded_roles
-from jaxflow.models import Keep, Layer, Model, Path, Role
+from jaxflow.models import Keep, Layer, Model, Path, Role, UnclearRolesError
 
 Stacks = dict[Role, list[Layer]]
 
@@ -71,7 +71,7 @@ def by_stack(model: str, layers: Sequence[Layer], roles: Mapping[Path, Role]) ->
         roles: the stack of each path.
 
     Raises:
-        ValueError: self-attention with more or fewer keys than queries.
+        UnclearRolesError: self-attention with more or fewer keys than queries.
     """
     stacks = {
         role: [layer for layer in layers if roles[layer[0].path] == role] for role in dict.fromkeys(roles.values())
@@ -79,7 +79,7 @@ def by_stack(model: str, layers: Sequence[Layer], roles: Mapping[Path, Role]) ->
     for role, members in stacks.items():
         oblong = [layer for layer in members if shape(layer)[-1] != shape(layer)[-2]]
         if oblong and role != "cross":
-            raise ValueError(
+            raise UnclearRolesError(
                 f"The {role} of {model} has attention whose keys are more or fewer than its queries:\n{listed(oblong)}\n"
                 'If it is cross-attention, say so by a fragment of its path: capture(..., roles={"cross": "cross"}). If '
                 "it is one step of decoding with a cache, capture the pass over the whole sequence instead."

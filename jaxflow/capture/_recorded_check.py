@@ -18,7 +18,15 @@ from jaxflow.capture._recorded import record_stacks
 from jaxflow.capture._trace import trace
 from jaxflow.capture._tracing.program import Scope, Value
 from jaxflow.capture._tracing.sites import find
-from jaxflow.models import DEFAULT_NAME, LayerPlace, Model, NotRecordedError, is_hashable, take_arrays
+from jaxflow.models import (
+    DEFAULT_NAME,
+    LayerPlace,
+    Model,
+    NotRecordedError,
+    UnclearRolesError,
+    is_hashable,
+    take_arrays,
+)
 
 NAME = "jaxflow recorded"  # of recorded arrays in the trace
 N_KEPT = 64  # models, each with the shapes of its inputs, of which it is known what their traces show
@@ -36,7 +44,7 @@ class Checked:
     """
 
     serves: bool = True
-    error: NotRecordedError | None = None
+    error: NotRecordedError | UnclearRolesError | None = None
     mixing: tuple[str, ...] = ()
 
 
@@ -95,6 +103,8 @@ def _check(model: Model, args: tuple, kwargs: Mapping[str, Any]) -> Checked:
         traced = trace(run, args, kwargs)
     except NotRecordedError as error:
         return Checked(serves=model.sown != DEFAULT_NAME, error=error)
+    except UnclearRolesError as error:
+        return Checked(serves=model.roles is not None or model.sown != DEFAULT_NAME, error=error)
     except (jax.errors.JAXTypeError, jax.errors.JAXIndexError):
         return Checked(mixing=(NO_TRACE,))
     findings = find(traced.program)

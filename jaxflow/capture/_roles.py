@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import get_args
 
-from jaxflow.models import Path, Role
+from jaxflow.models import Path, Role, UnclearRolesError
 
 
 def recorded_roles(
@@ -54,7 +54,8 @@ def recorded_roles(
         if not other or (role == "encoder" and not to_itself):
             continue
         if role == "encoder" or set(other) & set(to_itself) or not to_itself:
-            raise ValueError(
+            error = UnclearRolesError if role == "encoder" else ValueError
+            raise error(
                 _ambiguous(model, f"Keys and queries of these are different arrays, unlike others of the {role}", other)
             )
         names.update(dict.fromkeys(other, "cross"))
@@ -63,7 +64,8 @@ def recorded_roles(
     if not said and (stacks == {"encoder", "decoder"} or ("cross" in stacks and "decoder" not in stacks)):
         found = [path for path in paths if stacks == {"encoder", "decoder"} or roles[path] == "cross"]
         problem = f"Attention of {' and '.join(sorted(stacks))} alone was found, and none that joins two stacks"
-        raise ValueError(_ambiguous(model, problem, found))
+        error = UnclearRolesError if "cross" in stacks else ValueError  # queries may be learned: pooling by attention
+        raise error(_ambiguous(model, problem, found))
     return {path: roles[path] for path in paths}
 
 

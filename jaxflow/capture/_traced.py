@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxflow._attention import STACKS, Attention, Provenance, at_least_float32, is_traced
@@ -25,7 +26,7 @@ from jaxflow.capture._tracing.scores import Part
 from jaxflow.capture._tracing.sites import Findings, Site, find
 from jaxflow.capture._tracing.stacks import traced_roles
 from jaxflow.capture._tracing.weights import Keeper, laid_out
-from jaxflow.models import Layer, LayerPlace, Model, Role
+from jaxflow.models import Layer, LayerPlace, Model, Role, UnclearRolesError
 
 
 def trace_model(model: Model, args: tuple, kwargs: Mapping[str, Any]) -> Differentiable:
@@ -47,6 +48,10 @@ def trace_model(model: Model, args: tuple, kwargs: Mapping[str, Any]) -> Differe
     n_sown = sum(map(len, sown.values()))
     if n_sown and n_sown >= len(findings.sites) + len(findings.refused):
         shows_all = len(findings.sites) == n_sown
+        if shows_all and model.roles is None and any(v.shape[-1:] != v.shape[-2:-1] for v in jax.tree.leaves(sown)):
+            return _of_findings(
+                model, traced, findings
+            )  # the modules' paths do not tell which queries read another sequence
         weights = () if shows_all else {value for value in jax.tree.leaves(sown) if len(value.shape) >= 3}
         mixing = mixing_of(model, traced.program, findings.sites, weights)
         return with_remark(of_sown(model, traced, sown), mixing)
@@ -67,13 +72,20 @@ def trace_unrecorded(model: Model, args: tuple, kwargs: Mapping[str, Any], error
         ValueError: as `trace_model`, with what the model told.
     """
     try:
-        return trace_model(model, args, kwargs)
+        found = trace_model(model, args, kwargs)
+        if isinstance(error, UnclearRolesError):
+            _, attention = jax.eval_shape(lambda: found.run({}))
+            if not attention.provenance.reads_only:
+                raise error  # the trace tells only which queries are nobody's tokens
     except ValueError as refused:
         if error is None:
             raise
+        if isinstance(error, UnclearRolesError):
+            raise error from None
         raise ValueError(
             f"{refused}\nIt was traced, because its modules did not hand over all attention: {error}"
         ) from None
+    return found
 
 
 def with_remark(differentiable: Differentiable, mixing: tuple[str, ...]) -> Differentiable:
@@ -110,7 +122,7 @@ def _of_findings(model: Model, traced: Traced, findings: Findings) -> Differenti
             backwards = [axis for axis, loop in enumerate(site.loops) if loop.params["reverse"]]
             lay_out = functools.reduce(lambda f, _: jax.vmap(f), site.loops, functools.partial(laid_out, site, value))
             layers.append(_layer(site, number, lay_out(jax.numpy.flip(gradient, backwards))))
-        return _stacked(layers, roles)
+        return _stacked(layers, roles, to_itself=0)
 
     def freeze() -> FrozenModel:
         top = ending_in_output(roles)
@@ -143,11 +155,21 @@ def _queries(site: Site) -> Queries:
     return Queries(given, places("query"), places("batch"))
 
 
-def _stacked(layers: Sequence[Layer], roles: Sequence[Role]) -> Attention:
+def _stacked(layers: Sequence[Layer], roles: Sequence[Role], to_itself: int = 1) -> Attention:
+    """Stack the layers of each stack.
+
+    Queries that read another sequence and never each other, such as the learned query of pooling by attention, are a decoder
+    whose tokens see themselves alone: by `to_itself`.
+    """
     stacks = {
         role: stack([layer for layer, own in zip(layers, roles, strict=True) if own == role]) for role in set(roles)
     }
-    return Attention(**stacks, provenance=Provenance("traced"))
+    crossing = None if "decoder" in stacks else stacks.get("cross")
+    if crossing is not None:
+        n_queries = crossing.shape[-2]
+        alone = to_itself * jnp.eye(n_queries, dtype=crossing.dtype)
+        stacks["decoder"] = jnp.broadcast_to(alone, (*crossing.shape[:-1], n_queries))
+    return Attention(**stacks, provenance=Provenance("traced", reads_only=crossing is not None))
 
 
 def _layer(site: Site, number: int, weights: jax.Array) -> Layer:

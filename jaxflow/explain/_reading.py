@@ -207,6 +207,9 @@ def name(model: Model, reading: Reading, attention: Attention, tokenizer: Any) -
     given = {"encoder": example.tokens, "decoder": example.decoder_tokens}
     if "encoder" not in sides and example.decoder_tokens is None:
         given["decoder"] = example.tokens
+    elif attention.provenance.reads_only and example.decoder_tokens is None and sides["decoder"][1] not in given_inputs:
+        n_queries = sides["decoder"][0]
+        given["decoder"] = ["query"] if n_queries == 1 else [f"query {number}" for number in range(n_queries)]
     for side, (n_tokens, ids_name, mask_name) in sides.items():
         tokens[side] = _names(given[side], tokenizer, given_inputs.get(ids_name), n_tokens, reading.text)
         if masks[side] is None:

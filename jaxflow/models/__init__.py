@@ -13,6 +13,7 @@ from jaxflow.models._padding import Padded, pad_inputs, padded_length
 from jaxflow.models._programs import is_hashable, output_shapes, run_compiled, run_once, run_traced
 from jaxflow.models._recording import Keep, Layer, LayerPlace, Mixing, Path, Recording, Role
 from jaxflow.models._recording import NotRecordedError as NotRecordedError
+from jaxflow.models._recording import UnclearRolesError as UnclearRolesError
 from jaxflow.models._token_ids import check_token_ids
 from jaxflow.models._transformers._config import attention_sizes
 

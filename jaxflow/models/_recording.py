@@ -14,6 +14,10 @@ Role = Literal["encoder", "decoder", "cross"]
 Mixing = Literal["refuse", "accept", "none"]
 
 
+class UnclearRolesError(ValueError):
+    """Attention of which the modules' paths do not tell the stack; what it is computed of may."""
+
+
 class NotRecordedError(ValueError):
     """Attention that a model did not hand over, in whole or in part, while it ran; a trace may find it."""
 

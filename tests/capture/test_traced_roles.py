@@ -91,10 +91,6 @@ def test_keys_of_an_earlier_layer_are_the_same_tokens():
     assert attention.encoder.shape == (B, 2, H, T, T)
 
 
-def only_cross(p, x, y):
-    return y + attend(layers(p["cross"])[0], y, x)
-
-
 def towers(p, x, y):
     return encoder(p["encoder"], x).mean(1) @ encoder(p["self"], y).mean(1).T
 
@@ -102,10 +98,6 @@ def towers(p, x, y):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (
-            only_cross,
-            r"There is attention from one sequence to another, and none of the first to itself:\n  /0/: 5 queries",
-        ),
         (towers, r"/0/ and /2/ attend over different tokens:\n  /0/(.|\n)*/3/(.|\n)*jax.named_scope"),
     ],
 )

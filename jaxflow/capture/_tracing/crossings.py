@@ -64,7 +64,7 @@ class Crossings:
 
 def ending_in_output(roles: Collection[str]) -> tuple[str, ...]:
     """Name the kinds of attention whose queries are tokens of the stack that makes the output: the decoder, if there is one."""
-    return ("decoder", "cross") if "decoder" in roles else ("encoder",)
+    return ("decoder", "cross") if {"decoder", "cross"} & set(roles) else ("encoder",)
 
 
 def find_crossings(program: Scope, kinds: Mapping[Value, Any], queries: Sequence[Queries]) -> Crossings:

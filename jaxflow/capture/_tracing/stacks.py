@@ -108,8 +108,6 @@ def traced_roles(name: str, program: Scope, sites: Sequence[Site], said: Mapping
             apart |= not (first.key <= other.key or other.key <= first.key)
             if (apart or first.batch & other.query or other.batch & first.query) and not said:
                 raise unclear(f"{sites[members[0]].path} and {sites[i].path} attend over different tokens")
-    if not said and "cross" in roles and "decoder" not in roles:
-        raise unclear("There is attention from one sequence to another, and none of the first to itself")
     return roles
 
 
