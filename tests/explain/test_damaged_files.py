@@ -218,7 +218,7 @@ def test_an_archive_that_is_packed_otherwise(tmp_path, packed):
 
 
 def test_an_archive_takes_no_more_memory_than_what_it_announces(saved, tmp_path):
-    """200 MB of zeros, packed to 200 kB, in members that are named and in others; under a limit of memory."""
+    """200 MB of zeros, packed to 200 kB, in members that are named and in others: little memory is taken."""
     code = (
         "import resource, sys, jaxflow; from jaxflow.explain import load\n"
         "used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
