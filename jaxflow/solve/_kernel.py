@@ -18,6 +18,7 @@ Import this module only where it runs: importing Numba takes longer than importi
 
 from __future__ import annotations
 
+import contextlib
 import math
 import mmap
 from collections.abc import Callable
@@ -32,6 +33,7 @@ from numba import extending
 from jaxflow.network import FlowNetwork
 from jaxflow.solve import _flows as flows
 from jaxflow.solve import _quantise
+from jaxflow.solve._kept_code import KeptCode
 
 INT32_MAX = np.iinfo(np.int32).max
 # The stages of `_flows`, and constants of `_quantise`. Written out, since a constant of another file would be compiled in unseen.
@@ -54,6 +56,7 @@ def compiled(function: Callable[..., Any]) -> Any:
 
     Numba writes it to `__pycache__` beside the source file, to the user's cache directory, or to `NUMBA_CACHE_DIR`. Where it
     can write to none of them (a read-only container) it raises when the function is defined; then each process compiles anew.
+    So does each process where what was kept is damaged, with a warning that names the folder.
 
     Args:
         function: of NumPy arrays, numbers and named tuples of them.
@@ -61,10 +64,10 @@ def compiled(function: Callable[..., Any]) -> Any:
     Returns:
         Numba's dispatcher. Division by 0 gives inf or nan, as NumPy's does.
     """
-    try:
-        return numba.njit(nogil=True, error_model="numpy", cache=True)(function)
-    except RuntimeError:
-        return numba.njit(nogil=True, error_model="numpy")(function)
+    dispatcher: Any = numba.njit(nogil=True, error_model="numpy")(function)
+    with contextlib.suppress(RuntimeError):
+        dispatcher._cache = KeptCode(function)  # what cache=True does, with another cache
+    return dispatcher
 
 
 # Bits and indices
