@@ -49,8 +49,10 @@ class FlowMonitor:
     left out. What is written depends on the step and the state alone, so a training that goes on from a checkpoint
     needs nothing of the monitor: `flush` before the checkpoint is saved, and hand over the restored state.
 
-    A writer that fails, or attention that has become NaN, does not end the training: the first failure is logged (logger
-    "jaxflow") and kept in `failure`; the writer is called again the next time.
+    A writer that fails, attention that has become NaN, or a state that was donated before the call does not end the training:
+    the first failure is logged (logger "jaxflow") and kept in `failure`; the writer is called again the next time. What a
+    writer raises in the monitor's thread, `SystemExit` and `KeyboardInterrupt` too, is a failure of this kind. Ctrl-C arrives in
+    the training's own thread, as ever.
 
     **Several devices.** The state may be sharded as it likes. **Several processes**: call it in every one of them, at every
     step, with the same batch. A state that lies on devices of several processes is computed with by all of them, since the
@@ -58,7 +60,7 @@ class FlowMonitor:
     alone solves and writes. A state that is process 0's alone is computed with by process 0 alone.
 
     Attributes:
-        failure: the first exception that kept a report from being written; None so far as all is well.
+        failure: the first exception that has kept a report from being written; None so far as all is well.
     """
 
     def __init__(
@@ -127,7 +129,7 @@ class FlowMonitor:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="jaxflow-monitor") if background else None
         self._pending: deque[Future[None]] = deque()
         self._closed = False
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
 
     def __call__(self, step: int, state: Any = None) -> bool:
         """Report if `every_steps` divides the step; to be called after each.
@@ -141,8 +143,10 @@ class FlowMonitor:
             Whether this is a step of which a report is made.
 
         Raises:
-            ValueError: a step that lies on a device; a state that is missing or another one; a call after `close`.
+            ValueError: a call inside of `jax.jit`; a step that lies on a device; a state that is missing or another one; a call
+                after `close`.
         """
+        _refuse_traced(step)
         if isinstance(step, jax.Array):
             raise ValueError(
                 "step is a jax.Array: reading it would wait for the device at every step. Count steps in Python, such as by "
@@ -160,8 +164,18 @@ class FlowMonitor:
         if operator.index(step) % self._every:
             return False
         state = self._batch.model.state_of(state)
+        _refuse_traced(state)
         self._batch.check(state)
         leaves = [leaf for leaf in jax.tree.leaves(state) if isinstance(leaf, jax.Array)]
+        if any(leaf.is_deleted() for leaf in leaves):
+            self._fail(
+                int(step),
+                ValueError(
+                    "the state was donated before the monitor was called, so its arrays are gone. Hand over the state that the "
+                    "step returned, or call the monitor before the step that donates it"
+                ),
+            )
+            return False
         spans_processes = not all(leaf.is_fully_addressable for leaf in leaves)
         is_first = jax.process_index() == 0
         if not is_first and not spans_processes:
@@ -213,13 +227,31 @@ class FlowMonitor:
             scalars = {f"{self._prefix}/{name}": value for name, value in summary.scalars().items()}
             self._write(step, scalars, {f"{self._prefix}/scores": drawn} if self._images else {})
         except Exception as error:
-            if self.failure is None:
-                self.failure = error
-                logger.exception(
-                    "The report of attention flow at step %d failed: %s. Training goes on; further failures are not logged.",
-                    step,
-                    error,
-                )
+            self._fail(step, error)
+        except BaseException as error:
+            if self._pool is None:  # in the training's own thread it may be Ctrl-C
+                raise
+            self._fail(step, error)
+
+    def _fail(self, step: int, error: BaseException) -> None:
+        """Keep and log the first failure, and let the training go on."""
+        if self.failure is None:
+            self.failure = error
+            logger.error(
+                "The report of attention flow at step %d failed: %s. Training goes on; further failures are not logged.",
+                step,
+                str(error) or type(error).__name__,
+                exc_info=error,
+            )
+
+
+def _refuse_traced(tree: Any) -> None:
+    """Raise where a step or a state has no values yet."""
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree)):
+        raise ValueError(
+            "The monitor is called inside of a function that JAX traces (jit, grad, scan), where there are no values to report. "
+            "Call it in the Python loop, after the step, with the state that the step returned: monitor(step, params)."
+        )
 
 
 def _check_structure(

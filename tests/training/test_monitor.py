@@ -397,3 +397,86 @@ def test_inputs_of_the_model_do_not_collide_with_options():
         monitor(0, jnp.eye(WIDTH))
     assert monitor.failure is None
     assert "attention_flow/entropy" in writer.scalars[0]
+
+
+INSIDE = "called inside of a function that JAX traces .* Call it in the Python loop, after the step"
+
+
+@pytest.mark.parametrize(
+    "transform", [jax.jit, jax.grad, lambda f: lambda x: jax.lax.scan(lambda c, _: (f(c), 0), x, None, 2)]
+)
+def test_a_call_inside_of_what_jax_traces_is_refused(transform):
+    def step(params):
+        monitor(0, params)
+        return jax.tree.leaves(params)[0].sum() if transform is jax.grad else params
+
+    with monitored(Writer()) as monitor, pytest.raises(ValueError, match=INSIDE):
+        transform(step)(PARAMS)
+    assert monitor.failure is None
+
+
+def test_a_step_that_is_traced_is_refused():
+    with monitored(Writer()) as monitor, pytest.raises(ValueError, match=INSIDE):
+        jax.jit(lambda step: monitor(step, PARAMS))(2)
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_a_donated_state_does_not_end_the_training(caplog, background):
+    donate = jax.jit(lambda params: jax.tree.map(lambda leaf: leaf * 1.0, params), donate_argnums=0)
+    writer = Writer()
+    with monitored(writer, background=background) as monitor:
+        params = jax.tree.map(jnp.copy, PARAMS)
+        after = donate(params)
+        if not jax.tree.leaves(params)[0].is_deleted():
+            pytest.skip("this device does not donate")
+        assert not monitor(2, params)
+        assert monitor(4, after), "the next state is reported"
+    assert list(writer.scalars) == [4]
+    assert isinstance(monitor.failure, ValueError)
+    (record,) = caplog.records
+    assert "step 2 failed: the state was donated before the monitor was called" in record.message
+
+
+def test_a_state_that_is_donated_after_the_call_is_reported():
+    donate = jax.jit(lambda params: jax.tree.map(lambda leaf: leaf * 1.0, params), donate_argnums=0)
+    writer = Writer()
+    with monitored(writer, every_steps=1) as monitor:
+        params = jax.tree.map(jnp.copy, PARAMS)
+        for step in range(4):
+            monitor(step, params)
+            params = donate(params)
+    assert monitor.failure is None
+    assert sorted(writer.scalars) == [0, 1, 2, 3]
+
+
+class Interrupting(Writer):
+    """Ends as `sys.exit` in a writer does, at its first step."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def write_scalars(self, step, scalars):
+        if step == 0:
+            raise self.error
+        super().write_scalars(step, scalars)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)], ids=["interrupt", "exit"])
+def test_an_interrupt_that_a_writer_raises_arrives_at_no_later_call(caplog, error):
+    writer = Interrupting(error)
+    with monitored(writer) as monitor:
+        for step in range(5):
+            monitor(step, PARAMS)
+    assert monitor.failure is error
+    assert sorted(writer.scalars) == [2, 4]
+    assert len(caplog.records) == 1
+    assert type(error).__name__ in caplog.text or "3" in caplog.text
+
+
+def test_in_the_training_s_own_thread_an_interrupt_arrives_at_once():
+    with monitored(Interrupting(KeyboardInterrupt()), background=False) as monitor:
+        with pytest.raises(KeyboardInterrupt):
+            monitor(0, PARAMS)
+        assert monitor.failure is None
+        assert monitor(2, PARAMS)
