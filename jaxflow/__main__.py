@@ -2,6 +2,10 @@
 
 import sys
 
-from jaxflow.cli import main
+try:
+    from jaxflow.cli import main
 
-sys.exit(main())
+    status = main()
+except KeyboardInterrupt:  # Ctrl-C while the command line itself is imported
+    status = 130
+sys.exit(status)

@@ -10,6 +10,7 @@ from typing import Any
 
 from jaxflow._printable import printable
 from jaxflow.cli import _arguments as types
+from jaxflow.cli._interrupt import cleans_up
 from jaxflow.cli._streams import check_page, read_file, read_stdin
 
 EPILOG = """examples:
@@ -186,7 +187,8 @@ def run_explain(arguments: argparse.Namespace, text: str) -> None:
         print(to_text(explanation, rows=rows))
     if arguments.html is not None:  # last, so that what was found is shown also if it cannot be written
         sys.stdout.flush()
-        explanation.save(arguments.html)
+        with cleans_up():
+            explanation.save(arguments.html)
         if sys.stderr is not None:
             print(f"jaxflow: wrote {printable(str(arguments.html))}", file=sys.stderr)
 

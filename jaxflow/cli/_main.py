@@ -14,6 +14,7 @@ from jaxflow._version import __version__
 from jaxflow.cli._cache import keep_programs
 from jaxflow.cli._compare import add_compare, run_compare
 from jaxflow.cli._explain import add_explain, read_text, run_explain
+from jaxflow.cli._interrupt import INTERRUPTED, ends_at_once
 from jaxflow.cli._streams import show_all_signs
 
 EPILOG = """examples:
@@ -21,11 +22,20 @@ EPILOG = """examples:
   jaxflow explain --model path/to/checkpoint --output all --html page.html "A sentence."
   jaxflow compare sentences.txt --model path/to/checkpoint
 
-exit status: 0 done, 1 could not be done (the reason is on standard error), 2 wrong usage"""
+exit status: 0 done, 1 could not be done (the reason is on standard error), 2 wrong usage, 130 interrupted"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status: 0, 1 (could not) or 2 (usage)."""
+    """Run the command line and return its exit status: 0, 1 (could not), 2 (usage) or 130 (interrupted, by Ctrl-C)."""
+    try:
+        with ends_at_once():
+            return _run(argv)
+    except KeyboardInterrupt:  # where it is raised all the same: in the middle of saving
+        _fail("interrupted")
+        return INTERRUPTED
+
+
+def _run(argv: Sequence[str] | None) -> int:
     parser = _Parser(
         prog="jaxflow",
         description="Attention flow for JAX: how much each input token can influence a Transformer's decision.",
@@ -59,10 +69,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read us has seen enough, `| head` say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (ValueError, OSError, ImportError, RuntimeError) as error:  # the last: JAX has no such device, or no memory
+    except (
+        ValueError,
+        TypeError,
+        OSError,
+        ImportError,
+        RuntimeError,
+    ) as error:  # the last: JAX has no device, or no memory
         return _fail(str(error))
-    except KeyboardInterrupt:
-        return _fail("interrupted")
+    except MemoryError as error:
+        return _fail(f"there is not enough memory. {error}".rstrip())
     return 0
 
 

@@ -1,8 +1,11 @@
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import checkpoints
 import numpy as np
@@ -344,3 +347,55 @@ def test_streams_and_devices_that_are_not_there(shell, status, says):
     assert process.returncode == status, process.stderr
     assert says in process.stderr
     assert "Traceback" not in process.stderr
+
+
+INTERRUPT = """
+import os, signal, sys
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt())
+sys.argv = ["jaxflow", *{arguments!r}]
+import runpy
+runpy.run_module("jaxflow", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(
+    "module", ["jaxflow.cli._main", "jaxflow.cli._compare", "jax", "numpy", "rich.console", "scipy"]
+)
+def test_ctrl_c_during_imports_is_no_traceback(module):
+    code = INTERRUPT.format(module=module, arguments=["explain", "the keys"])
+    known = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    process = subprocess.run([sys.executable, "-c", code], env=known, check=False, capture_output=True, text=True)
+    assert process.returncode == 130, process.stderr
+    assert process.stdout == ""
+    assert process.stderr in ("", "jaxflow: interrupted\n")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+@pytest.mark.parametrize("library", ["numpy", "jaxlib"])
+def test_ctrl_c_of_a_terminal_while_libraries_are_loaded(library):
+    known = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-m", "jaxflow", "explain", TEXT]
+    process = subprocess.Popen(command, env=known, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    maps = Path(f"/proc/{process.pid}/maps")
+    while process.poll() is None and library not in maps.read_text():
+        time.sleep(0.002)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (130, "", "jaxflow: interrupted\n")
+
+
+def test_ctrl_c_in_the_middle_of_saving_leaves_nothing_behind(capsys, monkeypatch, tmp_path):
+    def interrupted(self, path):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Explanation, "save", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    assert main(["explain", TEXT, "--html", str(tmp_path / "x.html")]) == 130
+    assert capsys.readouterr().err == "jaxflow: interrupted\n"
+    assert signal.getsignal(signal.SIGINT) is before
