@@ -199,7 +199,9 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="file to draw P6 in; peers' times are of sampled pairs, times all")
     arguments = parser.parse_args()
     if arguments.plot is not None and ("P6" not in arguments.rows or not importlib.util.find_spec("matplotlib")):
-        parser.error("--plot draws row P6 with matplotlib: name P6 among --rows, and pip install 'jaxflow[plots]'")
+        parser.error(
+            "--plot draws row P6 with matplotlib: name P6 among --rows, and pip install 'jaxflow-attention[plots]'"
+        )
     arguments.peers = ["ortools", "scipy", *(name for name in OPTIONAL if importlib.util.find_spec(name))]
     columns, peer_names = arguments.peers, [f"{NAMES[peer]}, a pair" for peer in arguments.peers]
     directory = minilm.directory(parser, arguments.model)

@@ -165,12 +165,14 @@ def test_arguments_of_linen_modules():
 def test_require_transformers(monkeypatch):
     require_transformers()
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "5.0.1")
-    with pytest.raises(ImportError, match=r'transformers 5.0.1 has no Flax classes.*pip install "jaxflow\[hf\]"'):
+    with pytest.raises(
+        ImportError, match=r'transformers 5.0.1 has no Flax classes.*pip install "jaxflow-attention\[hf\]"'
+    ):
         require_transformers()
 
     def missing(name):
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "version", missing)
-    with pytest.raises(ImportError, match=r'transformers is not installed.*pip install "jaxflow\[hf\]"'):
+    with pytest.raises(ImportError, match=r'transformers is not installed.*pip install "jaxflow-attention\[hf\]"'):
         require_transformers()

@@ -190,5 +190,5 @@ def test_transformers_missing_or_too_new(bert, monkeypatch, version, message):
         return version
 
     monkeypatch.setattr(refusals.importlib.metadata, "version", installed)
-    with pytest.raises(ImportError, match=f'{message}.*pip install "jaxflow'):
+    with pytest.raises(ImportError, match=f'{message}.*pip install "jaxflow-attention'):
         load_model(bert[0])

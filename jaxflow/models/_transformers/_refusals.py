@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxflow._version import DISTRIBUTION
 from jaxflow.models._transformers._config import n_positions
 from jaxflow.models._transformers._llama import refuse_unread
 
@@ -79,7 +80,7 @@ def require_transformers() -> None:
     Raises:
         ImportError: transformers is missing, or is version 5 or later.
     """
-    mend = 'Install the version that has them: pip install "jaxflow[hf]".'
+    mend = f'Install the version that has them: pip install "{DISTRIBUTION}[hf]".'
     try:
         version = importlib.metadata.version("transformers")
     except importlib.metadata.PackageNotFoundError:

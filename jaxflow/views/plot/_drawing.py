@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxflow._palette import ABOVE, BELOW, BLUE, EDGE, GREEN, INK, ORANGE, SOFT, WHITE, tint
 from jaxflow._printable import visible
+from jaxflow._version import DISTRIBUTION
 from jaxflow.explain import Explanation
 from jaxflow.views._scale import largest_score
 from jaxflow.views._sentences import headline, saturation_sentence
@@ -22,7 +23,7 @@ try:
     import matplotlib
 except ImportError as error:
     raise ImportError(
-        "Figures are drawn by matplotlib, which is not installed: it is an extra, pip install 'jaxflow[plots]'."
+        f"Figures are drawn by matplotlib, which is not installed: it is an extra, pip install '{DISTRIBUTION}[plots]'."
     ) from error
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import RendererAgg

@@ -149,7 +149,8 @@ def test_without_matplotlib_it_names_the_extra(monkeypatch):
 
     monkeypatch.delattr(package, "_drawing", raising=False)
     with pytest.raises(
-        ImportError, match=r"matplotlib, which is not installed: it is an extra, pip install 'jaxflow\[plots\]'"
+        ImportError,
+        match=r"matplotlib, which is not installed: it is an extra, pip install 'jaxflow-attention\[plots\]'",
     ):
         plot_tokens([0.5])
 
