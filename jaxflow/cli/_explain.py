@@ -49,6 +49,10 @@ def add_explain(commands: Any) -> argparse.ArgumentParser:
     explain.add_argument("text", nargs="?", help="the text; - or nothing reads standard input")
     explain.add_argument("--file", type=Path, help="read the text from this file instead")
     explain.add_argument(
+        "--exact", action="store_true",
+        help="keep a line break at the end of a file or of standard input, which is left out otherwise",
+    )  # fmt: skip
+    explain.add_argument(
         "--model", default="agreement", metavar="NAME|DIR",
         help="a model of the package, or a checkpoint directory of a Flax class of transformers 4 (default: %(default)s)",
     )  # fmt: skip
@@ -211,7 +215,7 @@ def read_text(parser: argparse.ArgumentParser, arguments: argparse.Namespace) ->
     if arguments.file is not None:
         if arguments.text is not None:
             parser.error("a text and --file are both given; expected one of them")
-        return read_file(arguments.file).strip()
+        return _ended(read_file(arguments.file), is_exact=arguments.exact)
     if arguments.text not in (None, "-"):
         if any("\ud800" <= sign <= "\udfff" for sign in arguments.text):
             raise ValueError("The text is no UTF-8: write it to a file, and pass --file, or set a locale that fits it.")
@@ -220,7 +224,12 @@ def read_text(parser: argparse.ArgumentParser, arguments: argparse.Namespace) ->
         parser.error(
             'no text: give one in quotes, --file FILE, or standard input. Such as: jaxflow explain "the keys to the cabinet"'
         )
-    return read_stdin().strip()
+    return _ended(read_stdin(), is_exact=arguments.exact)
+
+
+def _ended(text: str, *, is_exact: bool) -> str:
+    """Leave out one line break at the end, as editors and "echo" put it there; all else belongs to the text."""
+    return text if is_exact else text.removesuffix("\n").removesuffix("\r")
 
 
 def _method(arguments: argparse.Namespace) -> Any:

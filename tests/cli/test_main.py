@@ -74,6 +74,26 @@ def test_text_from_elsewhere(capsys, monkeypatch, tmp_path, how):
     assert capsys.readouterr().out == expected
 
 
+@pytest.mark.parametrize(
+    ("content", "options", "expected"),
+    [
+        ("the keys\n", [], "the keys"),
+        ("the keys\r\n", [], "the keys"),
+        ("  the keys\n\n", [], "  the keys\n"),
+        ("the keys \n", ["--exact"], "the keys \n"),
+        ("\nthe keys", ["--exact"], "\nthe keys"),
+    ],
+)
+def test_a_text_is_read_as_it_is_but_for_one_line_break_at_its_end(monkeypatch, tmp_path, content, options, expected):
+    read = []
+    monkeypatch.setattr("jaxflow.cli._main.run_explain", lambda arguments, text: read.append(text))
+    (tmp_path / "text.txt").write_bytes(content.encode())
+    assert main(["explain", *options, "--file", str(tmp_path / "text.txt")]) == 0
+    monkeypatch.setattr(sys, "stdin", io.StringIO(content))
+    assert main(["explain", *options]) == 0
+    assert read == [expected, expected]
+
+
 def test_json_is_what_save_writes(capsys, tmp_path, explanation):
     assert main(["explain", "--json", TEXT]) == 0
     (tmp_path / "x.json").write_text(capsys.readouterr().out)
