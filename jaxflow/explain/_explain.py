@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from jaxflow.attribute import (
     needs_target,
 )
 from jaxflow.capture import LabelTarget, evaluate_target
+from jaxflow.explain._chat import is_chat, turn_spans
 from jaxflow.explain._explanation import Explanation
 from jaxflow.explain._generate import Generate, go_on, written_positions
 from jaxflow.explain._image import as_read
@@ -51,7 +52,7 @@ def explain(
     target: TargetChoice | None = None,
     generate: Generate | None = None,
     positions: Positions | str | Sequence[str] | None = None,
-    spans: Unit | Sequence[Span] | Mapping[str, Sequence[Span]] | None = None,
+    spans: Unit | Literal["turns"] | Sequence[Span] | Mapping[str, Sequence[Span]] | None = None,
     joint: bool = False,
     variables: Mapping | None = None,
 ) -> Any:
@@ -63,9 +64,10 @@ def explain(
 
     Args:
         model: what `capture` takes; or `as_model(...)` of it, which says more: roles of stacks, labels, a sown name.
-        inputs: a text (with a tokenizer), a mapping of the model's own inputs by name, an array, or a tuple of them by position:
-            one example. An `Example` says more of them: names of tokens, padding, words. A list of these gives a list, and
-            is faster than one after the other: texts of similar length go through the model together.
+        inputs: a text (with a tokenizer), a chat (a list of messages with "role" and "content"; with a tokenizer that has a chat
+            template), a mapping of the model's own inputs by name, an array, or a tuple of them by position: one example. An
+            `Example` says more of them: names of tokens, padding, words. A list of these gives a list, and is faster than one
+            after the other: texts of similar length go through the model together.
         method: how to score, such as `AttentionFlow(residual=0.3)` or `Rollout()`; or a name, for the default options. None:
             attention flow, and beside it `Explanation.contributions` for a model that predicts something.
         tokenizer: turns a text into inputs and names tokens; as `load_model` returns it.
@@ -78,9 +80,9 @@ def explain(
         positions: outputs to explain, by number or by the name of their token, such as "[MASK]"; negative ones count from the
             end; None for all. With `generate`, positions p whose next token, at p + 1, was written.
         spans: inputs that count as one, by the joint flow of their tokens, or by the sum of scores that are shares: "words",
-            "lines" or "paragraphs" of the text (the tokenizer must tell offsets); or `(start, stop)` or `(start, stop, name)`
-            each, in tokens of the encoder, or of a decoder without encoder. A mapping says it for each stack,
-            `{"encoder": ..., "decoder": ...}`. Tokens in none stay inputs of their own.
+            "lines" or "paragraphs" of the text, or "turns" of a chat (the tokenizer must tell offsets); or `(start, stop)` or
+            `(start, stop, name)` each, in tokens of the encoder, or of a decoder without encoder. A mapping says it for each
+            stack, `{"encoder": ..., "decoder": ...}`. Tokens in none stay inputs of their own.
         joint: explain the positions as one set: what can flow to any of them.
         variables: those of an unbound linen module.
 
@@ -109,9 +111,9 @@ def explain(
         _prepare, subject, tokenizer=tokenizer, generate=generate, positions=positions, spans=spans
     )
     gather = functools.partial(
-        _gather, subject, how, target=target, tokenizer=tokenizer, spans=spans, joint=joint, is_default=method is None
+        _gather, subject, how, target=target, spans=spans, joint=joint, is_default=method is None
     )
-    if not isinstance(inputs, list):
+    if not isinstance(inputs, list) or is_chat(inputs):
         evidence, finish = gather(*prepare(inputs))
         return finish(as_attribution(how.attribute(evidence), evidence))
     prepared = [_of_many(prepare, number, each) for number, each in enumerate(inputs)]
@@ -171,9 +173,9 @@ def _prepare(
         reading = dataclasses.replace(reading, kwargs=own if "input_ids" in own else reading.kwargs)
     check_token_ids(model, reading.args, reading.kwargs)
     if generate is not None:
-        unit: Any = spans if isinstance(spans, str) else None
-        reading = go_on(model, reading, generate, tokenizer=tokenizer, spans=unit)
-        positions = written_positions(reading, positions, tokenizer)
+        unit: Any = spans if isinstance(spans, str) and spans != "turns" else None
+        reading = go_on(model, reading, generate, tokenizer=reading.tokenizer, spans=unit)
+        positions = written_positions(reading, positions, reading.tokenizer)
     return reading, ModelRuns(model, reading.args, reading.kwargs), positions
 
 
@@ -185,12 +187,12 @@ def _gather(
     positions: Positions | None,
     *,
     target: TargetChoice | None,
-    tokenizer: Any,
     spans: Any,
     joint: bool,
     is_default: bool,
 ) -> tuple[Evidence, Callable[[Attribution], Explanation]]:
     """Run the model on one example that was read; return the evidence, and what puts words to what a method makes of it."""
+    tokenizer = reading.tokenizer
     outputs, attention = runs.forward(getattr(how, "heads", None))
     batch = _check_one_example(attention)
     names = name(model, reading, attention, tokenizer)
@@ -327,6 +329,10 @@ def _input_names(
 def _group(names: Names, reading: Reading, spans: Any, tokenizer: Any) -> dict[str, list[tuple[int, int, str]]]:
     """Return the inputs of each stack, `(start, stop, name)` in its tokens: spans, and tokens that are in none."""
     sides = [side for side in ("encoder", "decoder") if names.tokens[side]]
+    if isinstance(spans, str) and spans == "turns":
+        if reading.messages is None or reading.text is None:
+            raise ValueError("spans='turns' are of a chat; expected inputs that are a list of messages.")
+        spans = turn_spans(tokenizer, reading.text, reading.messages)
     chosen = spans_by_side(spans, sides, tokenizer=tokenizer, text=reading.text, written=reading.written_spans)
     return {side: cover(chosen.get(side, ()), names.tokens[side]) for side in ("encoder", "decoder")}
 

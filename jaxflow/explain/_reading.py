@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import ArrayLike, Bool, Int
 
 from jaxflow._attention import Attention, SourceMask, TargetMask
+from jaxflow.explain._chat import ChatTokenizer, Message, chat_text, is_chat
 from jaxflow.explain._token_names import TokenName, name_tokens, plain_names
 from jaxflow.explain._words import Span
 from jaxflow.models import Model
@@ -21,7 +22,8 @@ class Example:
     """One example: a model's inputs, with what is known about them. `explain` takes it where the inputs alone do not say it.
 
     Attributes:
-        inputs: a text (with a tokenizer), a mapping of the model's own inputs by name, an array, or a tuple of them by position.
+        inputs: a text or a chat (with a tokenizer), a mapping of the model's own inputs by name, an array, or a tuple of them by
+            position.
         tokens: names of the input's tokens: the encoder's, or those of a decoder without encoder; by default the tokenizer's, row
             and column of the patches of an image, or positions.
         decoder_tokens: names of the decoder's tokens, where there is an encoder too.
@@ -49,7 +51,9 @@ class Reading:
         args: inputs by position.
         kwargs: inputs by name.
         example: what is said about them.
+        tokenizer: what read it: of a chat, one that adds nothing to what the chat template holds.
         text: the text that they were made of; None for other inputs.
+        messages: of a chat.
         n_prompt: how many of the decoder's first tokens were not generated; None where nothing was.
         sequence: `[target]`, all tokens of the decoder, where some were generated.
         written_spans: spans of the decoder's tokens that were written, where spans of a unit of text were asked for.
@@ -58,7 +62,9 @@ class Reading:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     example: Example
+    tokenizer: Any = None
     text: str | None = None
+    messages: Sequence[Message] | None = None
     n_prompt: int | None = None
     sequence: Int[np.ndarray, " target"] | None = None
     written_spans: Sequence[Span] | None = None
@@ -74,7 +80,10 @@ def read(inputs: Any, tokenizer: Any) -> Reading:
     example = inputs if isinstance(inputs, Example) else Example(inputs)
     given = example.inputs
     if isinstance(given, str):
-        return Reading((), encode(tokenizer, given), example, text=given)
+        return Reading((), encode(tokenizer, given), example, tokenizer, text=given)
+    if is_chat(given):
+        text, reader = chat_text(tokenizer, given), ChatTokenizer(tokenizer)
+        return Reading((), encode(reader, text), example, reader, text=text, messages=given)
     if isinstance(given, Mapping) or (
         hasattr(given, "keys") and hasattr(given, "items")
     ):  # a tokenizer's BatchEncoding too
@@ -82,13 +91,17 @@ def read(inputs: Any, tokenizer: Any) -> Reading:
             (),
             {name: _as_array(value, name, is_first=name.endswith("input_ids")) for name, value in given.items()},
             example,
+            tokenizer,
         )
     if isinstance(given, tuple):
         return Reading(
-            tuple(_as_array(value, f"input {i}", is_first=i == 0) for i, value in enumerate(given)), {}, example
+            tuple(_as_array(value, f"input {i}", is_first=i == 0) for i, value in enumerate(given)),
+            {},
+            example,
+            tokenizer,
         )
     if isinstance(given, np.ndarray | jax.Array):
-        return Reading((given,), {}, example)
+        return Reading((given,), {}, example, tokenizer)
     mend = ""
     if isinstance(given, bytes | bytearray):
         mend = " Bytes are no text: inputs.decode('utf-8') is."
@@ -97,8 +110,8 @@ def read(inputs: Any, tokenizer: Any) -> Reading:
     elif isinstance(given, int):
         mend = " Ids of tokens are one array, np.array([ids])."
     raise TypeError(
-        f"inputs is {type(given).__name__}; expected a text, a mapping of the model's inputs by name, an array, a tuple of "
-        f"inputs by position, an Example, or a list of these.{mend}"
+        f"inputs is {type(given).__name__}; expected a text, a chat, a mapping of the model's inputs by name, an array, a "
+        f"tuple of inputs by position, an Example, or a list of these.{mend}"
     )
 
 

@@ -80,7 +80,7 @@ def test_a_list_gives_a_list(agreement):
 @pytest.mark.parametrize("inputs", [3, None, [[1, 2]], object()])
 def test_what_is_no_input(agreement, inputs):
     with pytest.raises(
-        TypeError, match=r"inputs is .*; expected a text, a mapping of the model's inputs by name, an array"
+        TypeError, match=r"inputs is .*; expected a text, a chat, a mapping of the model's inputs by name, an array"
     ):
         explain(agreement[0], inputs)
 
