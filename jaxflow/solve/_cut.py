@@ -12,7 +12,7 @@ from jaxtyping import Float, Int, Real
 from jaxflow._attention import AnyArray, AnyInt
 from jaxflow.network import ENCODER, MIDDLE, FlowNetwork
 from jaxflow.solve._max_flow import Solver, check_options
-from jaxflow.solve._nearest_cuts import nearest_cuts
+from jaxflow.solve._nearest_cuts import layers_of_cuts, nearest_cuts
 from jaxflow.solve._nodes import Ends, check_pairs, check_sets
 from jaxflow.solve._quantise import QuantisedNetwork, check_arcs
 from jaxflow.solve._super_nodes import add_super_nodes
@@ -167,14 +167,8 @@ def cut_capacities(
     """
     sources, sinks = check_pairs(network, source, sink)
     check_options(solver)
-    quantised, cuts = nearest_cuts(
-        network, sources.ravel(), sinks.ravel(), nearest="source", solver=solver, on_solved=on_solved
-    )
-    layer = network.layer[quantised.receivers] - 1
-    quanta = np.zeros((sources.size, network.n_layers), np.int64)
-    for row, arcs in zip(quanta, cuts, strict=True):
-        np.add.at(row, layer[arcs], quantised.capacity[arcs])
-    return quanta.reshape(*sources.shape, network.n_layers) * quantised.quantum
+    quanta, quantum = layers_of_cuts(network, sources.ravel(), sinks.ravel(), solver=solver, on_solved=on_solved)
+    return quanta.reshape(*sources.shape, network.n_layers) * quantum
 
 
 def bottleneck(

@@ -1316,13 +1316,16 @@ def find_sides(
         done: `done[0]` counts pairs.
     """
     reach = scratch.reach
+    near = np.zeros_like(reach)
     for i in range(sources.size):
         if halt[0] != 0:
             return
         values[where[i]] = _extend(graph, scratch, sources[i], sink, np.int64(UNKNOWN))
         side = sides[where[i]]
         if of_source:
-            _reach_from(graph, scratch, sources[i], side)
+            _reach_from(graph, scratch, sources[i], near)
+            for node in range(side.size):
+                side[node] = near[node >> 6] & bit(node) != 0
         else:
             find_reach(graph, scratch, sources[i], sink)
             for node in range(side.size):
@@ -1332,27 +1335,80 @@ def find_sides(
 
 
 @compiled
-def _reach_from(graph: Graph, scratch: Scratch, source: Whole, side: Bool[np.ndarray, " node"]) -> None:
-    """Mark all nodes that a residual path from `source` leads to."""
+def sum_cuts(
+    graph: Graph,
+    scratch: Scratch,
+    sources: Int[np.ndarray, " pair"],
+    sink: Whole,
+    layer: Int[np.ndarray, " node"],
+    where: Int[np.ndarray, " pair"],
+    values: Int[np.ndarray, " result"],
+    quanta: Int[np.ndarray, "result layer"],
+    halt: Int[np.ndarray, " 1"],
+    done: Int[np.ndarray, " counter"],
+) -> None:
+    """Find the maximum flow of each source alone, and how much of its minimum cut nearest the source is in each layer.
+
+    Args:
+        graph: as in `find_sides`.
+        scratch: as there.
+        sources: as there.
+        sink: as there.
+        layer: `[node]`, the layer whose arcs enter the node.
+        where: as there.
+        values: as there.
+        quanta: `[result, layer]`, written; expected to be 0.
+        halt: as there.
+        done: as there.
+    """
+    start, stop, row, offset = graph.start, graph.stop, graph.row, graph.offset
+    near = np.zeros_like(scratch.reach)
+    for i in range(sources.size):
+        if halt[0] != 0:
+            return
+        values[where[i]] = _extend(graph, scratch, sources[i], sink, np.int64(UNKNOWN))
+        _reach_from(graph, scratch, sources[i], near)
+        for own in range(near.size):
+            senders = near[own]
+            while senders:
+                sender = (own << 6) + lowest(senders)
+                senders &= senders - ONE
+                if start[sender] == stop[sender]:
+                    continue
+                for word in range(start[sender] >> 6, (stop[sender] + 63) >> 6):
+                    crossing = graph.open[row[sender] + word] & ~near[word]
+                    while crossing:
+                        receiver = (word << 6) + lowest(crossing)
+                        crossing &= crossing - ONE
+                        quanta[where[i], layer[receiver]] += graph.capacity[offset[sender] + receiver]
+        clear(graph, scratch)
+        done[0] += 1
+
+
+@compiled
+def _reach_from(graph: Graph, scratch: Scratch, source: Whole, side: UInt[np.ndarray, " word"]) -> None:
+    """Set the bits of all nodes that a residual path from `source` leads to, and no others."""
     start, stop, row = graph.start, graph.stop, graph.row
     first, end, column = graph.first, graph.end, graph.column
     is_open, fed, stack = scratch.open, scratch.fed, scratch.stack
-    side[source] = True
+    side[:] = 0
+    side[source >> 6] |= bit(source)
     stack[0, 0] = source
     depth = 1
     while depth > 0:
         depth -= 1
         node = stack[depth, 0]
-        for other in range(start[node], stop[node]):
-            if not side[other] and is_open[row[node] + (other >> 6)] & bit(other):
-                side[other] = True
-                stack[depth, 0] = other
-                depth += 1
-        for other in range(first[node], end[node]):
-            if not side[other] and fed[column[node] + (other >> 6)] & bit(other):
-                side[other] = True
-                stack[depth, 0] = other
-                depth += 1
+        for is_forward in (True, False):
+            begin, finish = (start[node], stop[node]) if is_forward else (first[node], end[node])
+            if begin == finish:
+                continue
+            for word in range(begin >> 6, (finish + 63) >> 6):
+                others = (is_open[row[node] + word] if is_forward else fed[column[node] + word]) & ~side[word]
+                side[word] |= others
+                while others:
+                    stack[depth, 0] = (word << 6) + lowest(others)
+                    others &= others - ONE
+                    depth += 1
 
 
 @compiled

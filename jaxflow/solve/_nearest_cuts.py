@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int
 from jaxflow.network import FlowNetwork
 from jaxflow.solve import _certified as certified
 from jaxflow.solve import _ortools as ortools
-from jaxflow.solve._quantise import QuantisedNetwork, quantise, quantise_to_int32
+from jaxflow.solve._quantise import QuantisedNetwork, check_arcs, quantise, quantise_to_int32
 
 # Pairs of one sink that a thread takes at a time.
 BLOCK = 64
@@ -75,6 +75,49 @@ def _arcs_of(
         yield arcs
 
 
+def layers_of_cuts(
+    network: FlowNetwork,
+    sources: Int[np.ndarray, " pair"],
+    sinks: Int[np.ndarray, " pair"],
+    *,
+    solver: Literal["certified", "ortools"],
+    on_solved: Callable[[], object] | None = None,
+) -> tuple[Int[np.ndarray, "pair layer"], float]:
+    """Find how much of each pair's minimum cut nearest the source is in each layer; arguments as in `nearest_cuts`.
+
+    Returns:
+        `[pair, layer]`, int64, quanta; and the quantum, in units of attention.
+
+    Raises:
+        RuntimeError: a cut and a flow contradict one another.
+    """
+    quanta = np.zeros((len(sources), network.n_layers), np.int64)
+    layer = network.layer - 1
+    if solver == "ortools" or certified.is_small(network.capacity, len(sources)):
+        quantised, cuts = nearest_cuts(network, sources, sinks, nearest="source", solver=solver, on_solved=on_solved)
+        for row, arcs in zip(quanta, cuts, strict=True):
+            np.add.at(row, layer[quantised.receivers[arcs]], quantised.capacity[arcs])
+        return quanta, quantised.quantum
+    from jaxflow.solve import _kernel as kernel  # importing Numba takes longer than all the rest of jaxflow
+
+    check_arcs(network)
+    graph, number, quantum = kernel.build_graph(network, sources, sinks)
+    values, by_number = np.zeros(len(sources), np.int64), np.empty_like(layer)
+    by_number[number] = layer
+
+    def solve(
+        pairs: Int[np.ndarray, " pair"], sink: int, halt: Int[np.ndarray, " 1"], done: Int[np.ndarray, " counter"]
+    ) -> None:
+        ends = number[sources[pairs]]
+        scratch = kernel.aimed_scratch(graph, sink)
+        kernel.sum_cuts(graph, scratch, ends, sink, by_number, pairs, values, quanta, halt, done)
+
+    _by_sink(solve, number[sinks], len(graph.capacity), on_solved)
+    for value, in_layers in zip(values.tolist(), quanta.sum(-1).tolist(), strict=True):
+        ortools.check_cut(value, in_layers)
+    return quanta, quantum
+
+
 def _solve(
     network: FlowNetwork,
     sources: Int[np.ndarray, " pair"],
@@ -83,11 +126,30 @@ def _solve(
     on_solved: Callable[[], object] | None,
 ) -> tuple[Int[np.ndarray, " pair"], Bool[np.ndarray, "pair node"]]:
     """Find the value of each pair and the nodes on the source's side of its cut."""
-    from jaxflow.solve import _kernel as kernel  # importing Numba takes longer than all the rest of jaxflow
+    from jaxflow.solve import _kernel as kernel
 
     graph, number, _ = kernel.build_graph(network, sources, sinks)
     values = np.zeros(len(sources), np.int64)
     numbered = np.zeros((len(sources), network.n_nodes), bool)
+
+    def solve(
+        pairs: Int[np.ndarray, " pair"], sink: int, halt: Int[np.ndarray, " 1"], done: Int[np.ndarray, " counter"]
+    ) -> None:
+        ends = number[sources[pairs]]
+        scratch = kernel.aimed_scratch(graph, sink)
+        kernel.find_sides(graph, scratch, ends, sink, nearest == "source", pairs, values, numbered, halt, done)
+
+    _by_sink(solve, number[sinks], len(graph.capacity), on_solved)
+    return values, numbered[:, number]
+
+
+def _by_sink(
+    solve: Callable[[Int[np.ndarray, " pair"], int, Int[np.ndarray, " 1"], Int[np.ndarray, " counter"]], None],
+    sinks: Int[np.ndarray, " pair"],
+    n_arcs: int,
+    on_solved: Callable[[], object] | None,
+) -> None:
+    """Call `solve(pairs, sink, halt, done)` for blocks of pairs that share a sink, in threads unless that is brief."""
     order = np.argsort(sinks, kind="stable")
     starts = np.flatnonzero(np.diff(sinks[order], prepend=-1))
     groups = [
@@ -95,19 +157,14 @@ def _solve(
         for start, stop in itertools.pairwise([*starts, len(order)])
         for first in range(start, stop, BLOCK)
     ]
-    n_threads = min(certified.n_cores(), max(len(groups), 1))
+    is_brief = certified.is_brief(len(sinks), n_arcs)
+    n_threads = 1 if is_brief else min(certified.n_cores(), max(len(groups), 1))
     halt, done = np.zeros(1, np.int64), np.zeros((n_threads, 8), np.int64)
     turns = itertools.count()  # next() on it is atomic
 
     def work(thread: int) -> None:
         while not halt[0] and (turn := next(turns)) < len(groups):
             pairs = groups[turn]
-            sink = int(number[sinks[pairs[0]]])
-            scratch = kernel.aimed_scratch(graph, sink)
-            ends = number[sources[pairs]]
-            kernel.find_sides(
-                graph, scratch, ends, sink, nearest == "source", pairs, values, numbered, halt, done[thread]
-            )
+            solve(pairs, int(sinks[pairs[0]]), halt, done[thread])
 
-    certified.run_in_threads(work, n_threads, halt, done, None, on_solved)
-    return values, numbered[:, number]
+    certified.run_work(work, n_threads, halt, done, None, on_solved, is_brief=is_brief)

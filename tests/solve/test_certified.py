@@ -224,7 +224,7 @@ def test_arrays_that_may_be_written_to_are_not_compiled_for_again():
     frozen.flags.writeable = False
     for capacity in (np.array(network.capacity), frozen):
         certified.solve_pairs(network.replace(capacity=capacity), *all_pairs(network))
-    kinds = {signature[2].mutable for signature in kernel._fill.signatures}
+    kinds = {signature[2].mutable for signature in kernel.lay_out.signatures}
     assert kinds == {False}
 
 

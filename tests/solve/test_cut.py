@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from oracles import minimum_cuts
 from strategies import make_attention, sixteenths
 
-from jaxflow import Attention, Capacities, flow_network, joint_capacities, min_cut
-from jaxflow.solve import CUT_STACKS, bottleneck, cut_capacities, cut_sentence
+from jaxflow import Attention, Capacities, flow_network, joint_capacities, max_flow, min_cut
+from jaxflow.solve import CUT_STACKS, bottleneck, cut_capacities, cut_sentence, min_cuts
 from jaxflow.solve._super_nodes import add_super_nodes
 
 
@@ -219,3 +219,19 @@ def test_cut_capacities_counts_the_decoders_layers_after_the_encoders():
             cut = min_cut(network, player, sink)
             np.testing.assert_allclose(found, cut.share * cut.value, atol=1e-9)
     assert layers[:, 3:].any()  # the encoder has three
+
+
+@pytest.mark.parametrize("n_tokens", [5, 70])  # 70: sets of nodes of more than one word
+@pytest.mark.parametrize("options", [{}, {"feedback": "unrolled", "n_prompt": 2}])
+def test_layers_of_cuts_are_those_of_their_arcs(compiled, options, n_tokens):
+    rng = np.random.default_rng(n_tokens)
+    weights = np.tril(rng.dirichlet(np.full(n_tokens, 0.3), (3, n_tokens))).astype(np.float32)
+    network = flow_network(Capacities(decoder=(weights + np.eye(n_tokens, dtype=np.float32)) / 2), **options)
+    sinks = network.outputs[[2, n_tokens - 1]]
+    capacity = cut_capacities(network, network.inputs, sinks[:, None])
+    cuts = min_cuts(network, network.inputs, sinks[:, None])
+    for found, cut in zip(capacity.reshape(-1, network.n_layers), cuts, strict=True):
+        in_layers = np.bincount(cut.layer - 1, cut.capacity, network.n_layers) if len(cut.layer) else 0
+        np.testing.assert_allclose(found, in_layers, atol=1e-12)
+        assert found.sum() == pytest.approx(cut.value, abs=1e-12)
+    np.testing.assert_allclose(capacity.sum(-1), max_flow(network, network.inputs, sinks[:, None]).lower, atol=1e-8)
