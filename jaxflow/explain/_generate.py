@@ -60,6 +60,12 @@ def go_on(model: Model, reading: Reading, how: Generate, *, tokenizer: Any, span
         raise ValueError(
             f"{model.name} is to go on from its inputs, and these are {', '.join(inputs) or 'none by name'}; expected input_ids."
         )
+    ids = inputs["input_ids"]
+    if "input_ids" not in model.arguments((), {"input_ids": ids}):
+        raise ValueError(
+            f"{model.name} takes no input_ids: what generates is called with input_ids, [1, token], and with all that it has "
+            "written so far. Wrap it in a function or a module that takes them by that name, with eos_token_id and max_length."
+        )
     if how.continuation is None:
         sequence, n_prompt = generate(
             model,

@@ -259,7 +259,8 @@ def _name_patches(grid: tuple[int, int], n_tokens: int) -> tuple[TokenName, ...]
 def padding_mask(mask: Any, name: str, side: str, shape: tuple[int, ...]) -> Bool[np.ndarray, "*batch token"] | None:
     """Return what a model was given as padding mask, if it says so for each token.
 
-    Axes of length 1 before the token may differ.
+    Axes of length 1 before the token may differ. Of a mask that says which keys each query sees, `[*batch, query, key]`, those
+    that no query sees are padding.
 
     Raises:
         ValueError: a mask of another shape, or with other values than 0 and 1.
@@ -269,7 +270,11 @@ def padding_mask(mask: Any, name: str, side: str, shape: tuple[int, ...]) -> Boo
     values = np.asarray(mask)
     if values.shape[-1:] == shape[-1:] and values.size == np.prod(shape):
         values = values.reshape(shape)
-    if values.shape != shape:
+    n_tokens = shape[-1]
+    by_query = (
+        n_tokens > 1 and values.shape[-2:] == (n_tokens, n_tokens) and np.size(values) == np.prod(shape) * n_tokens
+    )
+    if values.shape != shape and not by_query:
         raise ValueError(
             f"{name} has shape {np.shape(mask)}, which does not say for each of the {shape[-1]} tokens whether it is "
             f"padding: pass {side}_mask of shape {shape}, in Example(inputs, {side}_mask=...)."
@@ -287,4 +292,5 @@ def padding_mask(mask: Any, name: str, side: str, shape: tuple[int, ...]) -> Boo
             )
             + f"If the model takes it so, say which tokens are padding: Example(inputs, {side}_mask=...), of shape {shape}."
         )
-    return values.astype(bool)
+    known = values.astype(bool)
+    return known.reshape(*shape[:-1], n_tokens, n_tokens).max(-2) if by_query else known

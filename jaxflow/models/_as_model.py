@@ -108,6 +108,11 @@ def _not_a_model(model: Any) -> str:
     )
     if isinstance(model, type):
         return f"got the class {model.__name__}; expected an instance of it. {accepted}"
+    if callable(getattr(model, "apply", None)):  # as hk.transform makes
+        return (
+            f"got {type(model).__name__}, which cannot be called, but has a function apply: pass model.apply, and what it takes, "
+            f"such as capture(model.apply, params, rng, inputs). {accepted}"
+        )
     if isinstance(model, str):
         return f"got the text {model!r}; load the model first: model, tokenizer = load_model({model!r}). {accepted}"
     return f"got {type(model).__name__}. {accepted}"

@@ -90,7 +90,10 @@ def output_name(explanation: Explanation, row: int) -> str:
 def prediction_sentence(explanation: Explanation) -> str | None:
     """Say what was predicted for the whole sequence; None where every token has a prediction of its own."""
     if not explanation.predictions:
-        return "Predicted: nothing, the model has no classification head."
+        return (
+            "Predicted: nothing that is known to be logits (where a model returns an array of them, name them by "
+            "as_model(model, labels=[...]))."
+        )
     prediction = explanation.predictions[0]
     return None if prediction.position is not None else f"Predicted: {_prediction(prediction)}."
 

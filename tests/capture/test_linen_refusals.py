@@ -2,6 +2,7 @@
 
 import functools
 import re
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -18,6 +19,13 @@ from flax import nnx
 from jax.experimental import pallas
 
 from jaxflow.capture import capture
+
+
+class Transformed(NamedTuple):
+    """What haiku makes of a function."""
+
+    init: Any
+    apply: Any
 
 
 class Kernel(nn.Module):
@@ -124,8 +132,9 @@ def test_variables_missing_or_twice():
         (nnx.Linear, r"got the class Linear; expected an instance"),
         ("bert", r"got the text 'bert'; load the model first"),
         (X, r"got ArrayImpl"),
+        (Transformed(None, lambda params, rng, x: x), r"got Transformed, which cannot be called; .*pass model.apply"),
     ],
-    ids=["class", "nnx class", "text", "array"],
+    ids=["class", "nnx class", "text", "array", "a pair of functions"],
 )
 def test_not_a_model(model, message):
     with pytest.raises(TypeError, match=message) as error:

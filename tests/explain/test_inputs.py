@@ -11,9 +11,11 @@ import pytest
 from jaxflow import (
     AttentionFlow,
     Example,
+    Generate,
     IntegratedGradients,
     LeaveOneOut,
     Rollout,
+    as_model,
     capture,
     explain,
     load_model,
@@ -231,3 +233,55 @@ def test_axes_of_one_before_the_tokens_are_no_doubt():
     scores = [explain(model, inputs | {"attention_mask": np.array([1, 1, 0]).reshape(s)}).scores for s in shapes]
     np.testing.assert_array_equal(scores[1], scores[0])
     np.testing.assert_array_equal(scores[2], scores[0])
+
+
+@pytest.mark.parametrize("form", [(1, 4, 4), (4, 4), (1, 1, 4, 4)])
+@pytest.mark.parametrize("window", [4, 2])
+def test_a_mask_of_keys_for_each_query_hides_what_no_query_sees(form, window):
+    """As tunix takes it, `[batch, token, token]`; a window hides the first token from the last query, and is no padding."""
+
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, input_ids, attention_mask):
+            x = nn.Embed(9, 8)(input_ids)
+            return nn.MultiHeadDotProductAttention(num_heads=2)(x, mask=attention_mask.reshape(1, 1, 4, 4))
+
+    real = np.array([1, 1, 1, 0], bool)
+    seen = np.tril(np.ones((4, 4), bool)) & ~np.tril(np.ones((4, 4), bool), -window) & real
+    seen[3, 2] = True  # a padded query sees something too
+    inputs = {"input_ids": np.array([[1, 2, 3, 4]]), "attention_mask": seen.reshape(form)}
+    model = Model().bind(Model().init(jax.random.key(0), **inputs))
+    found = explain(model, inputs)
+    said = explain(model, Example(inputs, encoder_mask=real[None]))
+    np.testing.assert_array_equal(found.scores, said.scores)
+    assert (found.scores[:3, 3] == 0).all()
+    assert found.scores[0, 0] > 0
+
+
+def test_logits_without_labels_are_no_missing_head():
+    embed = jnp.asarray(np.random.default_rng(0).normal(size=(9, 4)))
+
+    def model(ids):
+        x = embed[ids]
+        return (jax.nn.softmax(x @ x.T) @ x)[0]
+
+    assert "as_model(model, labels=[...])" in str(explain(model, {"ids": np.array([1, 2, 3])}))
+    named = explain(as_model(model, labels=["a", "b", "c", "d"]), {"ids": np.array([1, 2, 3])})
+    logits = np.asarray(model(np.array([1, 2, 3])))
+    assert named.predictions[0].label == "abcd"[logits.argmax()]
+
+
+def test_generation_needs_inputs_of_the_name_that_is_called():
+    class Model(nn.Module):
+        eos_token_id: int = 50
+        max_length: int = 12
+
+        @nn.compact
+        def __call__(self, tokens):
+            x = nn.Embed(9, 8)(tokens)
+            return nn.Dense(9)(nn.MultiHeadDotProductAttention(num_heads=2)(x, mask=nn.make_causal_mask(tokens)))
+
+    ids = np.array([[3, 1, 4]])
+    variables = Model().init(jax.random.key(0), ids)
+    with pytest.raises(ValueError, match=r"Model takes no input_ids: .*Wrap it in a function or a module"):
+        explain(Model(), {"input_ids": ids}, generate=Generate(max_new_tokens=2), variables=variables)

@@ -118,7 +118,9 @@ def _search(
             if inner.sites or inner.refused:
                 findings.refused.append(
                     f"{_where(op)}attention inside a {op.name}, which capture does not enter. Capture what it "
-                    "maps, or let jax.jit place the arrays on devices instead (jax.sharding)."
+                    "maps, or let jax.jit place the arrays on devices instead (jax.sharding). Packages map their kernels; their "
+                    "flags switch that off: attention='dot_product' (MaxText), use_flash_attention=False (tunix), "
+                    "attn_mechanism='vanilla' (EasyDeL)."
                 )
 
 
