@@ -4,14 +4,16 @@
 
 Of each, `capture_contributions` is run as well: the levels of contributions must sum to the target.
 
-Models of packages that are not installed are left out (penzai, equinox, google-tunix; none pulls in torch). Cost is
-the time of `jax.jit` around capture, as a multiple of that of `jax.jit` around the model alone, the median of interleaved runs.
+Models of packages that are not installed are left out (penzai, equinox, esm2quinox, dm-haiku, keras-hub, recurrentgemma,
+google-tunix; none needs torch). Cost is the time of `jax.jit` around capture, as a multiple of that of `jax.jit` around the model
+alone, the median of interleaved runs.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib.metadata
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -167,6 +169,89 @@ def tunix_llama(take: Take) -> tuple[Any, ...]:
     return take(model, ids, positions, None, seen)
 
 
+def haiku_encoder(take: Take) -> tuple[Any, ...]:
+    import haiku as hk
+
+    def model(ids: jax.Array) -> jax.Array:
+        x = hk.Embed(50, 32)(ids)
+        for _ in range(3):
+            attention = hk.MultiHeadAttention(4, 8, w_init=hk.initializers.VarianceScaling(1.0), model_size=32)
+            x = x + attention(x, x, x)
+            x = x + hk.Linear(32)(jax.nn.gelu(hk.Linear(64)(x)))
+        return x
+
+    transformed, ids = hk.transform(model), jnp.asarray(IDS[:, :12])
+    return take(transformed.apply, transformed.init(jax.random.key(0), ids), None, ids)
+
+
+def esm2(take: Take) -> tuple[Any, ...]:
+    import esm2quinox
+
+    model = esm2quinox.ESM2(num_layers=3, embed_size=32, num_heads=4, token_dropout=True, key=jax.random.key(0))
+    return take(lambda model, ids: jax.vmap(model)(ids).logits, model, jnp.asarray(IDS[:, :12] % 20))
+
+
+def keras_hub(name: str, **sizes: Any) -> Callable[[Take], tuple[Any, ...]]:
+    def run(take: Take) -> tuple[Any, ...]:
+        os.environ["KERAS_BACKEND"] = "jax"
+        from keras_hub import models
+
+        small = {"vocabulary_size": 50, "num_layers": 3, "hidden_dim": 32, "intermediate_dim": 64}
+        model = getattr(models, name)(**small | sizes)
+        ids = IDS[:, :12]
+        given = {"token_ids": ids, "padding_mask": np.ones_like(ids), "segment_ids": np.zeros_like(ids)}
+        given |= {
+            f"{side}_{each}": given[each] for side in ("encoder", "decoder") for each in ("token_ids", "padding_mask")
+        }
+        trained, others = (
+            [v.value for v in kind] for kind in (model.trainable_variables, model.non_trainable_variables)
+        )
+        inputs = {each: given[each] for each in model.input}
+
+        def called(trained: list, inputs: dict) -> Any:
+            outputs = model.stateless_call(trained, others, inputs)[0]
+            return (
+                outputs.get("sequence_output", outputs.get("decoder_sequence_output"))
+                if isinstance(outputs, dict)
+                else outputs
+            )
+
+        return take(called, trained, inputs)
+
+    return run
+
+
+def griffin(take: Take, mixing: str = "refuse") -> tuple[Any, ...]:
+    import recurrentgemma.jax as griffin
+    from recurrentgemma.common import TemporalBlockType
+
+    kinds = (TemporalBlockType.RECURRENT, TemporalBlockType.RECURRENT, TemporalBlockType.ATTENTION)
+    config = griffin.GriffinConfig(
+        vocab_size=50, width=32, mlp_expanded_width=48, num_heads=4, lru_width=32, embeddings_scale_by_sqrt_dim=True,
+        block_types=kinds * 2, attention_window_size=8, logits_soft_cap=30.0,
+    )  # fmt: skip
+    model, ids = griffin.Griffin(config), jnp.asarray(IDS[:, :12])
+    positions = jnp.broadcast_to(jnp.arange(12), ids.shape)
+    variables = model.init(jax.random.key(0), ids, positions)
+    return take(as_model(model, variables=variables, mixing=mixing), ids, positions)
+
+
+class MapHead(nn.Module):
+    """A ViT of big_vision in its style, `pool_type="map"`, on patches that are embedded already."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for _ in range(3):
+            x = LinenBlock()(x)
+        probe = self.param("probe", nn.initializers.xavier_uniform(), (1, 1, WIDTH))
+        pooled = nn.MultiHeadDotProductAttention(num_heads=N_HEADS)(jnp.tile(probe, (len(x), 1, 1)), nn.LayerNorm()(x))
+        return nn.Dense(10)(pooled + nn.Dense(WIDTH)(nn.gelu(nn.Dense(WIDTH)(nn.LayerNorm()(pooled)))))
+
+
+def map_head(take: Take) -> tuple[Any, ...]:
+    return take(MapHead(), hidden(), variables=MapHead().init(jax.random.key(0), hidden()))
+
+
 def bonsai_layout(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     """Grouped queries, logits `[B, T, S, K, G]`, softmax over axis 2."""
     b, t, n, h = q.shape
@@ -254,6 +339,25 @@ def cases() -> Iterator[Case]:
     yield f"penzai {version('penzai')}, Llama", penzai_llama
     yield f"equinox {version('equinox')}, `nn.MultiheadAttention`, `vmap`, `filter_jit`", equinox_encoder
     yield f"tunix {version('google-tunix')}, Llama 3, grouped queries, remat", tunix_llama
+    yield f"esm2quinox {version('esm2quinox')}, ESM-2, `vmap`", esm2
+    yield f"dm-haiku {version('dm-haiku')}, `hk.MultiHeadAttention`", haiku_encoder
+    hub, grouped = f"keras-hub {version('keras-hub')}", {"num_query_heads": 4, "num_key_value_heads": 2}
+    heads = {"num_heads": 4, "max_sequence_length": 12}
+    yield f"{hub}, BERT", keras_hub("BertBackbone", **heads)
+    yield f"{hub}, RoBERTa", keras_hub("RobertaBackbone", **heads)
+    yield f"{hub}, DistilBERT", keras_hub("DistilBertBackbone", **heads)
+    yield f"{hub}, DeBERTa 3", keras_hub("DebertaV3Backbone", bucket_size=4, **heads)
+    yield f"{hub}, GPT-2", keras_hub("GPT2Backbone", **heads)
+    yield f"{hub}, OPT", keras_hub("OPTBackbone", **heads)
+    yield f"{hub}, BLOOM", keras_hub("BloomBackbone", num_heads=4)
+    yield f"{hub}, Gemma 3", keras_hub("Gemma3Backbone", head_dim=8, image_size=16, **grouped)
+    yield f"{hub}, Llama 3", keras_hub("Llama3Backbone", **grouped)
+    yield f"{hub}, Mixtral", keras_hub("MixtralBackbone", num_experts=2, top_k=1, **grouped)
+    yield f"{hub}, BART", keras_hub("BartBackbone", **heads)
+    yield f"{hub}, T5", keras_hub("T5Backbone", num_heads=4, key_value_dim=8)
+    yield "a MAP head in big_vision's style (linen)", map_head
+    yield f"recurrentgemma {version('recurrentgemma')}, Griffin", griffin
+    yield 'the same, `mixing="accept"`', functools.partial(griffin, mixing="accept")
     yield "queries in chunks (`lax.map`)", lambda take: traced(take, query_chunks)
     yield "keys in blocks with a running sum (flash attention in JAX)", lambda take: traced(take, flash)
     yield "a Pallas kernel", lambda take: traced(take, pallas)
@@ -286,7 +390,7 @@ def reached() -> Iterator[str]:
             _, _, contributions = run(functools.partial(capture_contributions, target=levels.largest))
             yield f"| {name} | {attention.backend} | {found} | {levels.off_by(contributions):.0e} | |"
         except ValueError as error:
-            yield f"| {name} | {attention.backend} | {found} | | contributions: {reason(error)} |"
+            yield f"| {name} | {attention.backend} | {found} | | contributions: {str(error).splitlines()[0]} |"
 
 
 def reason(error: ValueError) -> str:
