@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxflow.cli import _arguments as types
-from jaxflow.cli._streams import read_file, read_stdin
+from jaxflow.cli._streams import print_json, read_file, read_stdin
 
 EPILOG = """examples:
   jaxflow compare sentences.txt
@@ -97,7 +97,7 @@ def run_compare(arguments: argparse.Namespace) -> None:
         bootstrap=Bootstrap(level=arguments.level, n_resamples=arguments.resamples, seed=arguments.seed),
     )
     if arguments.json:
-        print(compared.to_json(scores=arguments.scores))
+        print_json(compared.to_json(scores=arguments.scores))
     else:
         width = shutil.get_terminal_size((120, 24)).columns
         print(compared.to_text(width))

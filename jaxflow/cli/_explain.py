@@ -11,7 +11,7 @@ from typing import Any
 from jaxflow._printable import printable
 from jaxflow.cli import _arguments as types
 from jaxflow.cli._interrupt import cleans_up
-from jaxflow.cli._streams import check_page, read_file, read_stdin
+from jaxflow.cli._streams import check_page, print_json, read_file, read_stdin
 
 EPILOG = """examples:
   jaxflow explain "the keys to the old cabinet"
@@ -184,7 +184,7 @@ def run_explain(arguments: argparse.Namespace, text: str) -> None:
     console = Console()
     rows = None if arguments.output is not None or arguments.joint or generates else (0,)
     if arguments.json:
-        print(explanation.to_json())
+        print_json(explanation.to_json())
     elif has_colours(console):
         console.print(InTerminal(explanation, rows))
     else:

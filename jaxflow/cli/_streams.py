@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-# What stands for a sign that an encoding lacks; any other is written as an escape, which JSON reads back.
+# What stands for a sign that an encoding lacks; any other is written as an escape.
 SIGNS = {
     "█": "#",
     "▒": "-",
@@ -42,6 +42,19 @@ def _replaced(error: UnicodeError) -> tuple[str, int]:
         raise error
     signs = error.object[error.start : error.end]
     return "".join(SIGNS.get(sign) or _escape(sign) for sign in signs), error.end
+
+
+def print_json(text: str) -> None:
+    """Print JSON, of which every sign reads back: what the encoding lacks is an escape, and never another sign."""
+    encoding = sys.stdout.encoding or "utf-8"
+    codecs.register_error("jaxflow-json", _escaped)
+    print(text.encode(encoding, "jaxflow-json").decode(encoding))
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(map(_escape, error.object[error.start : error.end])), error.end
 
 
 def _escape(sign: str) -> str:

@@ -13,7 +13,6 @@ import pytest
 
 from jaxflow import Explanation, explain, load, load_model
 from jaxflow.cli._main import main
-from jaxflow.cli._streams import show_all_signs
 
 TEXT = "the keys to the old cabinet"
 
@@ -265,31 +264,6 @@ def test_words_and_all_outputs_together(capsys):
     shown = capsys.readouterr().out
     assert "outputs 0 to 4 together ([CLS] the keys' cabinet)" in shown
     assert "\n  keys' " in shown
-
-
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1", "utf-8"])
-def test_any_encoding_of_the_terminal_gets_every_line(encoding, capsys):
-    main(["explain", TEXT])
-    expected = capsys.readouterr().out
-    process = in_shell("explain", TEXT, PYTHONIOENCODING=encoding)
-    assert process.returncode == 0, process.stderr
-    shown = process.stdout.decode(encoding)
-    assert [line.split() for line in shown.replace("#", "█").replace("-", "▒").splitlines()] == [
-        line.split() for line in expected.replace("#", "█").replace("-", "▒").splitlines()
-    ]
-    assert ("█" in shown) == (encoding == "utf-8")
-
-
-def test_what_an_encoding_lacks_is_an_escape_that_json_reads():
-    stream = io.TextIOWrapper(io.BytesIO(), "ascii")
-    sys_stdout, sys.stdout = sys.stdout, stream
-    try:
-        show_all_signs()
-        print(json.dumps(["你好", "🙂", "→"], ensure_ascii=False))
-        stream.flush()
-    finally:
-        sys.stdout = sys_stdout
-    assert json.loads(stream.buffer.getvalue().decode("ascii")) == ["你好", "🙂", "->"]
 
 
 def in_shell(*arguments, **environment):
