@@ -219,7 +219,7 @@ def read_text(parser: argparse.ArgumentParser, arguments: argparse.Namespace) ->
     if arguments.text not in (None, "-"):
         if any("\ud800" <= sign <= "\udfff" for sign in arguments.text):
             raise ValueError("The text is no UTF-8: write it to a file, and pass --file, or set a locale that fits it.")
-        return arguments.text
+        return arguments.text.removeprefix("\ufeff")
     if arguments.text is None and (sys.stdin is None or sys.stdin.isatty()):
         parser.error(
             'no text: give one in quotes, --file FILE, or standard input. Such as: jaxflow explain "the keys to the cabinet"'

@@ -156,7 +156,12 @@ def encode(tokenizer: Any, text: str) -> dict[str, np.ndarray]:
         raise TypeError(f"tokenizer is {tokenizer!r:.60}; expected a tokenizer, as load_model returns it.")
     if not text.strip():
         raise ValueError("The text is empty: there is no token to explain.")
-    inputs = {name: np.asarray(values) for name, values in tokenizer([text]).items()}
+    if text.startswith("\ufeff"):
+        raise ValueError(
+            "The text begins with a byte order mark, U+FEFF, which a model would read as a word: open its file with "
+            "encoding='utf-8-sig', or leave it out, text.removeprefix('\\ufeff')."
+        )
+    inputs = {name: np.asarray(values) for name, values in _tokenized(tokenizer, text).items()}
     n_tokens, limit = inputs["input_ids"].shape[-1], tokenizer.model_max_length
     if not n_tokens:
         raise ValueError(f"The text {text[:40]!r} has no token: the tokenizer leaves out all that it holds.")
@@ -166,6 +171,20 @@ def encode(tokenizer: Any, text: str) -> dict[str, np.ndarray]:
             "another text: shorten or split it."
         )
     return inputs
+
+
+def _tokenized(tokenizer: Any, text: str) -> Mapping[str, Any]:
+    """Let a tokenizer read a text.
+
+    Raises:
+        ValueError: whatever the tokenizer raises, such as that it has no token for a word, nor for unknown ones.
+    """
+    try:
+        return tokenizer([text])
+    except ValueError:
+        raise
+    except Exception as error:  # those of the library tokenizers have no kind of their own
+        raise ValueError(f"{type(tokenizer).__name__} cannot read the text {text[:40]!r}: {error}") from error
 
 
 def read_by(attention: Attention) -> dict[str, tuple[int, str, str]]:

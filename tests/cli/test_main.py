@@ -298,6 +298,8 @@ def test_a_byte_order_mark_is_no_word(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(TEXT.encode("utf-8-sig")), "ascii"))
     assert main(["explain", "-"]) == 0
     assert capsys.readouterr().out == expected
+    assert main(["explain", f"\ufeff{TEXT}"]) == 0
+    assert capsys.readouterr().out == expected
 
 
 def test_a_page_is_announced_and_what_was_found_is_shown_first(capsys, tmp_path, monkeypatch):

@@ -160,3 +160,24 @@ def test_what_a_tokenizer_returns_is_inputs(tmp_path):
     assert isinstance(encoded["input_ids"], list)
     expected = explain(model, "the keys", tokenizer=tokenizer)
     np.testing.assert_array_equal(explain(model, encoded, tokenizer=tokenizer).scores, expected.scores)
+
+
+def test_a_byte_order_mark_is_no_word():
+    model, tokenizer = load_model("agreement")
+    with pytest.raises(ValueError, match=r"begins with a byte order mark, U\+FEFF.*utf-8-sig"):
+        explain(model, "\ufeffthe keys", tokenizer=tokenizer)
+    with pytest.raises(ValueError, match=r"Text 2 of 2.*begins with a byte order mark"):
+        compare(model, ["the old keys", "\ufeffthe old keys"], tokenizer=tokenizer)
+
+
+def test_a_tokenizer_that_has_no_token_for_a_word():
+    """The library tokenizers raises a bare Exception then."""
+    import tokenizers
+    import transformers
+
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel({"the": 0, "keys": 1}, unk_token="[UNK]"))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=backend)
+    model, _ = load_model("agreement")
+    with pytest.raises(ValueError, match="PreTrainedTokenizerFast cannot read the text 'the xylophones': "):
+        explain(model, "the xylophones", tokenizer=tokenizer)

@@ -208,7 +208,4 @@ def _load_tokenizer(directory: Path, model: Any) -> Any:
     with refused(
         f"{directory} has no {what} that loads: save it there with {what.replace(' ', '_')}.save_pretrained. transformers says"
     ):
-        found = loader.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-        if what == "tokenizer":
-            found(["a"])
-        return found
+        return loader.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
