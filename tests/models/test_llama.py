@@ -1,6 +1,8 @@
 """Llama, Mistral and Gemma compute what their configuration says, or are refused by name; the reference is in NumPy."""
 
 import functools
+import gc
+import importlib
 import json
 import threading
 
@@ -286,3 +288,46 @@ def test_a_scaling_that_changes_nothing_is_taken():
     model, params = plain("Llama", rope_theta=300.0, rope_scaling={"rope_type": "default"})
     _, attention = capture(model, IDS, params=params)
     assert_close(attention.decoder, reference(model.config, params, IDS, np.ones_like(MASK))[1])
+
+
+@pytest.mark.parametrize("family", ["Llama", "Mistral", "Gemma"])
+def test_masks_are_of_the_tokens_and_positions_are_those_of_the_model(family, monkeypatch):
+    """A layer's mask has the tokens that are read; rotations go on to the last position."""
+    model = tiny_models.build(family, "ForCausalLM")
+    ids = np.array([[5, 6, 7, 8]])
+    positions = np.array([[3, 9, 17, model.config.max_position_embeddings - 1]])
+    lengths = []
+    make = nn.make_causal_mask
+    module = importlib.import_module(type(model).__module__)
+    monkeypatch.setattr(module, "make_causal_mask", lambda x, **how: lengths.append(x.shape[-1]) or make(x, **how))
+    short, attention = capture(model, ids, position_ids=positions)
+    assert set(lengths) == {4}
+    whole, _ = capture(model, np.concatenate([ids, ids], -1), position_ids=np.concatenate([positions, positions], -1))
+    np.testing.assert_allclose(short.logits, whole.logits[:, :4], atol=1e-4)
+    other, _ = capture(model, ids)
+    assert not np.allclose(short.logits, other.logits, atol=1e-3)
+    monkeypatch.undo()
+    written = model.generate(ids, max_new_tokens=3, do_sample=False, pad_token_id=0, eos_token_id=None).sequences
+    expected = ids
+    for _ in range(3):
+        logits = capture(model, expected)[0].logits
+        expected = np.append(expected, np.asarray(logits)[:, -1:].argmax(-1), axis=-1)
+    np.testing.assert_array_equal(written, expected)
+    assert attention.decoder.shape[-1] == 4
+
+
+def test_a_run_leaves_little_behind():
+    """Layers of flax refer to each other, so what they hold waits for the collector of cycles."""
+    model = tiny_models.build("Llama", "ForCausalLM", max_position_embeddings=2048, tie_word_embeddings=True)
+    ids = np.array([[5, 6, 7, 8]])
+    capture(model, ids)
+    gc.collect()
+    gc.disable()
+    try:
+        before = sum(array.nbytes for array in jax.live_arrays())
+        for _ in range(3):
+            capture(model, ids)
+        grown = sum(array.nbytes for array in jax.live_arrays()) - before
+    finally:
+        gc.enable()
+    assert grown < 2**20  # each mask of all positions is four times that

@@ -8,10 +8,14 @@ that run, as in `_t5`. What it cannot put right is refused, since transformers s
 
 from __future__ import annotations
 
+import contextvars
+import copy
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
@@ -36,20 +40,50 @@ def mend_llama(call: Callable, args: tuple, kwargs: dict, context: nn.module.Int
     """
     module: Any = context.module
     if context.method_name == "__call__" and isinstance(module, nn.Dense):
-        kernel = _tied_kernel(module)
-        return call(*args, **kwargs) if kernel is None else module.apply({"params": {"kernel": kernel}}, *args)
-    if context.method_name != "setup" or type(module).__module__ not in FAMILIES.values():
+        table = _tied_table(module)
+        return call(*args, **kwargs) if table is None else _times_table(module, args[0], table)
+    if type(module).__module__ not in FAMILIES.values():
         return call(*args, **kwargs)  # a class that somebody derived has a setup of its own
     name = type(module).__name__
+    if context.method_name == "__call__" and name.endswith("DecoderLayer"):
+        token = _n_tokens.set(args[0].shape[1])
+        try:
+            return call(*args, **kwargs)
+        finally:
+            _n_tokens.reset(token)
+    if context.method_name != "setup":
+        return call(*args, **kwargs)
     if name.endswith("RotaryEmbedding"):
-        module.sincos = jnp.asarray(rotations(module.config))
+        config = getattr(module.parent, "config", module.config)  # of all positions: see _set_up_attention
+        theta = float(_rope(config)["rope_theta"])
+        module.sincos = _rotations(theta, _head_width(config), config.max_position_embeddings)
         return None
     if name.endswith("Attention"):
         refuse_unread(name, module.config)
-    call(*args, **kwargs)
-    if name == "FlaxMistralAttention":
-        module.causal_mask = window(module.config.max_position_embeddings, module.config.sliding_window)
-    return None
+        return _set_up_attention(module, lambda: call(*args, **kwargs))
+    return call(*args, **kwargs)
+
+
+def _set_up_attention(module: Any, call: Callable[[], Any]) -> None:
+    """Set up a layer with a causal mask of the tokens that it reads, rather than one of all positions that the model has.
+
+    Of 131,072 positions each layer's mask would take 17 GB. With a cache of keys, all positions are needed.
+    """
+    config, n_positions = module.config, _n_tokens.get()
+    if n_positions is None or module.has_variable("cache", "cached_key") or module.is_mutable_collection("cache"):
+        n_positions = config.max_position_embeddings
+    shorter = copy.copy(config)
+    shorter.max_position_embeddings = n_positions
+    object.__setattr__(module, "config", shorter)
+    try:
+        call()
+    finally:
+        object.__setattr__(module, "config", config)
+    if type(module).__name__ == "FlaxMistralAttention":
+        module.causal_mask = window(n_positions, config.sliding_window)
+
+
+_n_tokens: contextvars.ContextVar[int | None] = contextvars.ContextVar("jaxflow_n_tokens", default=None)
 
 
 def rotations(config: Any) -> Float[np.ndarray, "position one angle"]:
@@ -63,11 +97,18 @@ def rotations(config: Any) -> Float[np.ndarray, "position one angle"]:
 
     Source: Su et al. 2021 (2104.09864), equation 15, with `rope_theta` for 10,000.
     """
-    width = _head_width(config)
-    frequencies = 1.0 / _rope(config)["rope_theta"] ** (np.arange(0, width, 2) / width)
-    angles = np.outer(np.arange(config.max_position_embeddings), frequencies).astype(np.float32)
+    return np.asarray(
+        _rotations(float(_rope(config)["rope_theta"]), _head_width(config), config.max_position_embeddings)
+    )
+
+
+@functools.lru_cache(4)  # one for all layers and runs of a model: they take megabytes
+def _rotations(theta: float, width: int, n_positions: int) -> Float[Array, "position one angle"]:
+    frequencies = 1.0 / theta ** (np.arange(0, width, 2) / width)
+    angles = np.outer(np.arange(n_positions), frequencies).astype(np.float32)
     sin, cos = np.sin(angles), np.cos(angles)
-    return np.concatenate([sin, sin, cos, cos], axis=-1)[:, None]
+    with jax.ensure_compile_time_eval():  # it outlives the trace that asked for it
+        return jnp.asarray(np.concatenate([sin, sin, cos, cos], axis=-1)[:, None])
 
 
 def window(n_positions: int, width: int | None) -> Bool[Array, "1 1 position position"]:
@@ -153,11 +194,16 @@ def _head_width(config: Any) -> int:
     return config.hidden_size // config.num_attention_heads
 
 
-def _tied_kernel(module: nn.Dense) -> Array | None:
-    """Return the transposed table of embeddings, if `module` is a head that is to be the table but has weights of its own."""
+def _tied_table(module: nn.Dense) -> Array | None:
+    """Return the table of embeddings, if `module` is a head that is to be the table but has weights of its own."""
     parent: Any = module.parent
     if module.name != "lm_head" or not is_llama(type(parent)) or module.is_initializing():
         return None
-    return (
-        parent.model.variables["params"]["embed_tokens"]["embedding"].T if parent.config.tie_word_embeddings else None
-    )
+    return parent.model.variables["params"]["embed_tokens"]["embedding"] if parent.config.tie_word_embeddings else None
+
+
+def _times_table(module: nn.Dense, hidden: Array, table: Array) -> Array:
+    """Do what a head does whose kernel is the transposed table, without a copy of it."""
+    hidden, table = nn.dtypes.promote_dtype(hidden, table, dtype=module.dtype)
+    over = (((hidden.ndim - 1,), (1,)), ((), ()))
+    return jax.lax.dot_general(hidden, table, over, precision=module.precision)
