@@ -106,10 +106,12 @@ class _Finder:
                     elif part == "batch":
                         batch.add(origin)
             weights = site.softmax.exp.outs[0]  # and what is added to the logits, such as a table of distances
-            for known, axis in zip(site.scores.axes.get(weights, ()), self._axes[weights], strict=False):
-                parts = {site.scores.parts.get(place) for place in ax.origins(known)}
+            known = [factor for axis in site.scores.axes.get(weights, ()) for factor in axis]
+            whence = [factor for axis in self._axes[weights] for factor in axis]
+            for factor, own in zip(known, whence, strict=False) if len(known) == len(whence) else ():
+                parts = {site.scores.parts.get(place) for place in factor.origins}
                 longest = max((n for part, n in count.items() if part in parts), default=0)
-                for origin in ax.origins(axis) if longest else ():
+                for origin in own.origins if longest else ():
                     lengths[origin] = max(lengths.get(origin, 0), longest)
         for value in self._sown:
             *others, query, key = self._axes[value]
