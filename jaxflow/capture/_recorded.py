@@ -82,6 +82,6 @@ def by_stack(model: str, layers: Sequence[Layer], roles: Mapping[Path, Role]) ->
             raise UnclearRolesError(
                 f"The {role} of {model} has attention whose keys are more or fewer than its queries:\n{listed(oblong)}\n"
                 'If it is cross-attention, say so by a fragment of its path: capture(..., roles={"cross": "cross"}). If '
-                "it is one step of decoding with a cache, capture the pass over the whole sequence instead."
+                "it is one step of decoding with a cache, capture the pass over the whole sequence instead (decode=False)."
             )
     return stacks

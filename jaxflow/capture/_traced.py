@@ -21,6 +21,7 @@ from jaxflow.capture._trace import Traced, trace
 from jaxflow.capture._traced_sown import of_sown
 from jaxflow.capture._tracing import axes as ax
 from jaxflow.capture._tracing.additions import Adder, Place, place_of
+from jaxflow.capture._tracing.caches import ReadsCacheError
 from jaxflow.capture._tracing.crossings import Queries, ending_in_output
 from jaxflow.capture._tracing.scores import Part
 from jaxflow.capture._tracing.sites import Findings, Site, find
@@ -79,6 +80,8 @@ def trace_unrecorded(model: Model, args: tuple, kwargs: Mapping[str, Any], error
                 raise error  # the trace tells only which queries are nobody's tokens
     except ValueError as refused:
         if error is None:
+            raise
+        if isinstance(refused, ReadsCacheError):
             raise
         if isinstance(error, UnclearRolesError):
             raise error from None

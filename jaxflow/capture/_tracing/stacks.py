@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 
 from jaxflow.capture._roles import Role, said_roles
 from jaxflow.capture._tracing import axes as ax
+from jaxflow.capture._tracing.caches import refuse_caches
 from jaxflow.capture._tracing.origins import axes_of
 from jaxflow.capture._tracing.program import Scope, Value
-from jaxflow.capture._tracing.scores import Part
+from jaxflow.capture._tracing.scores import Part, length_of
 from jaxflow.capture._tracing.sites import Site
 
 
@@ -63,7 +64,9 @@ def traced_roles(name: str, program: Scope, sites: Sequence[Site], said: Mapping
     """
     paths = [tuple(site.path.strip("/").split("/")) for site in sites]
     given = said_roles(name, paths, said)
+    refuse_caches(name, sites)
     if len(given) == len(paths):
+        _refuse_oblong(name, sites, [given[path] for path in paths])
         return [given[path] for path in paths]
     sides = _sides(program, sites)
     listed = "\n".join(
@@ -100,6 +103,7 @@ def traced_roles(name: str, program: Scope, sites: Sequence[Site], said: Mapping
         elif paths[i] not in given:
             raise unclear(f"{sites[i].path} is joined to the others by nothing")
     roles = [given.get(path, role) for path, role in zip(paths, roles, strict=True)]
+    _refuse_oblong(name, sites, roles)
     for role in set(roles):
         members = [i for i, r in enumerate(roles) if r == role]
         for i in members:
@@ -109,6 +113,22 @@ def traced_roles(name: str, program: Scope, sites: Sequence[Site], said: Mapping
             if (apart or first.batch & other.query or other.batch & first.query) and not said:
                 raise unclear(f"{sites[members[0]].path} and {sites[i].path} attend over different tokens")
     return roles
+
+
+def _refuse_oblong(name: str, sites: Sequence[Site], roles: Sequence[Role]) -> None:
+    """Raise if something is called self-attention whose queries and keys differ in number: no network can take it."""
+    oblong = []
+    for site, role in zip(sites, roles, strict=True):
+        made = site.scores.axes[site.scores.op.outs[0]]
+        n_queries, n_keys = length_of(site.scores, made, "query"), length_of(site.scores, made, "key")
+        if role != "cross" and n_queries != n_keys:
+            oblong.append(f"  {site.path}, {role}: {n_queries} queries, {n_keys} keys")
+    if oblong:
+        raise ValueError(
+            f"Self-attention of {name} has more or fewer keys than queries, so it makes no network:\n"
+            + "\n".join(oblong)
+            + "\nThe role of keys of another sequence is 'cross'; if they are a cache's, capture the pass over all tokens."
+        )
 
 
 def _sides(program: Scope, sites: Sequence[Site]) -> list[Sides]:
