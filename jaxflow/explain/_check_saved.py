@@ -17,7 +17,7 @@ from jaxflow.solve import STAGES
 LARGEST = 1e30  # of scores, capacities and flows, which sums and pictures can still hold
 SLACK = 1e-6  # of bounds that rounding may have put in the wrong order, as a share of the larger one
 TEXTS = ("model", "method", "version")
-NAMES = ("encoder_tokens", "decoder_tokens", "output_tokens", "notes")
+NAMES = ("encoder_tokens", "decoder_tokens", "output_tokens", "notes", "mixing")
 KINDS = ("word", "part", "special")
 # What views read of the method's options, and what it may be there.
 NUMBER = (int, float, np.ndarray, type(None))
@@ -181,9 +181,8 @@ def _check_predictions(predictions: Sequence[Prediction]) -> None:
         _expect(isinstance(each.label, str), "predictions", "labels that are texts")
         _expect(is_number and 0 <= each.probability <= 1 + SLACK, "predictions", "probabilities from 0 to 1")
         whole = each.position is None and len(predictions) == 1
-        _expect(
-            whole or each.position == number, "predictions", "one of the sequence, or one of each position, in order"
-        )
+        own = isinstance(each.position, int) and each.position == number
+        _expect(whole or own, "predictions", "one of the sequence, or one of each position, in order")
 
 
 def _check_graph(graph: FlowGraph) -> None:
@@ -279,7 +278,10 @@ def _length(array: Any, name: str) -> int:
 
 
 def _in_range(values: Any, least: float, most: float) -> bool:
-    values = np.asarray(values)
+    try:
+        values = np.asarray(values, np.float64)
+    except OverflowError:  # a whole number that no float holds
+        return False
     return bool((np.isfinite(values) & (values >= least) & (values <= most)).all())
 
 

@@ -68,9 +68,18 @@ class Explanation:
     mixing: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Tell kinds of tokens by their names where nothing else does."""
+        """Tell kinds of tokens by their names where nothing else does.
+
+        Raises:
+            ValueError: more or fewer kinds than inputs.
+        """
         if not self.token_kinds:
             object.__setattr__(self, "token_kinds", tuple(token.kind for token in plain_names(self.tokens)))
+        if len(self.token_kinds) != len(self.tokens):
+            raise ValueError(
+                f"token_kinds holds {len(self.token_kinds)} kinds; expected {len(self.tokens)}, one of each input. Of other "
+                "names than before leave it out: dataclasses.replace(explanation, encoder_tokens=names, token_kinds=())."
+            )
 
     @property
     def tokens(self) -> tuple[str, ...]:

@@ -275,3 +275,19 @@ def test_parts_that_do_not_fit(saved, tmp_path, change, message):
         return
     with pytest.raises(ValueError, match=message):
         load(path)
+
+
+@pytest.mark.parametrize("junk", [5, "x", [[1.5]], {"a": 1}], ids=repr)
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Explanation) if field.name != "picture"])
+def test_every_field_is_checked(saved, tmp_path, field, junk):
+    """A field that is new must be looked at, too: what no view could show is refused when it is loaded."""
+    if isinstance(junk, str) and isinstance(saved[0][0]["content"][field], str):
+        pytest.skip("a text may be any text")
+    tree = copy.deepcopy(saved[0][0])
+    tree["content"][field] = junk
+    (tmp_path / "x.json").write_text(json.dumps(tree))
+    if field == "conventions" and isinstance(junk, dict):
+        assert load_or_refuse(tmp_path / "x.json") is not None, "an option may have any name"
+        return
+    with pytest.raises(ValueError, match=r"x\.json is damaged"):
+        load(tmp_path / "x.json")
