@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxflow.capture import LabelTarget, Logit, logits_of
-from jaxflow.explain._token_names import name_tokens, tokens_named
+from jaxflow.explain._token_names import find_token, name_tokens
 from jaxflow.models import Model
 
 PER_POSITION = "has logits for each position: say by positions= which one"
@@ -164,15 +164,11 @@ def _number(name: str, n_labels: int, model: Model, tokenizer: Any) -> int:
 
 
 def _token(name: str, tokenizer: Any) -> int:
-    """Return the token of that name: one that begins a word, or else the one that the tokenizer spells so.
-
-    With a blank before the name, it must begin a word.
-    """
-    named = tokens_named(tokenizer, name)
-    spelled = tokenizer.get_vocab().get(name)
-    if not named and spelled is None:
+    """Return the token of that name."""
+    number = find_token(tokenizer, name)
+    if number is None:
         raise ValueError(
             f"target is {name!r}, which is no token of the tokenizer; expected one by its name as a page shows it, as the "
             "tokenizer spells it, or by its number."
         )
-    return named[0] if named else int(spelled)
+    return number

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from jaxflow import load_model
 from jaxflow._printable import BLANKS
 from jaxflow.explain import TokenName, join_names, name_tokens, plain_names
+from jaxflow.explain._token_names import find_token
 
 # Letters that names use as signs cannot be told from these signs.
 LETTERS = st.characters(exclude_categories=["Cs"], exclude_characters="(\\␣↵⇥␍∅")
@@ -168,3 +169,21 @@ def test_names_that_are_given_stay_so():
         TokenName("[SEP]", "special"),
         TokenName(r"\x1b[2J", "word"),
     ]
+
+
+def test_a_token_is_found_by_its_name_its_spelling_and_where_it_begins_a_word():
+    tokenizer = copy.deepcopy(scripts.byte_level())
+    vocabulary = tokenizer.get_vocab()
+    assert find_token(tokenizer, "t") == vocabulary["Ġt"] != vocabulary["t"]
+    assert find_token(tokenizer, "Ġt") == vocabulary["Ġt"]
+    inside = next(
+        token for token in sorted(vocabulary) if token.isalpha() and token.isascii() and f"Ġ{token}" not in vocabulary
+    )
+    assert find_token(tokenizer, inside) == vocabulary[inside]
+    assert find_token(tokenizer, "no such token") is None
+    tokenizer.add_tokens(["no such token"])
+    assert find_token(tokenizer, "no such token") == len(tokenizer) - 1, "a vocabulary may grow"
+    names = [name for name, _ in name_tokens(tokenizer, range(len(vocabulary)), are_apart=True)]
+    for name in names:
+        found = find_token(tokenizer, name)
+        assert vocabulary.get(name) == found or names[found] == name
