@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import warnings
@@ -26,11 +27,15 @@ exit status: 0 done, 1 could not be done (the reason is on standard error), 2 wr
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status: 0, 1 (could not), 2 (usage) or 130 (interrupted, by Ctrl-C)."""
+    """Run the command line and return its exit status: 0, 1 (could not), 2 (usage) or 130 (interrupted, by Ctrl-C).
+
+    Args:
+        argv: arguments; None for those of the process, which then is the command's own, and ends at once on Ctrl-C.
+    """
     try:
-        with ends_at_once():
+        with ends_at_once() if argv is None else contextlib.nullcontext():
             return _run(argv)
-    except KeyboardInterrupt:  # where it is raised all the same: in the middle of saving
+    except KeyboardInterrupt:  # in the middle of saving, or in a process that is not ours alone
         _fail("interrupted")
         return INTERRUPTED
 

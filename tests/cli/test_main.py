@@ -386,7 +386,34 @@ def test_ctrl_c_of_a_terminal_while_libraries_are_loaded(library):
     assert (process.returncode, out, err) == (130, "", "jaxflow: interrupted\n")
 
 
-def test_ctrl_c_in_the_middle_of_saving_leaves_nothing_behind(capsys, monkeypatch, tmp_path):
+SAVING = """
+import os, signal, sys
+from jaxflow import Explanation
+from jaxflow.cli import main
+
+def interrupted(self, path):
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        print("cleaned up")
+
+Explanation.save = interrupted
+sys.argv = ["jaxflow", "explain", "the keys", "--html", "x.html"]
+sys.exit(main())
+"""
+
+
+def test_ctrl_c_in_the_middle_of_saving_cleans_up(tmp_path):
+    known = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    process = subprocess.run(
+        [sys.executable, "-c", SAVING], env=known, check=False, capture_output=True, text=True, cwd=tmp_path
+    )
+    assert process.returncode == 130
+    assert process.stdout.endswith("cleaned up\n")
+    assert process.stderr == "jaxflow: interrupted\n"
+
+
+def test_ctrl_c_does_not_end_a_process_that_is_not_the_command_s_own(capsys, monkeypatch, tmp_path):
     def interrupted(self, path):
         os.kill(os.getpid(), signal.SIGINT)
 
