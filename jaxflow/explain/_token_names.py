@@ -85,7 +85,8 @@ def name_tokens(
                 stop += 1
             pieces = spell([token or "" for token in tokens[start:stop]])
             if blanks is None and any(piece.gap is None for piece in pieces):
-                are_words = text is not None and text.split() == tokens[start:stop]  # the usual case of such a tokenizer
+                # The usual case of such a tokenizer, told without reading the text again.
+                are_words = text is not None and text.split() == tokens[start:stop]
                 blanks = [] if are_words else _blanks(tokenizer, numbers, text)
             for i, (piece, content) in enumerate(zip(pieces, texts_of(pieces), strict=True), start=start):
                 if piece.gap is None:
