@@ -298,10 +298,10 @@ def test_a_mask_that_is_no_padding_mask():
         def __call__(self, x, attention_mask):
             return nn.MultiHeadDotProductAttention(num_heads=2)(x, mask=attention_mask)
 
-    x, mask = jnp.ones((1, 3, 8)), jnp.ones((1, 1, 3, 3), bool)
+    x, mask = jnp.ones((1, 3, 8)), jnp.ones((1, 2, 3, 3), bool)  # one for each head
     variables = Encoder().init(jax.random.key(0), x, mask)
     with pytest.raises(
-        ValueError, match=r"attention_mask has shape \(1, 1, 3, 3\).*pass encoder_mask of shape \(1, 3\)"
+        ValueError, match=r"attention_mask has shape \(1, 2, 3, 3\).*pass encoder_mask of shape \(1, 3\)"
     ):
         explain(Encoder(), (x, mask), variables=variables)
     assert explain(Encoder(), Example((x, mask), encoder_mask=np.ones((1, 3), bool)), variables=variables).tokens
