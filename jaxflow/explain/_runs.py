@@ -62,6 +62,7 @@ class ModelRuns:
         self._forward: tuple[Any, Attention, Heads | None] | None = None
         self._shown: dict[int, Shown] = {}
         self._found: dict[tuple[str, int], Any] = {}
+        self._one_by_one: set[str] = set()  # what cannot be found for several targets at once
         self.n_targets = len(targets)
 
     def with_targets(self, targets: Sequence[Target]) -> ModelRuns:
@@ -129,13 +130,18 @@ class ModelRuns:
         if (what, row) in self._found:
             return self._found.pop((what, row))
         n_left = len(self._targets) - row
-        size = next((size for size in AT_ONCE if n_left > size // 2 and self._fits(size)), 1)
+        sizes = () if what in self._one_by_one else AT_ONCE
+        size = next((size for size in sizes if n_left > size // 2 and self._fits(size)), 1)
         targets = list(self._targets[row : row + size])
         if size == 1 or len({jax.tree.structure(each) for each in targets}) > 1 or not self._are_labels(targets):
             return of_one(self._targets[row])
         filled = [*targets, *[targets[-1]] * (size - len(targets))]
-        for number, each in enumerate(of_each(cast(list[LabelTarget], filled))[: len(targets)]):
-            self._found[what, row + number] = each
+        try:
+            found = of_each(cast(list[LabelTarget], filled))
+        except ValueError:  # of one target it may be told where values are needed
+            self._one_by_one.add(what)
+            return of_one(self._targets[row])
+        self._found |= {(what, row + number): each for number, each in enumerate(found[: len(targets)])}
         return self._found.pop((what, row))
 
     @staticmethod

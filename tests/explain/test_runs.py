@@ -458,6 +458,21 @@ def test_targets_of_one_text_go_back_together(name, head, method, monkeypatch):
     np.testing.assert_allclose(together.attribution.scores, alone.attribution.scores, atol=2e-5)
 
 
+def test_what_cannot_be_told_of_several_targets_is_told_of_each(monkeypatch):
+    """Such as contributions whose position is told by values, which a program for several does not have."""
+    model, inputs = tiny_models.build("GPT2", "LMHeadModel"), text_inputs("GPT2", 7)
+    expected = jf.explain(model, inputs, "contributions").scores
+    asked = []
+
+    def refuse(*args):
+        asked.append(args)
+        raise ValueError("The target reads several positions")
+
+    monkeypatch.setattr(_runs, "contributions_to_each", refuse)
+    np.testing.assert_allclose(jf.explain(model, inputs, "contributions").scores, expected, atol=2e-5)
+    assert len(asked) == 1
+
+
 def test_one_forward_pass_serves_several_targets(no_programs, monkeypatch):
     asked = []
     each = _runs.contributions_to_each
