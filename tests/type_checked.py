@@ -33,6 +33,8 @@ def install(package):
     def of_functions(checked=None, **options):
         if checked is None:
             return lambda checked: of_functions(checked, **options)
+        if isinstance(checked, str):  # `with jaxtyped("context")`
+            return jaxtyped(checked, **options)
         must_be_readable(checked)
         if hasattr(checked, "_flax_dataclass") or checked.__module__ == "jaxflow.solve._kernel":  # Numba compiles it
             return checked
