@@ -258,6 +258,10 @@ def use_explain(jf):
     for options in chosen:
         jf.explain(model, TEXT, tokenizer=tokenizer, **options)
     jf.explain(model, jf.Example(inputs_of(tokenizer)), "gradient", target="plural")
+    for method in ("flow", "rollout", "raw"):
+        assert len(jf.explain(model, [TEXT, "the key"], method, tokenizer=tokenizer, positions=[-1, "[CLS]"])) == 2
+    for method in ("contributions", jf.AttentionFlow(weighting="gradient")):  # of several targets at once
+        jf.explain(decoder, TEXT, method, tokenizer=its_tokenizer)
 
     x = np.random.default_rng(0).normal(size=(1, 3, 4)).astype(np.float32)
     for function in (jax.jit(lambda x: jax.nn.softmax(x @ x.mT / 2) @ x), lambda x: jax.nn.softmax(x @ x.mT / 2) @ x):

@@ -259,8 +259,8 @@ _compiled_follow = jax.jit(functools.partial(_follow, numpy=jnp))
 
 
 def _times(
-    numpy: Any, layer: Float[AnyArray, "*batch query key"], held: Float[AnyArray, "*batch key player"]
-) -> Float[AnyArray, "*batch query player"]:
+    numpy: Any, layer: Float[AnyArray, "... query key"], held: Float[AnyArray, "... key player"]
+) -> Float[AnyArray, "... query player"]:
     return np.matmul(layer, held) if numpy is np else jnp.matmul(layer, held, precision="highest")
 
 

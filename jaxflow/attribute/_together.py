@@ -91,7 +91,7 @@ def _as_batch(method: HasCapacities, evidences: Sequence[Evidence]) -> Batch:
 
 
 def _stacked(
-    arrays: Sequence[Float[np.ndarray, "layer head query key"]], lengths: tuple[int, ...]
+    arrays: Sequence[Float[np.ndarray, "layer head _query _key"]], lengths: tuple[int, ...]
 ) -> Float[np.ndarray, "example layer head query key"]:
     first = arrays[0]
     stack = np.zeros((len(arrays), *first.shape[:-2], *lengths), first.dtype)

@@ -164,7 +164,7 @@ def _prepare(
     generate: Generate | None,
     positions: Any,
     spans: Any,
-) -> tuple[Reading, ModelRuns, Positions | None]:
+) -> tuple[Reading, ModelRuns, Any]:
     """Read one example, and let the model go on from it if that is asked for; return also which positions are explained."""
     reading = read(inputs, tokenizer)
     if reading.text is not None:  # a tokenizer may return more than its model takes, such as token_type_ids
@@ -184,7 +184,7 @@ def _gather(
     how: Method,
     reading: Reading,
     runs: ModelRuns,
-    positions: Positions | None,
+    positions: Any,
     *,
     target: TargetChoice | None,
     spans: Any,

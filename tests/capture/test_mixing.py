@@ -43,7 +43,9 @@ def test_mixing_is_refused_with_its_place(name):
         capture(model, parameters(3), tokens())
 
 
-@pytest.mark.parametrize("name", set(MIXING) - {"callback", "sort", "hard attention", "hard attention by a product"})
+@pytest.mark.parametrize(
+    "name", sorted(set(MIXING) - {"callback", "sort", "hard attention", "hard attention by a product"})
+)
 def test_what_is_refused_does_mix(name):
     """The oracle: a token that is NaN makes others NaN."""
     assert any(poisoned(MIXING[name][0], token).sum() > 1 for token in range(T))
