@@ -26,17 +26,17 @@ class ChatTokenizer:
 
     def __init__(self, tokenizer: Any) -> None:
         """Keep the tokenizer."""
-        self._tokenizer = tokenizer
+        self.plain_tokenizer = tokenizer
 
     def __call__(self, text: Any, **options: Any) -> Any:
         """Return the ids of texts."""
-        return self._tokenizer(text, **{"add_special_tokens": False, **options})
+        return self.plain_tokenizer(text, **{"add_special_tokens": False, **options})
 
     def __getattr__(self, name: str) -> Any:
         """Return what the tokenizer has."""
-        if name == "_tokenizer":  # of a copy that has nothing yet
+        if name == "plain_tokenizer":  # of a copy that has nothing yet
             raise AttributeError(name)
-        return getattr(self._tokenizer, name)
+        return getattr(self.plain_tokenizer, name)
 
 
 def chat_text(tokenizer: Any, messages: Sequence[Message]) -> str:
