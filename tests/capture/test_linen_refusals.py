@@ -132,7 +132,10 @@ def test_variables_missing_or_twice():
         (nnx.Linear, r"got the class Linear; expected an instance"),
         ("bert", r"got the text 'bert'; load the model first"),
         (X, r"got ArrayImpl"),
-        (Transformed(None, lambda params, rng, x: x), r"got Transformed, which cannot be called; .*pass model.apply"),
+        (
+            Transformed(None, lambda params, rng, x: x),
+            r"got Transformed, which cannot be called, but has a function apply: pass model.apply",
+        ),
     ],
     ids=["class", "nnx class", "text", "array", "a pair of functions"],
 )

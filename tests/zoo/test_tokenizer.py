@@ -36,7 +36,7 @@ def test_tokens_are_joined_again(tokenizer):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("abc", r"does not know: 'c'\. It knows 2 words, such as \"ab\""),
+        ("abc", r"does not know: 'c'\. This model is small: it knows 2 words, such as \"ab\""),
         ("", "the text is empty: ''; expected one such as 'ab'"),
         ("ababa", r"has 5 words and signs; with \[BOS\] added the model reads at most 4 tokens, so leave out 2"),
     ],
