@@ -110,7 +110,7 @@ def solve_pairs(
             pairs = number[sources[here]], number[sinks[here]], chains[first:last] - chains[first]
             kernel.solve_block(graph, scratch, *pairs, slack, patience, halt, done[thread], here, lower, upper, stage)
 
-    run_work(work, n_threads, halt, done, deadline, on_solved, is_brief=brief)
+    run_in_threads(work, n_threads, halt, done, deadline, on_solved, is_brief=brief)
     settle_left(network, sources, sinks, lower, upper, stage, deadline=deadline, on_solved=on_solved)
     is_exact = np.array_equal(lower, upper)
     lower = lower.astype(np.int64)
@@ -180,26 +180,6 @@ def n_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_work(
-    work: Callable[[int], None],
-    n_threads: int,
-    halt: Int[np.ndarray, " 1"],
-    done: Int[np.ndarray, "thread 8"],
-    deadline: float | None,
-    on_solved: Callable[[], object] | None,
-    *,
-    is_brief: bool,
-) -> None:
-    """Do what `run_in_threads` does, in the caller's thread if it is brief."""
-    if not is_brief:
-        run_in_threads(work, n_threads, halt, done, deadline, on_solved)
-    elif deadline is None or time.monotonic() < deadline:
-        work(0)
-        if on_solved is not None:
-            for _ in range(int(done[0, 0])):
-                on_solved()
-
-
 def run_in_threads(
     work: Callable[[int], None],
     n_threads: int,
@@ -207,6 +187,8 @@ def run_in_threads(
     done: Int[np.ndarray, "thread 8"],
     deadline: float | None,
     on_solved: Callable[[], object] | None,
+    *,
+    is_brief: bool = False,
 ) -> None:
     """Run `work` in threads until all are done; stop them at the deadline, on an exception and on Ctrl-C.
 
@@ -217,8 +199,15 @@ def run_in_threads(
         done: `done[thread, 0]` counts what the thread has done; one cache line per thread.
         deadline: of `time.monotonic()`, or None.
         on_solved: called in the caller's thread as often as `done` counts, for progress.
+        is_brief: run it in the caller's thread, as thread 0, to its end.
     """
     if deadline is not None and time.monotonic() >= deadline:
+        return
+    if is_brief:
+        work(0)
+        if on_solved is not None:
+            for _ in range(int(done[0, 0])):
+                on_solved()
         return
     reported = 0
     with ThreadPoolExecutor(n_threads, thread_name_prefix="jaxflow") as pool:

@@ -126,7 +126,7 @@ def _solve_together(
         while not halt[0] and (turn := next(turns)) < len(blocks):
             kernel.solve_networks(*arguments, *blocks[turn], halt, done[thread], *results)
 
-    certified.run_work(work, n_threads, halt, done, None, on_solved, is_brief=is_brief)
+    certified.run_in_threads(work, n_threads, halt, done, None, on_solved, is_brief=is_brief)
     for example in np.flatnonzero((found.stage == certified.ORTOOLS).any(-1)):
         network = dataclasses.replace(networks, capacity=networks.capacity[example])
         of_example = found.lower[example], found.upper[example], found.stage[example]

@@ -167,4 +167,4 @@ def _by_sink(
             pairs = groups[turn]
             solve(pairs, int(sinks[pairs[0]]), halt, done[thread])
 
-    certified.run_work(work, n_threads, halt, done, None, on_solved, is_brief=is_brief)
+    certified.run_in_threads(work, n_threads, halt, done, None, on_solved, is_brief=is_brief)
