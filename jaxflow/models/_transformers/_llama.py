@@ -56,7 +56,7 @@ def mend_llama(call: Callable, args: tuple, kwargs: dict, context: nn.module.Int
     if name.endswith("RotaryEmbedding"):
         config = getattr(module.parent, "config", module.config)  # of all positions: see _set_up_attention
         theta = float(_rope(config)["rope_theta"])
-        module.sincos = _rotations(theta, _head_width(config), config.max_position_embeddings)
+        module.sincos = rotations(theta, _head_width(config), config.max_position_embeddings)
         return None
     if name.endswith("Attention"):
         refuse_unread(name, module.config)
@@ -86,24 +86,20 @@ def _set_up_attention(module: Any, call: Callable[[], Any]) -> None:
 _n_tokens: contextvars.ContextVar[int | None] = contextvars.ContextVar("jaxflow_n_tokens", default=None)
 
 
-def rotations(config: Any) -> Float[np.ndarray, "position one angle"]:
+@functools.lru_cache(4)  # one for all layers and runs of a model: they take megabytes
+def rotations(theta: float, width: int, n_positions: int) -> Float[Array, "position one angle"]:
     """Return sine and cosine of the angles by which queries and keys are turned.
 
     Args:
-        config: of a Llama, Mistral or Gemma.
+        theta: the base of the frequencies.
+        width: of a head.
+        n_positions: how many positions there are.
 
     Returns:
         `[position, 1, 2 * head width]`, float32: sines, then cosines, each for both halves of a head.
 
     Source: Su et al. 2021 (2104.09864), equation 15, with `rope_theta` for 10,000.
     """
-    return np.asarray(
-        _rotations(float(_rope(config)["rope_theta"]), _head_width(config), config.max_position_embeddings)
-    )
-
-
-@functools.lru_cache(4)  # one for all layers and runs of a model: they take megabytes
-def _rotations(theta: float, width: int, n_positions: int) -> Float[Array, "position one angle"]:
     frequencies = 1.0 / theta ** (np.arange(0, width, 2) / width)
     angles = np.outer(np.arange(n_positions), frequencies).astype(np.float32)
     sin, cos = np.sin(angles), np.cos(angles)
