@@ -75,8 +75,7 @@ def run_scored(score: Any, model: Model, args: tuple, kwargs: Mapping[str, Any],
     """Return `score(model, args, kwargs, target=target)`, compiled if score and target can be a program's."""
     if not is_hashable(score):
         return score(model, args, kwargs, target=target)
-    run = run_compiled if isinstance(target, LabelTarget) else _run_plainly
-    return run(_score_by(score), model, args, kwargs, target)
+    return _run_for(target, _score_by(score), model, args, kwargs, compiled=run_compiled)
 
 
 @functools.lru_cache(maxsize=64)
@@ -87,13 +86,18 @@ def _score_by(score: Any) -> Callable[..., Any]:
     return scored
 
 
-def _run_for(target: Target, job: Callable[..., Any], model: Model, args: tuple, kwargs: Mapping[str, Any]) -> Any:
-    run = run_traced if isinstance(target, LabelTarget) else _run_plainly
-    return run(job, model, args, kwargs, target)
-
-
-def _run_plainly(job: Callable[..., Any], *rest: Any) -> Any:
-    return job(*rest)
+def _run_for(
+    target: Target,
+    job: Callable[..., Any],
+    model: Model,
+    args: tuple,
+    kwargs: Mapping[str, Any],
+    *,
+    compiled: Callable[..., Any] = run_traced,
+) -> Any:
+    if isinstance(target, LabelTarget):
+        return compiled(job, model, args, kwargs, target)
+    return job(model, args, kwargs, target)
 
 
 @functools.cache

@@ -27,10 +27,12 @@ class TracedFunction(FunctionModel):
     Attributes:
         key: equal for programs that are the same up to these arrays.
         constants: the arrays.
+        with_constants: arrays -> the function with them.
     """
 
     key: Hashable = None
     constants: Sequence[Any] = ()
+    with_constants: Callable[[Sequence[Any]], Callable[..., Any]] | None = None
 
     def split(self) -> tuple[Hashable, Any]:
         """Return the program, and the arrays that the function closes over."""
@@ -38,7 +40,8 @@ class TracedFunction(FunctionModel):
 
     def merge(self, arrays: Any) -> TracedFunction:
         """Return the program with other arrays."""
-        return dataclasses.replace(self, constants=arrays, function=self.parameters(arrays))
+        assert self.with_constants is not None
+        return dataclasses.replace(self, constants=arrays, function=self.with_constants(arrays))
 
 
 def trace_function(model: FunctionModel, args: tuple, kwargs: Mapping[str, Any]) -> TracedFunction | None:
@@ -83,9 +86,9 @@ def trace_function(model: FunctionModel, args: tuple, kwargs: Mapping[str, Any])
         model.facts,
         model.roles,
         model.mixing,
-        apply,
         key=key,
         constants=closed.consts,
+        with_constants=apply,
     )
 
 
