@@ -18,8 +18,7 @@ class Method(Protocol):
 
     It may say more: `name`, what it is called, and `needs`, what it asks of a model: a set of "attention", "gradients",
     "contributions", "embeddings" and "passes" (forward passes with tokens hidden). A target is refused for a method that says it
-    needs none of the last four. A class that has also `attribute_each(evidences)` attributes a
-    list of examples at once.
+    needs none of the last four. A class that has also `attribute_each(evidences)` attributes a list of examples at once.
 
     Example:
         >>> class LastLayerMaximum:

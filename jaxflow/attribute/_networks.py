@@ -29,9 +29,7 @@ from jaxflow.network import (
     select,
     selected_networks,
 )
-
-# Networks of all examples together, and solved together, where one of them has no more arcs than this.
-MOST_TOGETHER = 2**18
+from jaxflow.solve import MOST_ARCS
 
 
 @runtime_checkable
@@ -83,7 +81,7 @@ class Examples:
             math.prod(stack.shape[-3:]) for name in STACKS if (stack := getattr(self.capacities, name)) is not None
         )
         has_own = self.selection.spans.are_given or (self.n_prompt is not None and len(set(self.n_prompt.flat)) > 1)
-        if len(indices) > 1 and not has_own and size <= MOST_TOGETHER:
+        if len(indices) > 1 and not has_own and size <= MOST_ARCS:
             networks = self._build(self.capacities, method, indices[0])
             networks = dataclasses.replace(networks, capacity=networks.capacity.reshape(len(indices), -1))
             yield indices, networks, networks.outputs[self.selection.positions], slice(None)

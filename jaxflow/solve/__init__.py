@@ -8,7 +8,7 @@ from jaxflow.solve._cut import CUT_STACKS, MinCut, bottleneck, cut_capacities, l
 from jaxflow.solve._cut_sentence import cut_sentence
 from jaxflow.solve._flows import STAGES, UNFINISHED, count_stages
 from jaxflow.solve._gradient import flow_value, smooth_flow_value
-from jaxflow.solve._many_networks import max_flow_in_each
+from jaxflow.solve._many_networks import MOST_ARCS, max_flow_in_each
 from jaxflow.solve._max_flow import SOLVERS, MaxFlow, Solver, check_options, max_flow
 from jaxflow.solve._nodes import check_node_set, check_nodes
 from jaxflow.solve._quantise import check_arcs
@@ -16,6 +16,7 @@ from jaxflow.solve._ranges import ArcRange, arc_range
 
 __all__ = [
     "CUT_STACKS",
+    "MOST_ARCS",
     "N_BLOCKS",
     "SOLVERS",
     "STAGES",

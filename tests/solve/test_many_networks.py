@@ -115,7 +115,7 @@ def test_an_arc_of_one_example_is_named():
 
 @pytest.mark.parametrize("most", [0, 2**18])
 def test_a_batch_is_the_same_together_and_one_by_one(monkeypatch, most):
-    monkeypatch.setattr("jaxflow.attribute._networks.MOST_TOGETHER", most)
+    monkeypatch.setattr("jaxflow.attribute._networks.MOST_ARCS", most)
     rng = np.random.default_rng(4)
     weights = rng.dirichlet(np.ones(6), (2, 3, 2, 2, 6)).astype(np.float32)
     mask = np.ones((2, 3, 6), bool)
